@@ -1,0 +1,164 @@
+//! A file seen as memory: the only module of the project that may use `unsafe`.
+//!
+//! A shared map handed out as `&[u8]` is sound if the memory stays mapped and readable, and if
+//! nothing changes it, for as long as the slice lives. It does, because:
+//!
+//! 1. A file has its full length before it is mapped, [`Mapping`] looks at the length again when it
+//!    maps, and nothing in this crate shortens a file; so no access runs past its end (SIGBUS).
+//! 2. Bytes below `published` are never written again: [`Mapping::write`] is the only way to
+//!    write a file of an open directory, and refuses to begin below `published`; it holds `fence`
+//!    shared, and `publish` holds it alone, so nothing becomes published during a write of it.
+//! 3. There is one `Mapping` for each file of a directory, however often it is opened: the
+//!    directory keeps the handle of every file that is open or in view (`real`).
+//! 4. Nobody else who uses this crate writes: a directory has one writer by its lock, and every
+//!    view holds the lock; a reader's handles can neither write nor publish, so they have no views.
+//! 5. The map is made readable and is unmapped only when the `Mapping` is dropped, which every
+//!    slice borrows.
+//!
+//! What remains is an assumption, the one that every program with a file map makes: no foreign
+//! program writes, shortens or links elsewhere the files of a directory that is in use, and the
+//! medium can be read. A medium error under a view is SIGBUS: what has to be looked at with
+//! suspicion is read through the file instead.
+#![expect(unsafe_code, reason = "lends a read-only file map as slices; argued above")]
+
+use std::{
+    fs, io,
+    ops::Range,
+    slice,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use memmap2::{MmapOptions, MmapRaw};
+use parking_lot::RwLock;
+
+use crate::size;
+
+/// The map of one file, made when it is first needed, and the rule of who may write.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    /// The file's length.
+    bytes: u64,
+    raw: OnceLock<MmapRaw>,
+    /// End of the bytes that may be lent. Only grows; `published <= bytes`.
+    published: AtomicU64,
+    fence: RwLock<()>,
+}
+
+impl Mapping {
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self { bytes, raw: OnceLock::new(), published: AtomicU64::new(0), fence: RwLock::new(()) }
+    }
+
+    /// Runs `write`, which writes `range` of the file and nothing else.
+    ///
+    /// # Panics
+    /// If `range` begins below what is published, or ends past the file.
+    pub(crate) fn write(
+        &self,
+        range: Range<u64>,
+        write: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let _shared = self.fence.read();
+        let published = self.published.load(Ordering::Acquire);
+        assert!(published <= range.start, "published bytes never change");
+        assert!(range.start <= range.end && range.end <= self.bytes, "a write stays in the file");
+        write()
+    }
+
+    /// Lets [`Self::get`] show everything below `end`, which nothing writes any more.
+    ///
+    /// # Panics
+    /// If `end` lies past the file.
+    pub(crate) fn publish(&self, end: u64) {
+        assert!(end <= self.bytes, "only what is inside the file can be published");
+        let _alone = self.fence.write();
+        // Release: pairs with the load in `get`, so whoever sees `end` sees the bytes, too.
+        self.published.fetch_max(end, Ordering::Release);
+    }
+
+    /// Makes the map of `file`, the one this was made for, if there is none yet.
+    pub(crate) fn prepare(&self, file: &fs::File) -> io::Result<()> {
+        if self.raw.get().is_none() && self.bytes > 0 {
+            if file.metadata()?.len() < self.bytes {
+                let message = format!("the file was shortened from {} bytes", self.bytes);
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+            }
+            let raw = MmapOptions::new().len(size(self.bytes)).map_raw_read_only(file)?;
+            // Of two that were made at the same time, one is dropped before anyone used it.
+            let _ = self.raw.set(raw);
+        }
+        Ok(())
+    }
+
+    /// The bytes of `range`.
+    ///
+    /// # Panics
+    /// If `range` is not published, or [`Self::prepare`] was not called.
+    pub(crate) fn get(&self, range: Range<u64>) -> &[u8] {
+        let published = self.published.load(Ordering::Acquire);
+        assert!(range.start <= range.end && range.end <= published, "only what is published shows");
+        if range.is_empty() {
+            return &[]; // An empty file has no map.
+        }
+        let raw = self.raw.get().expect("prepared before");
+        // SAFETY: `start <= published <= bytes`, the length of the map: the pointer stays in it.
+        let start = unsafe { raw.as_ptr().add(size(range.start)) };
+        // SAFETY: `range` lies inside the map (above), which is readable and as long as the file
+        // (1); nothing writes below `published` any more (2, 3, 4); `self` is borrowed as long as
+        // the slice and keeps the map (5). Bytes have no alignment and no invalid values.
+        unsafe { slice::from_raw_parts(start, size(range.end - range.start)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    fn file() -> (fs::File, Mapping) {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        (file, Mapping::new(4096))
+    }
+
+    #[test]
+    fn what_is_written_through_the_file_shows_in_the_map() {
+        let (file, mapping) = file();
+        mapping.prepare(&file).unwrap();
+        mapping.write(0..6, || file.write_all_at(b"abcdef", 0)).unwrap();
+        mapping.publish(3);
+        assert_eq!(mapping.get(0..3), b"abc");
+        mapping.write(3..4, || file.write_all_at(b"x", 3)).unwrap();
+        mapping.publish(6);
+        assert_eq!(mapping.get(2..6), b"cxef");
+    }
+
+    #[test]
+    #[should_panic(expected = "only what is published shows")]
+    fn nothing_shows_that_is_not_published() {
+        let (file, mapping) = file();
+        mapping.prepare(&file).unwrap();
+        mapping.publish(3);
+        mapping.get(0..4);
+    }
+
+    #[test]
+    #[should_panic(expected = "published bytes never change")]
+    fn nothing_published_is_written() {
+        let (_file, mapping) = file();
+        mapping.publish(3);
+        let _ = mapping.write(2..4, || unreachable!("refused before it is tried"));
+    }
+
+    #[test]
+    fn a_file_that_became_shorter_is_not_mapped() {
+        let (file, mapping) = file();
+        file.set_len(100).unwrap();
+        let error = mapping.prepare(&file).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,161 @@
+//! A directory of the machine's disk.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    file::{RealFile, allocate},
+    lock::Lock,
+};
+use crate::{
+    LOCK_NAME, check_name, read_only,
+    seam::{Directory, File},
+};
+
+/// An open directory.
+#[derive(Debug)]
+pub(super) struct RealDirectory {
+    path: PathBuf,
+    /// The directory itself, for its syncs.
+    handle: fs::File,
+    /// `None`: opened for reading.
+    lock: Option<Arc<Lock>>,
+    /// Every file that is open or in view, by device and inode: so a file has one handle, and one
+    /// end of what is published, however often it is opened and whatever its name is by now.
+    files: Mutex<HashMap<(u64, u64), Weak<RealFile>>>,
+}
+
+impl RealDirectory {
+    pub(super) fn open(path: PathBuf, lock: Option<Arc<Lock>>) -> io::Result<Self> {
+        let handle = fs::File::open(&path)?;
+        if !handle.metadata()?.is_dir() {
+            let message = format!("{} is no directory", path.display());
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, message));
+        }
+        Ok(Self { path, handle, lock, files: Mutex::default() })
+    }
+
+    /// The one handle of a file that was just opened.
+    fn share(&self, file: fs::File, name: &str) -> io::Result<Arc<RealFile>> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            let message = format!("{name} is no plain file");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        // While a handle lives its inode is not given to another file.
+        let inode = (metadata.dev(), metadata.ino());
+        let mut files = self.files.lock();
+        if let Some(shared) = files.get(&inode).and_then(Weak::upgrade) {
+            return Ok(shared);
+        }
+        files.retain(|_, shared| shared.strong_count() > 0);
+        let shared = Arc::new(RealFile::new(file, name, metadata.len(), self.lock.clone()));
+        files.insert(inode, Arc::downgrade(&shared));
+        Ok(shared)
+    }
+
+    /// Where `name` lies, if it is one.
+    fn locate(&self, name: &str) -> io::Result<PathBuf> {
+        check_name(name)?;
+        Ok(self.path.join(name))
+    }
+
+    /// As [`Self::locate`], for a change.
+    fn locate_writable(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.locate(name)?;
+        if self.lock.is_none() {
+            return Err(read_only(&self.path.display().to_string()));
+        }
+        Ok(path)
+    }
+}
+
+impl Directory for RealDirectory {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            // Names that are no text are not ours.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if name == LOCK_NAME || !entry.file_type()?.is_file() {
+                continue;
+            }
+            match entry.metadata() {
+                Ok(metadata) => files.push((name, metadata.len())),
+                // Removed by the writer meanwhile: a reader takes no lock.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>> {
+        let path = self.locate_writable(name)?;
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        if let Err(error) = allocate(&file, bytes) {
+            // The cause is what the caller has to know; a file that stays is found by `list`.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        Ok(self.share(file, name)?)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let path = self.locate(name)?;
+        let file = fs::OpenOptions::new().read(true).write(self.lock.is_some()).open(path)?;
+        Ok(self.share(file, name)?)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.locate_writable(from)?, self.locate_writable(to)?)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.locate_writable(name)?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+}
+
+/// Makes a directory and the parents it lacks; each is durable before the next one is made in it.
+///
+/// The lowest one that is there already may have been left behind by a process that was stopped
+/// before it synced the parent, so that entry is made durable here, too.
+pub(super) fn create_synced(path: &Path) -> io::Result<()> {
+    let parent = path.parent();
+    if path.is_dir() {
+        return match parent.map(sync_directory) {
+            // Whoever may not even look into the parent has not made the directory there.
+            Some(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            Some(result) => result,
+            None => Ok(()),
+        };
+    }
+    if let Some(parent) = parent {
+        create_synced(parent)?;
+    }
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    parent.map_or(Ok(()), sync_directory)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
