@@ -1,0 +1,130 @@
+//! What the core asks of the runtime.
+//!
+//! Outputs carry no conditions: whatever must wait for the disk is held back by the core until
+//! `handle_written`. The runtime keeps writes in order, applies in order, and is otherwise free.
+
+use crate::{Batch, FetchId, LogIndex, Message, NodeId, ReadId, Role, State, Term, WriteSeq};
+
+/// One thing for the runtime to do now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Output {
+    /// Append to the log, the state first, then the entries; a first index at or below the log's
+    /// last replaces the suffix. Report `seq` once all of it is durable. Entries of one write may
+    /// be of several terms.
+    Write {
+        /// Names the write.
+        seq: WriteSeq,
+        /// Replaces the log's state, if there is one.
+        state: Option<State>,
+        /// To append; may be empty.
+        entries: Batch,
+    },
+    /// Send to a peer. May be lost, repeated or reordered.
+    Send {
+        /// The peer; not always a member: votes are answered to whoever asks.
+        to: NodeId,
+        /// What to say.
+        message: Message,
+    },
+    /// Hand to the state machine, in this order; then `handle_applied`.
+    Apply(Apply),
+    /// Read `first..end` from the log, at most `bytes_max` of payload but at least one entry, then
+    /// `handle_fetched`. Every fetch is answered, if only with an error.
+    Fetch {
+        /// Names the fetch.
+        id: FetchId,
+        /// First entry wanted.
+        first: LogIndex,
+        /// After the last entry wanted.
+        end: LogIndex,
+        /// Limit on payload bytes.
+        bytes_max: usize,
+    },
+    /// A linearizable read may run once `index` is applied here.
+    ReadReady {
+        /// The read.
+        id: ReadId,
+        /// What it must see.
+        index: LogIndex,
+    },
+    /// The read was not confirmed (no leader, leadership lost, too many reads, or no answer); the
+    /// caller may ask again.
+    ReadFailed {
+        /// The read.
+        id: ReadId,
+    },
+    /// Role, term or leader are not what they were after the previous input.
+    RoleChanged {
+        /// The role now.
+        role: Role,
+        /// The term now.
+        term: Term,
+        /// The leader now, as far as known.
+        leader: Option<NodeId>,
+    },
+    /// Entries from `first` on were replaced by another leader's: whoever waits for them must
+    /// learn that the outcome is unknown. Comes before the write that replaces them.
+    Truncated {
+        /// First entry that is gone.
+        first: LogIndex,
+    },
+    /// A peer answered below what it had acknowledged: it lost its disk, or lies. It counts for
+    /// nothing in this leadership any more. Said once per leadership.
+    PeerRegressed {
+        /// The peer.
+        peer: NodeId,
+        /// What it had acknowledged.
+        matched: LogIndex,
+        /// What it says it has now.
+        reported: LogIndex,
+    },
+    /// Stop the node, loudly: going on would spread a broken invariant. The core answers to
+    /// nothing after this.
+    Halt {
+        /// What is broken.
+        reason: HaltReason,
+    },
+}
+
+/// Entries for the state machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Apply {
+    /// From memory.
+    Entries(Batch),
+    /// To be read from the log by the applier itself; compaction waits for it.
+    Range {
+        /// First entry.
+        first: LogIndex,
+        /// After the last entry.
+        end: LogIndex,
+    },
+}
+
+/// Which invariant of the protocol a message broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum HaltReason {
+    /// A leader's log contradicts an entry that is committed here.
+    #[error("leader {leader} has term {theirs} at index {index}, where term {ours} is committed")]
+    CommittedOverwritten {
+        /// Where.
+        index: LogIndex,
+        /// The term committed here.
+        ours: Term,
+        /// The term the leader has there.
+        theirs: Term,
+        /// Who sent it.
+        leader: NodeId,
+    },
+    /// Two nodes lead in one term.
+    #[error("node {second} leads in term {term}, which has the leader {first}")]
+    TwoLeaders {
+        /// The term.
+        term: Term,
+        /// The leader known here.
+        first: NodeId,
+        /// The other one.
+        second: NodeId,
+    },
+}
