@@ -119,6 +119,11 @@ impl MemoryDisk {
         self.state.lock().plan.hold(kind, nth)
     }
 
+    /// Whether a fault or a gate that was planned has not met its operation yet.
+    pub fn has_faults(&self) -> bool {
+        self.state.lock().plan.has_rules()
+    }
+
     /// Cuts the power after `operations` more operations: the next one finds it off, and from then
     /// on everything, reads included, fails (see [`is_power_cut`]) and changes nothing. 0 cuts it
     /// now.
@@ -204,8 +209,12 @@ impl MemoryDisk {
     }
 
     /// Lets `operation` through, or fails as planned. The fault that comes with the lock is the
-    /// operation's to carry out.
-    fn admit(&self, operation: Operation) -> io::Result<(MutexGuard<'_, State>, Option<Fault>)> {
+    /// operation's to carry out. An operation on a file is told by the name it has by now.
+    fn admit(
+        &self,
+        mut operation: Operation,
+        node: Option<&Node>,
+    ) -> io::Result<(MutexGuard<'_, State>, Option<Fault>)> {
         let mut state = self.state.lock();
         state.plan.check_power()?;
         let (fault, gate) = state.plan.next(operation.kind);
@@ -216,10 +225,19 @@ impl MemoryDisk {
         }
         state.plan.spend()?;
         state.operations += 1;
+        if let Some(node) = node
+            && let Some(name) = state.entries(&operation.directory).name_of(node)
+        {
+            operation.name = name.to_string();
+        }
         if state.cuts.is_some() {
             let before = Self::from_state(state.reopen());
             let cut = Cut { operation: operation.clone(), before };
             state.cuts.as_mut().expect("looked above").push(cut);
+        }
+        if fault == Some(Fault::Panic) {
+            drop(state);
+            panic!("{operation} panics as planned");
         }
         if let Some(trace) = &mut state.trace {
             trace.push(operation);
@@ -265,7 +283,7 @@ struct State {
 
 impl State {
     fn lock_directory(&mut self, path: &Path) -> io::Result<Arc<Lock>> {
-        if self.locks.get(path).is_some_and(|lock| lock.strong_count() > 0) {
+        if self.is_locked(path) {
             let message = format!("{} is locked", path.display());
             return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
         }
@@ -273,6 +291,10 @@ impl State {
         self.locks.insert(path.to_owned(), Arc::downgrade(&lock));
         self.directories.entry(path.to_owned()).or_default();
         Ok(lock)
+    }
+
+    fn is_locked(&self, path: &Path) -> bool {
+        self.locks.get(path).is_some_and(|lock| lock.strong_count() > 0)
     }
 
     /// The names of a directory that a handle was given out for.

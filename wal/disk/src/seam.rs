@@ -83,6 +83,13 @@ pub trait Directory: Debug + Send + Sync + 'static {
     /// the name is no plain one; otherwise what the system says.
     fn remove(&self, name: &str) -> io::Result<()>;
 
+    /// True while someone holds the lock of [`Access::Write`], this process included. Takes it for
+    /// a moment to find out, shared, so a writer that starts in that moment can be refused.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn is_locked(&self) -> io::Result<bool>;
+
     /// Makes every create, rename and remove so far durable.
     ///
     /// # Errors

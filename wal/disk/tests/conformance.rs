@@ -69,10 +69,12 @@ fn a_second_writer_is_refused_until_the_first_is_gone() {
     on_each_disk(|disk, path| {
         let directory = disk.open_directory(path, Access::Write).unwrap();
         assert_eq!(kind(disk.open_directory(path, Access::Write)), ErrorKind::WouldBlock);
-        disk.open_directory(path, Access::Read).unwrap();
+        let reader = disk.open_directory(path, Access::Read).unwrap();
+        assert!(reader.is_locked().unwrap());
         let elsewhere = path.with_file_name("other");
         disk.open_directory(&elsewhere, Access::Write).unwrap();
         drop(directory);
+        assert!(!reader.is_locked().unwrap());
         disk.open_directory(path, Access::Write).unwrap();
     });
 }

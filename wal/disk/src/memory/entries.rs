@@ -57,6 +57,11 @@ impl Entries {
         true
     }
 
+    /// The name that a file has by now.
+    pub(super) fn name_of(&self, node: &Node) -> Option<&Arc<str>> {
+        self.visible.iter().find_map(|(name, there)| (there.id == node.id).then_some(name))
+    }
+
     pub(super) fn sync(&mut self) {
         self.durable = self.visible.clone();
         self.pending.clear();

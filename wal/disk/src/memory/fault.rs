@@ -36,8 +36,8 @@ pub struct Operation {
     pub kind: Kind,
     /// In which directory.
     pub directory: PathBuf,
-    /// The file, by the name it was opened under; for a rename the old name; empty for a
-    /// directory's sync.
+    /// The file's name at that moment, the last one if it was removed; for a rename the old name;
+    /// empty for a directory's sync.
     pub name: String,
     /// A rename's new name; empty otherwise.
     pub to: String,
@@ -67,6 +67,8 @@ pub enum Fault {
     Fail(i32),
     /// A sync answers `Ok` and has done what a failed one does.
     Lie,
+    /// The operation panics, and has done nothing.
+    Panic,
 }
 
 /// Holds back one operation, so that a test can act in the meantime. Dropping it releases.
@@ -162,6 +164,10 @@ impl Plan {
         let inner = Arc::new(GateInner::default());
         self.rule(kind, nth, Effect::Hold(Arc::clone(&inner)));
         Gate { inner }
+    }
+
+    pub(super) fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
     }
 
     pub(super) fn cut_power_after(&mut self, operations: u64) {

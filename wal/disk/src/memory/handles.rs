@@ -99,7 +99,8 @@ impl Directory for MemoryDirectory {
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>> {
         check_name(name)?;
         self.check_writable()?;
-        let (mut state, fault) = self.disk.admit(self.operation(Kind::Create, name, "", bytes))?;
+        let (mut state, fault) =
+            self.disk.admit(self.operation(Kind::Create, name, "", bytes), None)?;
         fail(fault)?;
         if state.entries(&self.path).visible.contains_key(name) {
             let message = format!("{name} exists already");
@@ -125,7 +126,8 @@ impl Directory for MemoryDirectory {
         check_name(from)?;
         check_name(to)?;
         self.check_writable()?;
-        let (mut state, fault) = self.disk.admit(self.operation(Kind::Rename, from, to, 0))?;
+        let (mut state, fault) =
+            self.disk.admit(self.operation(Kind::Rename, from, to, 0), None)?;
         fail(fault)?;
         if state.entries(&self.path).rename(from, to) { Ok(()) } else { Err(not_found(from)) }
     }
@@ -133,17 +135,23 @@ impl Directory for MemoryDirectory {
     fn remove(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
         self.check_writable()?;
-        let (mut state, fault) = self.disk.admit(self.operation(Kind::Remove, name, "", 0))?;
+        let (mut state, fault) =
+            self.disk.admit(self.operation(Kind::Remove, name, "", 0), None)?;
         fail(fault)?;
         if state.entries(&self.path).remove(name) { Ok(()) } else { Err(not_found(name)) }
     }
 
+    fn is_locked(&self) -> io::Result<bool> {
+        Ok(self.disk.look()?.is_locked(&self.path))
+    }
+
     fn sync(&self) -> io::Result<()> {
-        let (mut state, fault) = self.disk.admit(self.operation(Kind::SyncDirectory, "", "", 0))?;
+        let (mut state, fault) =
+            self.disk.admit(self.operation(Kind::SyncDirectory, "", "", 0), None)?;
         match fault {
             None => state.entries(&self.path).sync(),
             Some(Fault::Lie) => {}
-            Some(Fault::Fail(error)) => return Err(io::Error::from_raw_os_error(error)),
+            fault => return fail(fault),
         }
         Ok(())
     }
@@ -196,7 +204,8 @@ impl File for MemoryFile {
         assert!(offset >= self.published.load(Ordering::Acquire), "published bytes never change");
         let end = offset.checked_add(count).filter(|&end| end <= self.bytes);
         let end = end.expect("a write ends inside the file");
-        let (_state, fault) = self.disk.admit(self.operation(Kind::Write, offset..end))?;
+        let (_state, fault) =
+            self.disk.admit(self.operation(Kind::Write, offset..end), Some(&self.node))?;
         if fault.is_some() {
             let half = &parts.concat()[..size(count / 2)];
             self.node.pages().write(offset, &[half]);
@@ -207,7 +216,8 @@ impl File for MemoryFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let (_state, fault) = self.disk.admit(self.operation(Kind::Sync, 0..0))?;
+        let (_state, fault) =
+            self.disk.admit(self.operation(Kind::Sync, 0..0), Some(&self.node))?;
         if fault.is_none() {
             self.node.pages().sync();
             return Ok(());
@@ -247,6 +257,7 @@ fn fail(fault: Option<Fault>) -> io::Result<()> {
     match fault {
         Some(Fault::Fail(error)) => Err(io::Error::from_raw_os_error(error)),
         Some(Fault::Lie) => unreachable!("only a sync can lie"),
+        Some(Fault::Panic) => unreachable!("panicked when it was let through"),
         None => Ok(()),
     }
 }

@@ -93,6 +93,16 @@ fn a_failing_write_writes_its_first_half() {
 }
 
 #[test]
+fn a_planned_panic_does_nothing_else() {
+    let (disk, _directory, file) = with_file();
+    disk.inject(Kind::Write, 1, Fault::Panic);
+    let write = || file.write_at(0, &[&[1]]);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(write)).is_err());
+    assert_eq!(first_bytes(&disk), [0, 0, 0]);
+    write().unwrap();
+}
+
+#[test]
 fn each_change_of_a_directory_is_kept_or_lost_by_itself() {
     let (disk, directory, _file) = with_file();
     directory.create("b", 8).unwrap().sync().unwrap();
@@ -196,12 +206,13 @@ fn cuts_and_trace_tell_every_operation_and_the_disk_before_it() {
     file.write_at(4, &[&[1], &[2]]).unwrap();
     file.sync().unwrap();
     directory.rename("a", "b").unwrap();
+    file.sync().unwrap();
 
     let told: Vec<String> = disk.take_trace().iter().map(ToString::to_string).collect();
-    assert_eq!(told, ["write a 4..6", "sync a", "rename a to b"]);
-    assert_eq!(disk.operations(), operations + 3);
+    assert_eq!(told, ["write a 4..6", "sync a", "rename a to b", "sync b"]);
+    assert_eq!(disk.operations(), operations + 4);
     let cuts = disk.take_cuts();
-    assert_eq!(cuts.len(), 3);
+    assert_eq!(cuts.len(), 4);
     assert_eq!(cuts[1].before.unsynced().len(), 1);
     assert_eq!(first_bytes(&cuts[1].before.image(NOTHING)), [0, 0, 0]);
     assert_eq!(names(&cuts[2].before.image(ALL))[0].0, "a");

@@ -127,6 +127,10 @@ impl Directory for RealDirectory {
         fs::remove_file(self.locate_writable(name)?)
     }
 
+    fn is_locked(&self) -> io::Result<bool> {
+        Lock::is_held(&self.path)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
     }

@@ -17,6 +17,21 @@ impl Lock {
         directory.join(LOCK_NAME).exists()
     }
 
+    /// Whether someone holds the lock.
+    pub(super) fn is_held(directory: &Path) -> io::Result<bool> {
+        let file = match fs::File::open(directory.join(LOCK_NAME)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file?,
+        };
+        match fs2::FileExt::try_lock_shared(&file) {
+            Ok(()) => fs2::FileExt::unlock(&file).map(|()| false),
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes the lock of an existing directory, or answers `WouldBlock`.
     pub(super) fn take(directory: &Path) -> io::Result<Self> {
         let path = directory.join(LOCK_NAME);

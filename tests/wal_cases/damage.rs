@@ -1,0 +1,374 @@
+//! Bytes that are not what was written: what was attested is reported, the rest is cut.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    time::Duration,
+};
+
+use kontiki_disk::{
+    Access, Disk,
+    memory::{Fault, Kind},
+};
+use kontiki_sim::{random::Random, session::options};
+
+use super::*;
+
+/// Three entries, each in a group of its own, and then the process is killed.
+fn three_groups() -> MemoryDisk {
+    let mut session = start();
+    for (index, text) in [(1, "first"), (2, "second"), (3, "third")] {
+        acknowledge(&mut session, L, append(index, 5, &[text]));
+    }
+    session.kill().1
+}
+
+/// WAL-CASE 5
+#[test]
+fn a_flipped_bit_in_an_attested_header_is_corruption_at_its_place() {
+    let disk = three_groups();
+    let (file, entry) = find(&disk, "first");
+    flip(&disk, &file, header_of(entry) + 24);
+    let corruption = corruption(&disk);
+    assert_eq!((corruption.segment, corruption.offset), (file, header_of(entry)));
+}
+
+/// WAL-CASE 6
+#[test]
+fn a_flipped_bit_in_an_attested_payload_names_what_is_lost() {
+    let disk = three_groups();
+    let (file, entry) = find(&disk, "first");
+    flip(&disk, &file, entry + 2);
+    let corruption = corruption(&disk);
+    assert_eq!((corruption.segment, corruption.offset), (file, header_of(entry)));
+    assert_eq!(corruption.log, Some(L));
+    assert_eq!(corruption.indexes, Some((1, 1)));
+    assert_eq!(corruption.term, Some(5));
+}
+
+/// WAL-CASE 55
+#[test]
+fn rot_in_the_last_but_one_group_is_corruption() {
+    let disk = three_groups();
+    let (file, entry) = find(&disk, "second");
+    flip(&disk, &file, entry);
+    assert_eq!(corruption(&disk).indexes, Some((2, 2)));
+}
+
+/// WAL-CASE 55, with groups that form while the one before is being synced: their frames carry an
+/// older watermark than the moment of their own sync.
+#[test]
+fn rot_in_the_last_but_one_of_overlapping_groups_is_corruption() {
+    let mut session = start();
+    take(&mut session, L, append(1, 5, &["first"]));
+    session.work_on_sync();
+    take(&mut session, L, append(2, 5, &["second"]));
+    session.work_on_sync();
+    session.work_on_sync();
+    session.work_on_sync();
+    take(&mut session, L, append(3, 5, &["third"]));
+    session.settle();
+    let (_, disk) = session.kill();
+    let (file, entry) = find(&disk, "second");
+    flip(&disk, &file, entry);
+    assert_eq!(corruption(&disk).indexes, Some((2, 2)));
+}
+
+/// WAL-CASE 7
+#[test]
+fn rot_in_the_last_group_is_a_cut_while_nothing_attests_it() {
+    let disk = three_groups();
+    let (file, entry) = find(&disk, "third");
+    flip(&disk, &file, entry);
+    assert_eq!(entries(&world(&disk), L), ["first", "second"]);
+}
+
+/// WAL-CASE 7
+#[test]
+fn rot_in_the_last_group_is_corruption_after_a_close() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 5, &["only"]));
+    let (_, disk) = session.close();
+    let (file, entry) = find(&disk, "only");
+    flip(&disk, &file, entry);
+    assert_eq!(corruption(&disk).indexes, Some((1, 1)));
+}
+
+/// WAL-CASE 7
+#[test]
+fn rot_in_the_last_group_is_corruption_once_the_idle_mark_attests_it() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 5, &["only"]));
+    go_idle(&mut session);
+    let (_, disk) = session.kill();
+    let (file, entry) = find(&disk, "only");
+    flip(&disk, &file, entry);
+    assert_eq!(corruption(&disk).indexes, Some((1, 1)));
+}
+
+/// Lets the log write its mark.
+pub(super) fn go_idle(session: &mut Session) {
+    let operations = session.disk.operations();
+    for _ in 0..10 {
+        session.sleep(Duration::from_millis(60));
+        session.work_on_sync();
+    }
+    assert!(session.disk.operations() > operations, "an idle log writes a mark");
+}
+
+/// WAL-CASE 27
+#[test]
+fn a_sync_that_lies_is_found_out_once_the_lost_bytes_were_attested() {
+    let mut session = start();
+    session.disk.inject(Kind::Sync, 1, Fault::Lie);
+    acknowledge(&mut session, L, append(1, 5, &[&"first".repeat(200)]));
+    acknowledge(&mut session, L, append(2, 5, &[&"second".repeat(200)]));
+    acknowledge(&mut session, L, append(3, 5, &[&"third".repeat(200)]));
+    let (_, disk) = session.kill();
+    corruption(&disk.image(NOTHING));
+}
+
+/// WAL-CASE 27
+#[test]
+fn a_sync_that_lies_about_the_last_group_is_a_cut() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 5, &["first"]));
+    session.disk.inject(Kind::Sync, 1, Fault::Lie);
+    acknowledge(&mut session, L, append(2, 5, &[&"second".repeat(500)]));
+    let (_, disk) = session.kill();
+    assert_eq!(entries(&world(&disk.image(NOTHING)), L), ["first"]);
+}
+
+/// A log of several segments, of which the first two are gone.
+fn without_elders() -> MemoryDisk {
+    let mut session = start();
+    acknowledge(&mut session, L, state("vote"));
+    fill_up_to(&mut session, L, 3);
+    let last = session.life.world().log(L).last();
+    acknowledge(&mut session, L, Operation::Compact { first: last });
+    session.settle();
+    acknowledge(&mut session, L, append(last + 1, 5, &["newest"]));
+    assert_eq!(segments(&session.disk).len(), 1, "the elders are freed");
+    session.close().1
+}
+
+/// WAL-CASE 64
+#[test]
+fn rot_in_the_checkpoint_of_the_first_segment_left_is_corruption() {
+    let disk = without_elders();
+    let name = segments(&disk).remove(0);
+    let (_, vote) = find(&disk, "vote");
+    for offset in [4096, 4096 + 48, 4096 + 88, vote] {
+        let damaged = disk.reopen();
+        flip(&damaged, &name, offset);
+        assert_eq!(corruption(&damaged).segment, name, "offset {offset}");
+    }
+}
+
+/// WAL-CASE 64: also when nothing in the segment attests it.
+#[test]
+fn rot_in_an_unattested_checkpoint_is_corruption_where_the_elders_are_gone() {
+    let disk = without_elders();
+    let name = segments(&disk).remove(0);
+    let file = Path::new(DIRECTORY).join(&name);
+    let length = disk.contents(&file).unwrap().len() as u64;
+    // Everything behind the header page: no frame is left that could attest anything.
+    for offset in 4096..length {
+        disk.corrupt(
+            &file,
+            offset,
+            disk.contents(&file).unwrap()[usize::try_from(offset).unwrap()],
+        );
+    }
+    assert_eq!(corruption(&disk).segment, name);
+}
+
+/// WAL-CASE 16
+#[test]
+fn a_missing_segment_with_live_entries_is_an_error_that_names_it() {
+    let mut session = start();
+    fill_up_to(&mut session, L, 4);
+    let (_, disk) = session.close();
+    let names = segments(&disk);
+    for missing in &names[..names.len() - 1] {
+        let damaged = disk.reopen();
+        remove(&damaged, missing);
+        let text = refused(&damaged).to_string();
+        assert!(text.contains(missing.as_str()), "{missing}: {text}");
+    }
+}
+
+/// WAL-CASE 15: segments that nothing needs may be gone in any order.
+#[test]
+fn a_missing_segment_that_nothing_needs_is_none() {
+    let mut session = start();
+    fill_up_to(&mut session, L, 5);
+    let last = session.life.world().log(L).last();
+    let before = session.disk.reopen();
+    acknowledge(&mut session, L, Operation::Compact { first: last });
+    let compacted = session.life.world().clone();
+    let (_, disk) = session.kill();
+    // The same bytes, with every file that was freed there again.
+    let both = with_files_of(&disk, &before);
+    let names = segments(&both);
+    assert!(names.len() >= 5, "{names:?}");
+    for kept in 0..1 << (names.len() - 1) {
+        let some = both.reopen();
+        for (number, name) in names[..names.len() - 1].iter().enumerate() {
+            if kept & (1 << number) == 0 {
+                remove(&some, name);
+            }
+        }
+        assert_eq!(world(&some), compacted, "{kept:b}");
+    }
+}
+
+/// `disk`, with the files that only `other` has.
+fn with_files_of(disk: &MemoryDisk, other: &MemoryDisk) -> MemoryDisk {
+    let both = disk.reopen();
+    let directory = both.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+    for (name, bytes) in files(other) {
+        if let Ok(file) = directory.create(&name, bytes.len() as u64) {
+            file.write_at(0, &[&bytes]).unwrap();
+            file.sync().unwrap();
+        }
+    }
+    directory.sync().unwrap();
+    drop(directory);
+    both.reopen()
+}
+
+fn remove(disk: &MemoryDisk, name: &str) {
+    let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+    directory.remove(name).unwrap();
+    directory.sync().unwrap();
+}
+
+/// WAL-CASE 18
+#[test]
+fn a_segment_of_another_log_is_refused() {
+    let mut session = start();
+    fill_up_to(&mut session, L, 3);
+    let (_, disk) = session.close();
+    let stranger = MemoryDisk::new();
+    let wal = options(&stranger).uuid(*b"another log's id").open(DIRECTORY).unwrap();
+    drop(wal);
+    let name = segments(&stranger).remove(0);
+    for target in segments(&disk) {
+        let mixed = disk.reopen();
+        let directory = mixed.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+        directory.remove(&target).unwrap();
+        let bytes = stranger.contents(Path::new(DIRECTORY).join(&name)).unwrap();
+        let file = directory.create(&target, bytes.len() as u64).unwrap();
+        file.write_at(0, &[&bytes]).unwrap();
+        file.sync().unwrap();
+        directory.sync().unwrap();
+        drop((directory, file));
+        refused(&mixed);
+    }
+}
+
+/// WAL-CASE 11: the link is what is left when everything else of a stale frame is right.
+#[test]
+fn a_frame_that_followed_another_one_is_cut() {
+    let lay = |second: &str| {
+        let mut session = start();
+        for (index, text) in [(1, "first"), (2, second), (3, "third")] {
+            take(&mut session, L, append(index, 5, &[text]));
+        }
+        session.settle();
+        session.kill().1
+    };
+    let (old, new) = (lay("old second"), lay("new second"));
+    let (name, third) = find(&old, "third");
+    let stale = &old.contents(Path::new(DIRECTORY).join(&name)).unwrap();
+    overwrite(&new, &name, header_of(third), &stale[usize::try_from(header_of(third)).unwrap()..]);
+    assert_eq!(entries(&world(&new), L), ["first", "new second"]);
+}
+
+/// WAL-CASE 11, from one segment to the next.
+#[test]
+fn a_segment_that_followed_another_history_is_cut() {
+    let lay = |fill: &str| {
+        let mut session = start();
+        for index in 1.. {
+            acknowledge(&mut session, L, append(index, 5, &[&fill.repeat(700)]));
+            if session.wal.statistics().segments > 1 {
+                return session.kill().1;
+            }
+        }
+        unreachable!("a segment ends some day")
+    };
+    let (old, new) = (lay("o"), lay("n"));
+    let held = entries(&world(&new), L).len();
+    let name = segments(&new).remove(1);
+    let stale = old.contents(Path::new(DIRECTORY).join(&name)).unwrap();
+    overwrite(&new, &name, 0, &stale);
+    let found = entries(&world(&new), L);
+    assert_eq!(found, vec!["n".repeat(700); held - 1]);
+}
+
+fn overwrite(disk: &MemoryDisk, name: &str, offset: u64, bytes: &[u8]) {
+    let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+    let file = directory.open(name).unwrap();
+    file.write_at(offset, &[bytes]).unwrap();
+    file.sync().unwrap();
+}
+
+/// WAL-CASE 59
+#[test]
+fn another_owners_directory_is_refused_by_name() {
+    let disk = MemoryDisk::new();
+    drop(options(&disk).owner([1; 32]).open(DIRECTORY).unwrap());
+    let error = options(&disk).owner([2; 32]).open(DIRECTORY).map(drop).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::OtherOwner { found, .. } if *found == [1; 32]),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains(DIRECTORY), "{error}");
+    drop(options(&disk).owner([1; 32]).open(DIRECTORY).unwrap());
+}
+
+/// WAL-CASE 5, WAL-CASE 6, WAL-CASE 29: wherever one bit of a closed log is flipped, it is reported, by opening or
+/// by reading, or it was in bytes that nothing depends on; nothing panics.
+#[test]
+fn no_flipped_bit_of_a_closed_log_changes_what_it_says() {
+    let mut session = start();
+    acknowledge(&mut session, OTHER, state("vote"));
+    fill_up_to(&mut session, L, 3);
+    acknowledge(&mut session, L, Operation::Truncate { last: 5 });
+    let (life, disk) = session.close();
+    let mut random = Random::new(29);
+    let (mut reported, mut harmless) = (0, 0);
+    for (name, bytes) in files(&disk) {
+        for offset in 0..bytes.len() as u64 {
+            if bytes[usize::try_from(offset).unwrap()] == 0 && random.chance(95) {
+                continue;
+            }
+            let damaged = disk.reopen();
+            let mask = 1 << random.below(8);
+            damaged.corrupt(Path::new(DIRECTORY).join(&name), offset, mask);
+            let found = catch_unwind(AssertUnwindSafe(|| read_all(&damaged)));
+            match found.unwrap_or_else(|_| panic!("{name} {offset} {mask:#x}: a panic")) {
+                None => reported += 1,
+                Some(found) => {
+                    assert_eq!(&found, life.world(), "{name} {offset} {mask:#x}");
+                    harmless += 1;
+                }
+            }
+        }
+    }
+    assert!(reported > 1000 && harmless > 100, "{reported} reported, {harmless} harmless");
+}
+
+/// Everything that a log holds, or `None` if it reports damage.
+fn read_all(disk: &MemoryDisk) -> Option<World> {
+    let wal = open(disk).ok()?;
+    for log in wal.logs() {
+        let log = wal.log(log).unwrap();
+        for entry in log.read(log.first()..log.last() + 1, usize::MAX) {
+            entry.ok()?;
+        }
+    }
+    Some(World::of(&wal))
+}

@@ -1,0 +1,185 @@
+//! The disk fails: after the first failed write or sync nothing is acknowledged and nothing more
+//! is written.
+
+use kontiki_disk::{
+    Disk,
+    memory::{EDQUOT, EIO, ENOSPC, Fault, Kind},
+};
+use kontiki_wal::{AppendError, WalError};
+
+use super::*;
+
+/// A log with an acknowledged entry and one whose sync fails with `error`.
+fn poisoned(kind: Kind, error: i32) -> Session {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["safe"]));
+    take(&mut session, L, append(2, 1, &["lost"]));
+    session.disk.inject(kind, 1, Fault::Fail(error));
+    session.settle();
+    assert!(session.failed(), "whoever waited was told");
+    session
+}
+
+/// WAL-CASE 20, WAL-CASE 26
+#[test]
+fn after_a_failed_sync_or_write_everything_fails_and_nothing_is_acknowledged() {
+    let failures =
+        [(Kind::Sync, EIO), (Kind::Sync, ENOSPC), (Kind::Sync, EDQUOT), (Kind::Write, EIO)];
+    for (kind, error) in failures {
+        let mut session = poisoned(kind, error);
+        assert_eq!(session.acknowledged(), 1);
+        let refused = session.perform(L, &append(3, 1, &["late"])).unwrap_err();
+        let AppendError::Wal(WalError::Poisoned { source, .. }) = &refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(source.raw_os_error(), Some(error));
+        assert!(session.perform(OTHER, &state("late")).is_err());
+        session.work_on_sync();
+        session.work_on_segment();
+        assert_eq!(session.acknowledged(), 1);
+        assert!(session.wal.close().is_err());
+    }
+}
+
+/// WAL-CASE 56
+#[test]
+fn after_poison_no_byte_is_written() {
+    for kind in [Kind::Write, Kind::Sync] {
+        let mut session = poisoned(kind, EIO);
+        let (operations, before) = (session.disk.operations(), files(&session.disk));
+        for _ in 0..10 {
+            session.work_on_sync();
+            session.work_on_segment();
+        }
+        let _ = session.perform(L, &append(3, 1, &["late"]));
+        let _ = session.wal.close();
+        let disk = session.disk.clone();
+        drop(session);
+        assert_eq!(disk.operations(), operations, "after a failed {kind:?}");
+        assert_eq!(files(&disk), before);
+    }
+}
+
+/// WAL-CASE 56: a preparation that was under way may end, but nothing new begins.
+#[test]
+fn a_directory_sync_that_fails_poisons() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["safe"]));
+    session.disk.inject(Kind::SyncDirectory, 1, Fault::Fail(EIO));
+    let filler = "filler ".repeat(100);
+    for index in 2..100 {
+        if session.perform(L, &append(index, 1, &[&filler])).is_err() || session.failed() {
+            break;
+        }
+        session.settle();
+    }
+    let refused = session.perform(L, &append(2, 1, &["late"])).unwrap_err();
+    assert!(matches!(refused, AppendError::Wal(WalError::Poisoned { .. })), "{refused:?}");
+    let operations = session.disk.operations();
+    session.work_on_sync();
+    session.work_on_segment();
+    assert_eq!(session.disk.operations(), operations);
+}
+
+/// I6: reads end at the durable LSN.
+#[test]
+fn after_poison_reads_end_where_durability_ends() {
+    let session = poisoned(Kind::Sync, EIO);
+    let log = session.wal.log(L).unwrap();
+    let read: Vec<_> = log.read(1..10, usize::MAX).map_while(Result::ok).collect();
+    assert_eq!(read.len(), 1, "{read:?}");
+}
+
+/// WAL-CASE 21
+#[test]
+fn what_is_shown_after_a_failed_sync_survives_the_power_cut_that_follows() {
+    for kind in [Kind::Write, Kind::Sync] {
+        let (_, disk) = poisoned(kind, EIO).kill();
+        let session = start_on(&disk);
+        let shown = session.life.world().clone();
+        assert_eq!(entries(&shown, L)[0], "safe");
+        let (_, disk) = session.kill();
+        for keep in [ALL, NOTHING] {
+            assert_eq!(world(&disk.image(keep)), shown, "after a failed {kind:?}");
+        }
+    }
+}
+
+/// WAL-CASE 62
+#[test]
+fn what_is_shown_after_a_close_that_failed_survives_the_power_cut_that_follows() {
+    // The syncs of a close: of what is unsynced, and of the mark.
+    for nth in 1..=2 {
+        let mut session = start();
+        acknowledge(&mut session, L, append(1, 1, &["safe"]));
+        take(&mut session, L, append(2, 1, &["unsynced"]));
+        session.disk.inject(Kind::Sync, nth, Fault::Fail(EIO));
+        session.wal.close().unwrap_err();
+        let (_, disk) = session.kill();
+        let session = start_on(&disk);
+        let shown = session.life.world().clone();
+        let (_, disk) = session.kill();
+        assert_eq!(world(&disk.image(NOTHING)), shown, "sync {nth} failed");
+    }
+}
+
+/// WAL-CASE 24
+#[test]
+fn a_full_disk_refuses_before_anything_is_taken_and_clears_by_itself() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["safe"]));
+    session.disk.set_capacity(Some(0));
+    let filler = "filler ".repeat(100);
+    let mut next = 2;
+    let error = loop {
+        match session.perform(L, &append(next, 1, &[&filler])) {
+            Ok(()) => next += 1,
+            Err(error) => break error,
+        }
+        session.settle();
+    };
+    assert!(matches!(error, AppendError::NoSpace | AppendError::Full { .. }), "{error:?}");
+    assert!(next > 3, "the active segment still fills");
+    assert_eq!(&World::of(&session.wal), session.life.world(), "nothing was taken");
+    acknowledge(&mut session, L, state("still taken"));
+
+    session.disk.set_capacity(None);
+    session.settle();
+    acknowledge(&mut session, L, append(next, 1, &[&filler]));
+    let (life, disk) = session.close();
+    assert_eq!(&world(&disk), life.world());
+}
+
+/// WAL-CASE 25
+#[test]
+fn a_log_opens_and_takes_a_state_on_a_full_disk() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["safe"]));
+    let (_, disk) = session.kill();
+    disk.set_capacity(Some(0));
+    let mut session = start_on(&disk);
+    assert_eq!(entries(session.life.world(), L), ["safe"]);
+    acknowledge(&mut session, L, state("vote"));
+    let (life, disk) = session.kill();
+    assert_eq!(&world(&disk.image(NOTHING)), life.world());
+}
+
+/// WAL-CASE 40
+#[test]
+fn a_second_open_says_locked_until_the_last_view_is_gone() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["held"]));
+    let disk = session.disk.clone();
+    let locked = |disk: &MemoryDisk| matches!(open(disk), Err(OpenError::Locked { .. }));
+    assert!(locked(&disk));
+    let entry = session.wal.log(L).unwrap().read(1..2, 100).next().unwrap().unwrap();
+    session.wal.close().unwrap();
+    assert!(locked(&disk));
+    drop(session);
+    assert!(locked(&disk), "a view holds the lock (WAL-CASE 38)");
+    assert_eq!(entry.bytes, "held");
+    drop(entry);
+    let wal = open(&disk).unwrap();
+    assert!(disk.open_directory(Path::new(DIRECTORY), kontiki_disk::Access::Write).is_err());
+    drop(wal);
+}

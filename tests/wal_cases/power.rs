@@ -1,0 +1,285 @@
+//! Power cuts that a workload hits only by luck, each set up by hand.
+
+use std::collections::HashMap;
+
+use kontiki_disk::memory::Kind;
+use kontiki_sim::workload;
+
+use super::*;
+
+/// WAL-CASE 13, WAL-CASE 61: before the first write to a segment the one before is synced, marks
+/// included.
+#[test]
+fn nothing_is_written_to_a_segment_before_the_one_before_it_is_synced() {
+    for seed in 1..=20 {
+        let record = workload::run(seed, 120);
+        let mut unsynced: HashMap<String, bool> = HashMap::new();
+        let mut segments = 0;
+        for cut in record.lives.iter().flat_map(|life| &life.cuts) {
+            let operation = &cut.cut.operation;
+            let name = operation.name.clone();
+            match operation.kind {
+                // A preparation fills its file under another name.
+                Kind::Write if name.ends_with(".wal") => {
+                    let before = unsynced.get(&predecessor(&name)).copied().unwrap_or_default();
+                    assert!(!before, "seed {seed}: {operation}");
+                    segments += usize::from(unsynced.insert(name, true).is_none());
+                }
+                Kind::Sync => drop(unsynced.insert(name, false)),
+                _ => {}
+            }
+        }
+        assert!(segments >= 3, "seed {seed}: {segments} segments");
+    }
+}
+
+fn predecessor(name: &str) -> String {
+    let sequence = u64::from_str_radix(name.trim_end_matches(".wal"), 16).unwrap();
+    format!("{:016x}.wal", sequence - 1)
+}
+
+/// WAL-CASE 61
+#[test]
+fn a_mark_that_was_never_synced_is_no_hole_under_the_next_segment() {
+    let mut met = 0;
+    for extra in 0..60 {
+        let mut session = start();
+        take(&mut session, OTHER, append(1, 1, &[&"x".repeat(extra * 8)]));
+        fill_up_to(&mut session, L, 1);
+        let filler = "filler ".repeat(50);
+        for index in 1.. {
+            acknowledge(&mut session, L, append(index, 1, &[&filler]));
+            damage::go_idle(&mut session);
+            if session.wal.statistics().segments > 1 {
+                break;
+            }
+        }
+        met += 1;
+        let (life, disk) = session.kill();
+        assert_eq!(&world(&disk.image(NOTHING)), life.world(), "{extra}");
+    }
+    assert_eq!(met, 60);
+}
+
+/// WAL-CASE 12
+#[test]
+fn frames_of_the_next_segment_are_cut_with_the_tail_before_them() {
+    let mut session = start();
+    fill_up_to(&mut session, L, 2);
+    let acknowledged = session.life.world().clone();
+    let mut index = acknowledged.log(L).last() + 1;
+    // The tail of one segment and the head of the next, nothing synced.
+    while session.wal.statistics().segments == 2 {
+        take(&mut session, L, append(index, 1, &[&"tail ".repeat(100)]));
+        index += 1;
+    }
+    take(&mut session, L, append(index, 1, &["head"]));
+    let (life, _) = session.kill();
+    for cut in &life.cuts {
+        let items = cut.cut.before.unsynced().len();
+        for lost in 0..items {
+            let found = world(&cut.cut.before.image(|item| item != lost));
+            assert!(life.worlds.contains(&found), "lost {lost} before {}", cut.cut.operation);
+        }
+    }
+}
+
+/// WAL-CASE 11
+#[test]
+fn what_was_cut_never_comes_back_under_a_frame_of_the_same_length() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["A"]));
+    let before = session.disk.operations();
+    take(&mut session, L, append(2, 1, &[&"B".repeat(1000)]));
+    take(&mut session, L, append(3, 1, &[&"C".repeat(1000)]));
+    session.work_on_sync();
+    session.work_on_sync();
+    assert_eq!(session.disk.operations(), before + 2);
+    let (life, _) = session.kill();
+    let torn = &life.cuts.last().expect("the write was seen").cut.before;
+    let items = torn.unsynced().len();
+    assert!(items >= 4, "several sectors");
+    for lost in 0..items {
+        let disk = torn.image(|item| item != lost);
+        let mut session = start_on(&disk);
+        let held = session.life.world().log(L).last();
+        let next = append(held + 1, 1, &[&"b".repeat(1000)]);
+        acknowledge(&mut session, L, next);
+        let (life, disk) = session.kill();
+        assert_eq!(&world(&disk.image(NOTHING)), life.world(), "lost {lost}");
+    }
+}
+
+/// WAL-CASE 63
+#[test]
+fn a_header_that_was_cut_never_becomes_whole_again() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["A"]));
+    let tail = "same in both ".repeat(60);
+    take(&mut session, L, append(2, 1, &[&format!("first{tail}")]));
+    session.work_on_sync();
+    session.work_on_sync();
+    let (life, _) = session.kill();
+    let torn = &life.cuts.last().unwrap().cut.before;
+    assert!(torn.unsynced().len() >= 2, "header and tail lie in different sectors");
+    // The sector of the header survives, the others do not.
+    let mut session = start_on(&torn.image(|item| item == 0));
+    assert_eq!(entries(session.life.world(), L), ["A"]);
+    take(&mut session, L, append(2, 1, &[&format!("other{tail}")]));
+    session.work_on_sync();
+    session.work_on_sync();
+    let (life, _) = session.kill();
+    let cut = &life.cuts.last().unwrap().cut;
+    assert_eq!(cut.operation.kind, Kind::Sync);
+    let items = cut.before.unsynced().len();
+    // Now the sector of the header is lost, the others survive.
+    for lost in 0..items {
+        let found = world(&cut.before.image(|item| item != lost));
+        assert!(life.worlds.contains(&found), "lost {lost}: {found:?}");
+    }
+}
+
+/// WAL-CASE 31, WAL-CASE 32
+#[test]
+fn a_replaced_suffix_is_the_old_or_the_new_one() {
+    let mut session = start();
+    fill_up_to(&mut session, L, 3);
+    let old = session.life.world().clone();
+    take(&mut session, L, append(2, 9, &["new 2", "new 3"]));
+    session.work_on_sync();
+    session.work_on_sync();
+    session.work_on_sync();
+    assert_eq!(session.acknowledged(), session.appended());
+    let (life, disk) = session.kill();
+    for cut in &life.cuts[life.cuts.len() - 2..] {
+        for keep in [ALL, NOTHING] {
+            let found = world(&cut.cut.before.image(keep));
+            assert!(found == old || &found == life.world(), "before {}", cut.cut.operation);
+        }
+    }
+    let found = world(&disk.image(NOTHING));
+    assert_eq!(&found, life.world());
+    assert_eq!((found.log(L).term(2), found.log(L).last()), (9, 3));
+}
+
+/// WAL-CASE 35
+#[test]
+fn a_state_is_durable_although_the_entries_behind_it_are_torn() {
+    let mut session = start();
+    acknowledge(&mut session, L, state("old"));
+    take(&mut session, L, state("vote"));
+    take(&mut session, L, append(1, 1, &[&"torn".repeat(500)]));
+    session.work_on_sync();
+    session.work_on_sync();
+    let (life, _) = session.kill();
+    let torn = &life.cuts.last().unwrap().cut.before;
+    assert!(torn.unsynced().len() > 4, "the entry lies in several sectors");
+    let found = world(&torn.image(|item| item == 0));
+    assert_eq!(found, life.worlds[2], "the state's frame comes before the entries'");
+}
+
+/// WAL-CASE 51
+#[test]
+fn a_segment_is_kept_until_what_killed_its_entries_is_durable() {
+    let killers: [fn(u64) -> Operation; 5] = [
+        |_| append(1, 9, &["replaces all"]),
+        |last| Operation::Compact { first: last + 1 },
+        |_| Operation::Truncate { last: 0 },
+        |last| Operation::Reset { next_index: last + 10, term_before: 9 },
+        |_| Operation::Forget,
+    ];
+    for killer in killers {
+        let mut session = start();
+        fill_up_to(&mut session, L, 2);
+        let last = session.life.world().log(L).last();
+        let acknowledged = session.life.world().clone();
+        fill_up_to(&mut session, OTHER, 4);
+        let before = session.life.world().clone();
+        let killer = killer(last);
+        take(&mut session, L, killer.clone());
+        for _ in 0..6 {
+            session.work_on_segment();
+        }
+        assert_eq!(segments(&session.disk).len(), 4, "{killer:?}");
+        let (_, disk) = session.kill();
+        let found = world(&disk.image(NOTHING));
+        assert_eq!(found, before, "{killer:?}");
+        assert_eq!(found.log(L), acknowledged.log(L));
+    }
+}
+
+/// WAL-CASE 46c
+#[test]
+fn a_segment_is_kept_until_the_checkpoint_above_it_is_durable() {
+    let mut session = start();
+    acknowledge(&mut session, L, state("vote"));
+    // Nothing in the first segment is live, and its successor is not synced yet.
+    let filler = "filler ".repeat(100);
+    for index in 1.. {
+        take(&mut session, OTHER, append(index, 1, &[&filler]));
+        take(&mut session, OTHER, Operation::Compact { first: index + 1 });
+        if session.wal.statistics().segments > 1 {
+            break;
+        }
+        session.settle();
+    }
+    for _ in 0..6 {
+        session.work_on_segment();
+    }
+    let (life, disk) = session.kill();
+    for keep in [ALL, NOTHING] {
+        let found = world(&disk.image(keep));
+        assert!(life.worlds.contains(&found));
+        assert_eq!(found.log(L).state.as_deref(), Some(&b"vote"[..]));
+    }
+}
+
+/// WAL-CASE 52
+#[test]
+fn a_state_outlives_its_segment() {
+    let mut session = start();
+    acknowledge(&mut session, L, state("vote"));
+    fill_up_to(&mut session, OTHER, 3);
+    let last = session.life.world().log(OTHER).last();
+    acknowledge(&mut session, OTHER, Operation::Compact { first: last + 1 });
+    session.settle();
+    assert!(freed(&session.disk) > 0, "the first segment is gone");
+    let (life, disk) = session.kill();
+    let found = world(&disk.image(NOTHING));
+    assert_eq!(&found, life.world());
+    assert_eq!(found.log(L).state.as_deref(), Some(&b"vote"[..]));
+}
+
+/// WAL-CASE 53
+#[test]
+fn a_truncated_suffix_stays_away_although_its_segment_is_there() {
+    let mut session = start();
+    let texts: Vec<String> = (1..=10).map(|index| format!("entry {index}")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    acknowledge(&mut session, L, append(1, 1, &texts));
+    fill_up_to(&mut session, OTHER, 2);
+    acknowledge(&mut session, L, Operation::Truncate { last: 7 });
+    fill_up_to(&mut session, OTHER, 4);
+    let (life, disk) = session.close();
+    let found = world(&disk);
+    assert_eq!(&found, life.world());
+    assert_eq!(found.log(L).last(), 7);
+}
+
+/// WAL-CASE 14
+#[test]
+fn no_frame_goes_to_a_segment_whose_name_is_not_durable() {
+    for seed in 1..=10 {
+        let record = workload::run(seed, 120);
+        // A life's directory is durable up to here when the operation is about to happen.
+        for life in &record.lives {
+            for cut in &life.cuts {
+                let operation = &cut.cut.operation;
+                if operation.kind == Kind::Write && operation.name.ends_with(".wal") {
+                    let durable = segments(&cut.cut.before.image(NOTHING));
+                    assert!(durable.contains(&operation.name), "seed {seed}: {operation}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The deterministic world that Kontiki is tested in: a disk that loses what was not synced, one
+//! thread that calls every step, and randomness from a seed. What fails once fails again.
+//!
+//! [`workload::run`] leads a log through a seeded life; [`matrix::Matrix`] cuts the power at every
+//! place of it and checks what is recovered against [`model::World`].
+//!
+//! ```no_run
+//! use kontiki_sim::{matrix::Matrix, workload};
+//!
+//! let mut matrix = Matrix::new(workload::run(1, 200));
+//! matrix.check_all().unwrap();
+//! println!("{:?}", matrix.tally);
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod matrix;
+pub mod model;
+pub mod random;
+pub mod session;
+pub mod workload;

@@ -1,0 +1,241 @@
+//! A seeded workload: operations on several logs, taken while groups are being synced and segments
+//! prepared, everything on one thread.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use bytes::Bytes;
+use kontiki_disk::{
+    MemoryDisk,
+    memory::{Cut, EIO, Fault, Kind},
+};
+use kontiki_wal::{AppendError, LogId, WalError};
+
+use crate::{
+    model::{LogModel, Operation, World},
+    random::Random,
+    session::{Life, PowerCut, Session},
+};
+
+/// The logs that a workload writes to.
+pub const LOGS: [LogId; 4] = [LogId(1), LogId(2), LogId(3), LogId(70_000)];
+
+/// What a workload leaves behind for the checks.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// One for each opening of the log; each begins with what was found.
+    pub lives: Vec<Life>,
+    /// How many operations were done, all lives together.
+    pub operations: usize,
+    /// How many of them were taken between the begin and the finish of a sync.
+    pub during_sync: usize,
+}
+
+/// Runs the workload of `seed` with at least `operations` operations: the log is closed and
+/// opened again after a third of them, killed and opened again after two thirds.
+///
+/// # Panics
+/// If the log refuses a valid operation, does not show what was appended, loses something or
+/// reports an error.
+pub fn run(seed: u64, operations: usize) -> Record {
+    let disk = MemoryDisk::new();
+    let (session, opening) = Session::open(&disk).expect("an empty disk opens");
+    let mut runner = Runner { session, random: Random::new(seed), record: Record::default() };
+    let cuts = opening.into_iter().map(|cut| PowerCut { cut, acknowledged: 0, appended: 0 });
+    runner.session.life.cuts.extend(cuts);
+
+    runner.run_until(operations / 3);
+    runner = runner.end(Session::close);
+    runner.run_until(operations * 2 / 3);
+    runner = runner.end(Session::kill);
+    runner.run_until(operations);
+    let Runner { session, mut record, .. } = runner;
+    record.lives.push(session.close().0);
+    record
+}
+
+struct Runner {
+    session: Session,
+    random: Random,
+    record: Record,
+}
+
+impl Record {
+    /// How many operations of `kind` the disk saw.
+    pub fn disk_operations(&self, kind: Kind) -> usize {
+        let cuts = self.lives.iter().flat_map(|life| &life.cuts);
+        cuts.filter(|cut| cut.cut.operation.kind == kind).count()
+    }
+
+    /// How many segments were written to, all lives together.
+    pub fn segments(&self) -> usize {
+        let cuts = self.lives.iter().flat_map(|life| &life.cuts);
+        let writes = cuts.filter(|cut| cut.cut.operation.kind == Kind::Write);
+        let names: BTreeSet<_> = writes.map(|cut| cut.cut.operation.name.as_str()).collect();
+        names.iter().filter(|name| name.ends_with(".wal")).count()
+    }
+}
+
+/// Runs a workload of about as many operations in which the `nth` operation of `kind` fails with a
+/// medium error, to its end or until the log is poisoned; and then the process is killed. The last cut of the one life is the
+/// disk that is left. `None` if the workload has no such operation.
+///
+/// # Panics
+/// If the log acknowledges something after the failure, writes once it is poisoned, or refuses an
+/// operation for another reason than the failure.
+pub fn run_with_failure(seed: u64, operations: usize, kind: Kind, nth: u64) -> Option<Record> {
+    let disk = MemoryDisk::new();
+    let (session, _) = Session::open(&disk).expect("an empty disk opens");
+    let mut runner = Runner { session, random: Random::new(seed), record: Record::default() };
+    disk.inject(kind, nth, Fault::Fail(EIO));
+    let mut poisoned = false;
+    for _ in 0..operations * 2 {
+        if runner.random.chance(55) {
+            poisoned |= runner.try_to_operate();
+        } else {
+            runner.work();
+        }
+        if poisoned || runner.session.failed() {
+            poisoned = true;
+            break;
+        }
+    }
+    if disk.has_faults() {
+        runner.session.kill();
+        return None;
+    }
+    let Runner { mut session, mut record, .. } = runner;
+    if poisoned {
+        // Jobs that were under way know nothing of it; others must not begin.
+        let acknowledged = session.acknowledged();
+        (0..2).for_each(|_| session.work_on_sync());
+        (0..2).for_each(|_| session.work_on_segment());
+        let operations = disk.operations();
+        (0..12).for_each(|_| session.work_on_sync());
+        (0..12).for_each(|_| session.work_on_segment());
+        session.wal.close().expect_err("a poisoned log does not close well");
+        assert_eq!(disk.operations(), operations, "a poisoned log writes nothing");
+        assert_eq!(session.acknowledged(), acknowledged, "nor does it acknowledge");
+    }
+    let (acknowledged, appended) = (session.acknowledged(), session.appended());
+    let (mut life, disk) = session.kill();
+    let operation = life.cuts.last()?.cut.operation.clone();
+    let cut = Cut { operation, before: disk };
+    life.cuts.push(PowerCut { cut, acknowledged, appended });
+    record.lives.push(life);
+    Some(record)
+}
+
+impl Runner {
+    /// As [`Self::operate`], where the log may have its reasons to refuse. True if it is poisoned.
+    fn try_to_operate(&mut self) -> bool {
+        let log = LOGS[index(self.random.below(LOGS.len() as u64))];
+        let operation = draw(&mut self.random, &self.session.life.world().log(log));
+        match self.session.perform(log, &operation) {
+            Ok(()) | Err(AppendError::NoSpace) => false,
+            Err(AppendError::Wal(WalError::Poisoned { .. })) => true,
+            Err(error) => panic!("{log:?} {operation:?}: {error}"),
+        }
+    }
+
+    fn run_until(&mut self, operations: usize) {
+        while self.record.operations < operations {
+            if self.random.chance(55) {
+                self.operate();
+            } else {
+                self.work();
+            }
+            assert!(!self.session.failed(), "nothing fails here");
+        }
+    }
+
+    /// One operation of a seeded kind on a seeded log.
+    fn operate(&mut self) {
+        let log = LOGS[index(self.random.below(LOGS.len() as u64))];
+        let operation = draw(&mut self.random, &self.session.life.world().log(log));
+        if let Err(error) = self.session.perform(log, &operation) {
+            panic!("{log:?} {operation:?}: {error}");
+        }
+        let shown = World::of(&self.session.wal);
+        assert_eq!(&shown, self.session.life.world(), "after {log:?} {operation:?}");
+        self.record.operations += 1;
+        self.record.during_sync += usize::from(self.session.is_syncing());
+    }
+
+    /// One step of one job, so that anything may happen between two of them.
+    fn work(&mut self) {
+        // Now and then long enough for what the log does when it is idle.
+        let milliseconds = if self.random.chance(10) { 70 } else { 1 };
+        self.session.sleep(Duration::from_millis(milliseconds));
+        if self.random.chance(70) {
+            self.session.work_on_sync();
+        } else {
+            self.session.work_on_segment();
+        }
+    }
+
+    /// Ends this life in the given way and begins the next one on the same disk.
+    fn end(self, end: impl FnOnce(Session) -> (Life, MemoryDisk)) -> Self {
+        let Self { session, random, mut record } = self;
+        let (acknowledged, appended) = (session.acknowledged(), session.appended());
+        let (mut life, disk) = end(session);
+        let (session, opening) = Session::open(&disk).expect("the disk is whole");
+        let found = life.find(session.life.world().digest(), acknowledged, appended);
+        assert!(found.is_some(), "not what was acknowledged: {:#?}", session.life.world());
+        let cuts = opening.into_iter().map(|cut| PowerCut { cut, acknowledged, appended });
+        life.cuts.extend(cuts);
+        record.lives.push(life);
+        Self { session, random, record }
+    }
+}
+
+/// An operation that a log which holds `model` accepts.
+pub fn draw(random: &mut Random, model: &LogModel) -> Operation {
+    let next = model.last() + 1;
+    match random.below(100) {
+        0..45 => append(random, model, next),
+        45..55 => {
+            let first_index = random.between(model.first, next);
+            append(random, model, first_index)
+        }
+        55..65 => Operation::Push { bytes: bytes(random) },
+        65..78 => {
+            let length = random.between(1, 200);
+            Operation::SetState { state: filled(random, length) }
+        }
+        78..83 => Operation::Truncate { last: random.between(model.first - 1, model.last()) },
+        // Mostly near the end, so that segments die.
+        83..91 => Operation::Compact { first: next - random.below(3).min(next - model.first) },
+        91..95 => Operation::Compact { first: random.between(model.first, next) },
+        95..98 => Operation::Reset {
+            next_index: next + random.below(10),
+            term_before: model.last_term() + random.below(2),
+        },
+        _ => Operation::Forget,
+    }
+}
+
+fn append(random: &mut Random, model: &LogModel, first_index: u64) -> Operation {
+    let term = model.term(first_index - 1) + u64::from(random.chance(20));
+    let count = random.between(1, 4);
+    let entries = (0..count).map(|_| bytes(random)).collect();
+    Operation::Append { first_index, term, entries }
+}
+
+/// An entry: mostly small, sometimes of no byte, sometimes over several sectors. Four of them go
+/// into one frame, so that each operation is taken or lost as a whole.
+fn bytes(random: &mut Random) -> Bytes {
+    let length = match random.below(10) {
+        0 => 0,
+        1..8 => random.between(1, 300),
+        _ => random.between(300, 1000),
+    };
+    filled(random, length)
+}
+
+fn filled(random: &mut Random, length: u64) -> Bytes {
+    (0..length).map(|_| random.draw().to_le_bytes()[0]).collect()
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).expect("numbers here are small")
+}

@@ -1,0 +1,239 @@
+//! What can go wrong, one enum per operation.
+
+use std::{io, sync::Arc};
+
+use crate::LogId;
+
+/// Damaged bytes, with their place and, where the frame's header is whole, what is lost.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "corruption in {segment} at offset {offset}: {what} (expected {expected:#x}, found {found:#x}{})",
+    lost(self)
+)]
+#[non_exhaustive]
+pub struct Corruption {
+    /// File name of the segment.
+    pub segment: String,
+    /// Byte offset of the frame in that file; 0 for the segment's header page.
+    pub offset: u64,
+    /// What failed: a noun phrase such as "checksum of a frame's body".
+    pub what: String,
+    /// The log the frame belongs to, where its header is whole.
+    pub log: Option<LogId>,
+    /// First and last index of its entries, where its header is whole and it holds entries.
+    pub indexes: Option<(u64, u64)>,
+    /// Term of its entries, likewise.
+    pub term: Option<u64>,
+    /// What the bytes should have given: a checksum, a link, a position.
+    pub expected: u64,
+    /// What they gave.
+    pub found: u64,
+}
+
+fn lost(corruption: &Corruption) -> String {
+    let mut text = String::new();
+    if let Some(log) = corruption.log {
+        text.push_str(&format!("; log {}", log.0));
+    }
+    if let Some((first, last)) = corruption.indexes {
+        text.push_str(&format!(", indexes {first} to {last}"));
+    }
+    if let Some(term) = corruption.term {
+        text.push_str(&format!(", term {term}"));
+    }
+    text
+}
+
+/// Why a directory cannot be opened. Nothing in it was changed unless the variant is `Io`.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another `Wal`, here or in another process, or a view of one, holds the directory.
+    #[error("{directory} is in use by another process or by this one; stop it first")]
+    Locked {
+        /// The directory.
+        directory: String,
+    },
+    /// Bytes that were durable are damaged; no file was changed.
+    #[error(transparent)]
+    Corruption(#[from] Corruption),
+    /// The directory was created with other owner bytes than [`Options::owner`](crate::Options::owner) gave.
+    #[error("{directory} belongs to another owner")]
+    OtherOwner {
+        /// The directory.
+        directory: String,
+        /// The owner bytes in it.
+        found: [u8; 32],
+    },
+    /// A later version wrote the segment in a format that this one cannot read.
+    #[error("{segment} has format {found}; this version reads {supported}; use a newer Kontiki")]
+    NewerFormat {
+        /// File name of the segment.
+        segment: String,
+        /// Its format.
+        found: u32,
+        /// The newest format this version reads.
+        supported: u32,
+    },
+    /// The segment uses features without which it cannot be read, and this version lacks them.
+    #[error(
+        "{segment} needs features {found:#x}; this version has {supported:#x}; use a newer Kontiki"
+    )]
+    UnknownFeatures {
+        /// File name of the segment.
+        segment: String,
+        /// The feature bits it needs.
+        found: u32,
+        /// Those this version has.
+        supported: u32,
+    },
+    /// The segment carries another log's uuid: it was copied here from elsewhere.
+    #[error("{segment} belongs to another log than {other}; remove the one that was copied here")]
+    OtherLog {
+        /// File name of the segment.
+        segment: String,
+        /// A segment with another uuid.
+        other: String,
+    },
+    /// A segment that live entries lie in is not there.
+    #[error("segment {missing} is missing, {needed_by} needs it")]
+    MissingSegment {
+        /// File name of the segment that should be there.
+        missing: String,
+        /// What lies in it.
+        needed_by: String,
+    },
+    /// The disk refused.
+    #[error("{operation} {path}: {source}")]
+    Io {
+        /// A verb: what was tried.
+        operation: &'static str,
+        /// On which file or directory.
+        path: String,
+        /// The system's answer.
+        source: Arc<io::Error>,
+    },
+    /// An option is out of its range.
+    #[error("option {option}: {reason}")]
+    Options {
+        /// Name of the option.
+        option: &'static str,
+        /// What is wrong with its value.
+        reason: &'static str,
+    },
+}
+
+/// Why nothing more becomes durable.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WalError {
+    /// A write or a sync failed. Nothing is retried, because a second sync can succeed over lost data.
+    #[error("poisoned: {operation} of {segment} failed: {source}; reopen the log")]
+    Poisoned {
+        /// What failed.
+        operation: &'static str,
+        /// On which segment or directory.
+        segment: String,
+        /// The system's answer.
+        source: Arc<io::Error>,
+    },
+    /// [`Wal::close`](crate::Wal::close) was called.
+    #[error("the log is closed")]
+    Closed,
+    /// The log was opened by [`Wal::open_read_only`](crate::Wal::open_read_only).
+    #[error("opened read-only")]
+    ReadOnly,
+    /// The thread that was syncing panicked; as after a failed sync, nothing more is written.
+    #[error("the syncer panicked; reopen the log")]
+    SyncerPanicked,
+}
+
+/// Why an operation was refused. Nothing of it was taken.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The log is poisoned, closed or read-only.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// Too much waits for the disk, or the next segment is not ready yet. See [`Log::on_room`](crate::Log::on_room).
+    #[error(
+        "{unsynced} bytes wait to be synced, the bound is {limit}, or the next segment is not ready; nothing was taken"
+    )]
+    Full {
+        /// Bytes that were appended and are not durable.
+        unsynced: u64,
+        /// The bound, from [`Options::unsynced_bytes_max`](crate::Options::unsynced_bytes_max).
+        limit: u64,
+    },
+    /// The next segment could not be allocated. Clears by itself when space comes back.
+    #[error("no space on the disk for another segment; nothing was taken")]
+    NoSpace,
+    /// An entry, a state or a whole call is beyond its limit.
+    #[error("{bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The first index is beyond the last one plus one.
+    #[error("index {index} leaves a gap, the next is {next}")]
+    Gap {
+        /// The index given.
+        index: u64,
+        /// The next index of the log.
+        next: u64,
+    },
+    /// The index was compacted away.
+    #[error("index {index} is below the first, {first}")]
+    Compacted {
+        /// The index given.
+        index: u64,
+        /// The first index of the log.
+        first: u64,
+    },
+    /// The index is beyond what the log holds.
+    #[error("index {index} is beyond last + 1 = {limit}")]
+    Beyond {
+        /// The index given.
+        index: u64,
+        /// The largest that would do.
+        limit: u64,
+    },
+    /// An append without entries.
+    #[error("no entries")]
+    Empty,
+    /// Terms never decrease along a log.
+    #[error("term {term} is below {newest}, the term of the entry before")]
+    TermDecreases {
+        /// The term given.
+        term: u64,
+        /// The term of the entry before.
+        newest: u64,
+    },
+}
+
+/// Why an entry cannot be read.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The entry was compacted away.
+    #[error("index {index} was compacted, the first is {first}")]
+    Compacted {
+        /// The index asked for.
+        index: u64,
+        /// The first index of the log.
+        first: u64,
+    },
+    /// The entry's bytes are damaged.
+    #[error(transparent)]
+    Corruption(#[from] Corruption),
+    /// The disk refused.
+    #[error("read {segment}: {source}")]
+    Io {
+        /// File name of the segment.
+        segment: String,
+        /// The system's answer.
+        source: Arc<io::Error>,
+    },
+}

@@ -1,0 +1,121 @@
+use super::*;
+
+/// The worked example of FORMAT.md, byte for byte.
+#[rustfmt::skip]
+const EXAMPLE: [u8; 64] = [
+    0xa4, 0x49, 0x6e, 0xed, 0x01, 0x02, 0x03, 0x04, 0x61, 0xec, 0x84, 0x51, 0x0b, 0x00, 0x00, 0x00,
+    0x03, 0x00, 0x02, 0x00, 0x01, 0x00, 0x00, 0x00, 0x05, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    0x07, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    0x01, 0x00, 0x00, 0x00, 0x03, 0x00, 0x00, 0x00, 0x61, 0x62, 0x63, 0x00, 0x00, 0x00, 0x00, 0x00,
+];
+
+const OFFSET: u64 = 4240;
+
+fn example_salt() -> u32 {
+    let uuid = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    salt(&uuid, 1)
+}
+
+fn example() -> (Header, Vec<u8>) {
+    let mut body = Vec::new();
+    for end in [1_u32, 3] {
+        body.extend_from_slice(&end.to_le_bytes());
+    }
+    body.extend_from_slice(b"abc");
+    let header = Header {
+        link: 0x0403_0201,
+        count: 2,
+        first_index: 5,
+        term: 7,
+        durable_lsn: Lsn(128),
+        ..Header::new(FrameKind::Entries, LogId(1), &body)
+    };
+    (header, body)
+}
+
+fn is_whole(bytes: &[u8]) -> bool {
+    let header: &[u8; 48] = bytes[..48].try_into().unwrap();
+    Header::decode(header, example_salt(), OFFSET).is_some_and(|header| {
+        header.frame_bytes() == bytes.len() as u64 && header.body_fault(&bytes[48..]).is_none()
+    })
+}
+
+#[test]
+fn encodes_the_example_of_the_specification() {
+    let (header, body) = example();
+    let mut bytes = header.encode(example_salt(), OFFSET).to_vec();
+    bytes.extend_from_slice(&body);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    assert_eq!(bytes, EXAMPLE);
+    assert!(is_whole(&EXAMPLE));
+    assert_eq!(example_salt(), 0x42b8_bb84);
+}
+
+#[test]
+fn a_header_reads_back_as_it_was_written() {
+    let (header, body) = example();
+    let salt = example_salt();
+    assert_eq!(Header::decode(&header.encode(salt, OFFSET), salt, OFFSET), Some(header));
+    assert_eq!([0, 1].map(|number| entry_range(&body, 2, number)), [8..9, 9..11]);
+}
+
+#[test]
+fn any_flipped_bit_of_a_frame_is_seen() {
+    for bit in 0..EXAMPLE.len() * 8 {
+        let mut bytes = EXAMPLE;
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        assert!(!is_whole(&bytes), "bit {bit}");
+    }
+}
+
+/// WAL-CASE 10: a header of one frame and a body of another, at any sector boundary between them.
+#[test]
+fn no_mixture_of_two_frames_is_whole() {
+    let frame = |fill: u8| {
+        let mut body = 2000_u32.to_le_bytes().to_vec();
+        body.resize(2004, fill);
+        let header = Header { count: 1, ..Header::new(FrameKind::Entries, LogId(1), &body) };
+        let mut bytes = header.encode(example_salt(), OFFSET).to_vec();
+        bytes.extend_from_slice(&body);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes
+    };
+    let (old, new) = (frame(1), frame(2));
+    assert!(is_whole(&old) && is_whole(&new));
+    let first = usize::try_from(512 - OFFSET % 512).unwrap();
+    for cut in (first..old.len()).step_by(512) {
+        assert!(!is_whole(&[&new[..cut], &old[cut..]].concat()), "cut at {cut}");
+        assert!(!is_whole(&[&old[..cut], &new[cut..]].concat()), "cut at {cut}");
+    }
+}
+
+/// WAL-CASE 8: the constant part; a whole segment of an earlier life is in `tests/`.
+#[test]
+fn a_frame_of_another_life_of_the_file_or_of_another_offset_never_holds() {
+    let (header, _) = example();
+    let uuid = [3; 16];
+    let bytes = header.encode(salt(&uuid, 1), OFFSET);
+    for sequence in 2..2000 {
+        assert_eq!(Header::decode(&bytes, salt(&uuid, sequence), OFFSET), None);
+    }
+    for offset in (0..64 << 10).step_by(8).filter(|&offset| offset != OFFSET) {
+        assert_eq!(Header::decode(&bytes, salt(&uuid, 1), offset), None);
+    }
+}
+
+#[test]
+fn zeros_are_no_frame() {
+    assert_eq!(Header::decode(&[0; 48], example_salt(), OFFSET), None);
+}
+
+#[test]
+fn a_table_that_runs_backwards_or_past_the_body_is_a_fault() {
+    for ends in [[2_u32, 1], [1, 4], [1, 2], [u32::MAX, u32::MAX]] {
+        let mut body = Vec::new();
+        ends.iter().for_each(|end| body.extend_from_slice(&end.to_le_bytes()));
+        body.extend_from_slice(b"abc");
+        let header = Header { count: 2, ..Header::new(FrameKind::Entries, LogId(1), &body) };
+        body.resize(body.len().next_multiple_of(8), 0);
+        assert!(header.body_fault(&body).is_some(), "{ends:?}");
+    }
+}

@@ -1,0 +1,228 @@
+//! Looking into a log's files frame by frame, without opening it: what `wal-inspect` stands on.
+//! Takes no lock and changes nothing.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use kontiki_disk::{Access, Directory, Disk};
+
+pub use crate::frame::FrameKind;
+use crate::{
+    Corruption, LogId, Lsn, OpenError,
+    frame::{Header, entry_range},
+    recovery::{
+        scan::{Found, SegmentFile, Window, io_error},
+        settle,
+    },
+    segment::{FRAMES_AT, Segment},
+};
+
+/// One frame as it lies on disk.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Sequence number of its segment.
+    pub segment: u64,
+    /// File name of its segment.
+    pub file: String,
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// Where it begins in the stream.
+    pub lsn: Lsn,
+    /// What it carries.
+    pub kind: FrameKind,
+    /// It is the mark of a clean close.
+    pub closed: bool,
+    /// The log it belongs to; 0 for the stream's own frames.
+    pub log: LogId,
+    /// What this means depends on the kind; see [`FrameKind`].
+    pub first_index: u64,
+    /// How many entries it holds.
+    pub count: u16,
+    /// Term of its entries, or of the entry before `first_index`.
+    pub term: u64,
+    /// Everything below was durable before this frame was written.
+    pub durable_lsn: Lsn,
+    /// Its length with header and padding.
+    pub frame_bytes: u64,
+    /// `Err` if the header is whole and the body is not.
+    pub body: Result<Bytes, Corruption>,
+}
+
+impl Frame {
+    /// The entries of a frame of entries, each with its index; none if its body is damaged.
+    pub fn entries(&self) -> Vec<(u64, Bytes)> {
+        let Ok(body) = &self.body else { return Vec::new() };
+        if self.kind != FrameKind::Entries {
+            return Vec::new();
+        }
+        let entry = |number| body.slice(entry_range(body, self.count, number));
+        (0..self.count)
+            .map(|number| (self.first_index + u64::from(number), entry(number)))
+            .collect()
+    }
+}
+
+/// How the log ends, and whether it is whole: the torn-or-corrupt rule, without the repair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every frame up to `end` is whole and nothing of these segments' lives lies behind it.
+    Whole {
+        /// Where the next frame would lie.
+        end: Lsn,
+        /// The last frame is the mark of a clean close.
+        closed: bool,
+    },
+    /// Bytes that nothing attests lie behind `end`: opening cuts them.
+    TornTail {
+        /// Where whole frames end.
+        end: Lsn,
+        /// File name of the segment.
+        segment: String,
+        /// The same place in the file.
+        offset: u64,
+    },
+    /// Bytes that were durable are damaged: opening refuses.
+    Corrupt(Vec<Corruption>),
+}
+
+/// A look at all segments, in the order of their LSNs.
+#[derive(Debug)]
+pub struct Scan {
+    directory: Arc<dyn Directory>,
+    files: Vec<SegmentFile>,
+    /// Base LSN and end of what is used, for the segments that begin as they should.
+    placed: Vec<Option<(Lsn, u64)>>,
+    verdict: Verdict,
+}
+
+impl Scan {
+    /// Looks at the log in `directory` of the real disk.
+    ///
+    /// # Errors
+    /// The disk's, a newer format, or segments of two logs. Damage is no error here.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_on(&*kontiki_disk::real(), directory)
+    }
+
+    /// Looks at the log in `directory` of `disk`.
+    ///
+    /// # Errors
+    /// As for [`Scan::open`].
+    pub fn open_on(disk: &dyn Disk, directory: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = directory.as_ref();
+        let opened = disk.open_directory(path, Access::Read);
+        let directory =
+            opened.map_err(|source| io_error("open", &path.display().to_string(), source))?;
+        let look = settle(&*directory)?;
+        let mut placed = Vec::with_capacity(look.files.len());
+        for file in &look.files {
+            let sequence = file.header.sequence;
+            let segment =
+                look.gathered.segments.iter().find(|segment| segment.sequence == sequence);
+            placed.push(match segment {
+                Some(segment) => Some((segment.base, used(file, segment)?)),
+                None => None,
+            });
+        }
+        let verdict = if !look.damage.is_empty() {
+            Verdict::Corrupt(look.damage)
+        } else if let (true, Some((number, offset))) = (look.torn, look.end) {
+            Verdict::TornTail { end: look.end_lsn, segment: look.files[number].name(), offset }
+        } else {
+            Verdict::Whole { end: look.end_lsn, closed: look.closed }
+        };
+        Ok(Self { directory, files: look.files, placed, verdict })
+    }
+
+    /// Some process holds the writer's lock, this one included.
+    pub fn is_live(&self) -> bool {
+        self.directory.is_locked().unwrap_or(false)
+    }
+
+    /// File name, sequence number, base LSN, bytes used by whole frames and size of each segment.
+    /// A segment that was prepared and not used yet has no frames: LSN and bytes used are 0.
+    pub fn segments(&self) -> Vec<(String, u64, Lsn, u64, u64)> {
+        let segments = self.files.iter().zip(&self.placed);
+        segments
+            .map(|(file, placed)| {
+                let (base, used) =
+                    placed.map_or((Lsn(0), 0), |(base, end)| (base, end - FRAMES_AT));
+                (file.name(), file.header.sequence, base, used, file.header.segment_bytes)
+            })
+            .collect()
+    }
+
+    /// Frames in the order of their LSNs, in each segment up to where whole headers end. A frame
+    /// whose header is whole is shown even behind the end of the log.
+    pub fn frames(&self) -> Box<dyn Iterator<Item = Frame> + '_> {
+        let placed = self.files.iter().zip(&self.placed);
+        let placed = placed.filter_map(|(file, placed)| placed.map(|(base, _)| (file, base)));
+        Box::new(placed.flat_map(|(file, base)| Frames::new(file, base)))
+    }
+
+    /// How the log ends.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+}
+
+/// Where the chain of whole headers ends in a segment.
+fn used(file: &SegmentFile, segment: &Segment) -> Result<u64, OpenError> {
+    let mut window = Window::new(file);
+    let (mut offset, mut link) = (FRAMES_AT, None);
+    while let Ok(found) = window.frame(offset, link, Some(segment.lsn(offset)))? {
+        (offset, link) = (offset + found.header.frame_bytes(), Some(found.crc));
+    }
+    Ok(offset)
+}
+
+/// The frames of one segment.
+struct Frames<'a> {
+    file: &'a SegmentFile,
+    window: Window<'a>,
+    base: Lsn,
+    offset: u64,
+    link: Option<u32>,
+}
+
+impl<'a> Frames<'a> {
+    fn new(file: &'a SegmentFile, base: Lsn) -> Self {
+        Self { file, window: Window::new(file), base, offset: FRAMES_AT, link: None }
+    }
+
+    fn frame(&mut self, found: &Found, lsn: Lsn) -> Option<Frame> {
+        let body = match &found.fault {
+            Some(fault) => Err(self.file.corruption(fault)),
+            None => Ok(Bytes::copy_from_slice(self.window.body(found).ok()?)),
+        };
+        let Header { kind, closed, log, first_index, count, term, durable_lsn, .. } = found.header;
+        Some(Frame {
+            segment: self.file.header.sequence,
+            file: self.file.name(),
+            offset: found.offset,
+            lsn,
+            kind,
+            closed,
+            log,
+            first_index,
+            count,
+            term,
+            durable_lsn,
+            frame_bytes: found.header.frame_bytes(),
+            body,
+        })
+    }
+}
+
+impl Iterator for Frames<'_> {
+    type Item = Frame;
+
+    fn next(&mut self) -> Option<Frame> {
+        let lsn = Lsn(self.base.0 + (self.offset - FRAMES_AT));
+        let found = self.window.frame(self.offset, self.link, Some(lsn)).ok()?.ok()?;
+        let frame = self.frame(&found, lsn)?;
+        self.offset += frame.frame_bytes;
+        self.link = Some(found.crc);
+        Some(frame)
+    }
+}

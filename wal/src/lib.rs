@@ -1,0 +1,76 @@
+//! A durable log: entries in order, on disk when you are told so.
+//!
+//! One [`Wal`] is one directory and one stream of bytes with one sync. It carries many [`Log`]s, so
+//! that many writers share that sync: whoever appends while a sync runs comes into the next group.
+//! An entry is an index, a term and bytes. Terms are opaque here, kept so that a consensus protocol
+//! can ask for them without reading bytes; [`Log::push`] is for those who have none. Beside its
+//! entries a log has one small *state* in the same stream, and so in one order with them.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use kontiki_wal::{LogId, Wal};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! let wal = Wal::options().segment_bytes(1 << 20).open(directory.path().join("log"))?;
+//! let log = wal.log(LogId(1))?;
+//! let pending = log.append(1, 7, &[Bytes::from("one"), Bytes::from("two")])?;
+//! assert_eq!(log.last(), 2); // Readable at once ...
+//! pending.wait()?; // ... and durable from here on.
+//! for entry in log.read(1..3, usize::MAX) {
+//!     let entry = entry?;
+//!     println!("{} of term {}: {:?}", entry.index, entry.term, entry.bytes);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What holds, whatever happens to the machine:
+//!
+//! - What a wait for durability returned `Ok` for is there after any stop, or opening says exactly
+//!   what is damaged and changes nothing: a torn tail is told from damage by what later frames
+//!   attest.
+//! - What opening shows is durable before it is shown.
+//! - After the first failed write or sync nothing is acknowledged and nothing written any more; the
+//!   log says so to every waiter and must be opened again.
+//! - Bytes that a reader was given never change, though their segment be removed. A view pins its
+//!   segment's space and the directory's lock, so copy what is kept for long.
+//!
+//! A medium error under a mapped read kills the process; opening a log and looking into one
+//! ([`Wal::open_read_only`], [`inspect`]) therefore read through the file. The bytes are specified
+//! in `FORMAT.md`.
+#![forbid(unsafe_code)]
+
+mod catalog;
+mod checkpoint;
+mod core;
+mod error;
+mod frame;
+mod header;
+pub mod inspect;
+mod log;
+mod options;
+mod pending;
+mod reader;
+mod recovery;
+mod segment;
+pub mod steps;
+mod stream;
+mod threads;
+mod waiters;
+mod wal;
+
+pub use crate::{
+    error::{AppendError, Corruption, OpenError, ReadError, WalError},
+    log::Log,
+    options::Options,
+    pending::Pending,
+    reader::{Entries, Entry},
+    wal::{Statistics, Wal},
+};
+
+/// Names one of the logs of a [`Wal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId(pub u32);
+
+/// A position in the stream that all logs share: bytes of frames since the beginning, dense.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lsn(pub u64);

@@ -1,0 +1,279 @@
+//! One log of the stream: appending, cutting, reading.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    AppendError, Entries, LogId, Pending, Wal,
+    catalog::{Change, LogCatalog},
+    checkpoint::Bounds,
+    core::{Need, too_large},
+    frame::{COUNT_MAX, FrameKind, Header},
+    segment::{entry_bytes_max, state_bytes_max},
+};
+
+/// One log; made by [`Wal::log`]. Cheap to clone; all clones are one log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    wal: Wal,
+    id: LogId,
+}
+
+impl Log {
+    pub(crate) fn new(wal: Wal, id: LogId) -> Self {
+        Self { wal, id }
+    }
+
+    /// The log's id.
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// Appends entries with consecutive indexes from `first_index` on, all of `term`. A first index at or below the last
+    /// one replaces the suffix. All are readable when this returns, and durable when the `Pending` resolves. Never blocks.
+    ///
+    /// # Errors
+    /// `Empty`, `TooLarge`, `Gap`, `Compacted`, `TermDecreases`, `Full`, `NoSpace`, `Wal`; nothing was taken.
+    pub fn append(
+        &self,
+        first_index: u64,
+        term: u64,
+        entries: &[Bytes],
+    ) -> Result<Pending, AppendError> {
+        self.append_at(Some(first_index), Some(term), entries).map(|(_, pending)| pending)
+    }
+
+    /// Appends one entry after the last with the last term; for users without Raft. Returns its index.
+    ///
+    /// # Errors
+    /// As for [`Log::append`].
+    pub fn push(&self, bytes: impl Into<Bytes>) -> Result<(u64, Pending), AppendError> {
+        self.append_at(None, None, &[bytes.into()])
+    }
+
+    fn append_at(
+        &self,
+        first: Option<u64>,
+        term: Option<u64>,
+        entries: &[Bytes],
+    ) -> Result<(u64, Pending), AppendError> {
+        let core = self.wal.core();
+        let frames = split(entries, entry_bytes_max(core.segment_bytes))?;
+        let sizes: Vec<u64> = frames.iter().map(|frame| frame.header.frame_bytes()).collect();
+
+        let mut state = core.lock_open()?;
+        let log = state.catalog.log(self.id);
+        let last = log.map_or(0, |log| log.bounds.last);
+        let first = first.unwrap_or(last + 1);
+        let term = term.unwrap_or_else(|| log.and_then(|log| log.bounds.term(last)).unwrap_or(0));
+        state.catalog.check_append(self.id, first, entries.len() as u64, term)?;
+        let change = Change::Entries { first, count: 0, term };
+        let growth = state.catalog.growth(self.id, &change);
+        core.check_room(&mut state, &sizes, growth, Need::Entries)?;
+        let mut next = first;
+        for frame in &frames {
+            let count = frame.header.count;
+            let header = Header { log: self.id, first_index: next, term, ..frame.header };
+            let change = Change::Entries { first: next, count, term };
+            let table = std::iter::once(&frame.table[..]);
+            state.put(self.id, change, header, table.chain(frame.entries.iter().map(|e| &e[..])));
+            next += u64::from(count);
+        }
+        state.statistics.entries_appended += entries.len() as u64;
+        let end = state.stream.end();
+        core.appended(state);
+        Ok((first, Pending::new(Arc::clone(core), end)))
+    }
+
+    /// Replaces the log's state: opaque bytes beside the entries, in one order with them. At most 4 KiB, and an eighth
+    /// of a segment.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Full`, `NoSpace`, `Wal`; nothing was taken.
+    pub fn set_state(&self, state: impl Into<Bytes>) -> Result<Pending, AppendError> {
+        // A copy: the caller's buffer may be a small part of a large one.
+        let state = Bytes::copy_from_slice(&state.into());
+        let (bytes, limit) = (state.len() as u64, state_bytes_max(self.wal.core().segment_bytes));
+        if bytes > limit {
+            return Err(too_large(bytes, limit));
+        }
+        let header = Header::new(FrameKind::State, self.id, &state);
+        self.upkeep(|_| Ok(Some((Change::State(state.clone()), header))), &state)
+    }
+
+    /// The state that was set last, durable or not.
+    pub fn state(&self) -> Option<Bytes> {
+        self.look(|log| log.bounds.state.clone()).flatten()
+    }
+
+    /// Cuts all entries after `last`. Nothing happens if there are none.
+    ///
+    /// # Errors
+    /// `Compacted` if `last` is below the entry before the first; `Full`, `NoSpace`, `Wal`; nothing was taken.
+    pub fn truncate_after(&self, last: u64) -> Result<Pending, AppendError> {
+        self.upkeep(
+            |bounds| {
+                if last >= bounds.last {
+                    return Ok(None);
+                }
+                Ok(Some(self.frame(FrameKind::Truncate, Change::Truncate { first: last + 1 })))
+            },
+            &[],
+        )
+    }
+
+    /// Drops all entries before `first`, keeping the term of the last of them. Nothing happens if there are none.
+    ///
+    /// # Errors
+    /// `Beyond` if `first` is beyond the last index plus one; `Full`, `NoSpace`, `Wal`; nothing was taken.
+    pub fn compact_before(&self, first: u64) -> Result<Pending, AppendError> {
+        self.upkeep(
+            |bounds| {
+                if first <= bounds.first {
+                    return Ok(None);
+                }
+                let Some(term_before) = bounds.term(first - 1) else {
+                    return Err(AppendError::Beyond { index: first, limit: bounds.last + 1 });
+                };
+                Ok(Some(self.frame(FrameKind::Compact, Change::Compact { first, term_before })))
+            },
+            &[],
+        )
+    }
+
+    /// Drops all entries and goes on at `next_index`, after an entry of `term_before`. Keeps the state, allows a gap.
+    ///
+    /// # Errors
+    /// `Compacted` if `next_index` is 0; `Full`, `NoSpace`, `Wal`; nothing was taken.
+    pub fn reset(&self, next_index: u64, term_before: u64) -> Result<Pending, AppendError> {
+        let change = Change::Reset { next: next_index, term_before };
+        self.upkeep(|_| Ok(Some(self.frame(FrameKind::Reset, change))), &[])
+    }
+
+    /// Drops the log with its entries and its state; an append begins it anew at index 1.
+    ///
+    /// # Errors
+    /// `Full`, `NoSpace`, `Wal`; nothing was taken.
+    pub fn forget(&self) -> Result<Pending, AppendError> {
+        self.upkeep(|_| Ok(Some(self.frame(FrameKind::Forget, Change::Forget))), &[])
+    }
+
+    fn upkeep(
+        &self,
+        plan: impl FnOnce(&Bounds) -> Result<Option<(Change, Header)>, AppendError>,
+        body: &[u8],
+    ) -> Result<Pending, AppendError> {
+        let core = self.wal.core();
+        let end = core.append_upkeep(self.id, plan, body)?;
+        Ok(Pending::new(Arc::clone(core), end))
+    }
+
+    /// A change that needs no body, with the header that carries it.
+    fn frame(&self, kind: FrameKind, change: Change) -> (Change, Header) {
+        let (first_index, term) = match change {
+            Change::Truncate { first } => (first, 0),
+            Change::Compact { first, term_before } => (first, term_before),
+            Change::Reset { next, term_before } => (next, term_before),
+            _ => (0, 0),
+        };
+        let header = Header { first_index, term, ..Header::new(kind, self.id, &[]) };
+        (change, header)
+    }
+
+    /// First index in the log; `last + 1` when it is empty.
+    pub fn first(&self) -> u64 {
+        self.look(|log| log.bounds.first).unwrap_or(1)
+    }
+
+    /// Last index in the log; `first - 1` when it is empty.
+    pub fn last(&self) -> u64 {
+        self.look(|log| log.bounds.last).unwrap_or(0)
+    }
+
+    /// Term of an entry in the log, or of the one before the first. Reads no entry.
+    pub fn term(&self, index: u64) -> Option<u64> {
+        match self.look(|log| log.bounds.term(index)) {
+            Some(term) => term,
+            None => (index == 0).then_some(0),
+        }
+    }
+
+    /// First index and term of each run of entries with one term, ascending.
+    pub fn runs(&self) -> Vec<(u64, u64)> {
+        self.look(|log| log.bounds.runs.clone()).unwrap_or_default()
+    }
+
+    /// The entries of `range` in order, durable or not, until `bytes_max` is passed; at least one. Ends early at the
+    /// log's end, and where the log is cut while it is read.
+    pub fn read(&self, range: Range<u64>, bytes_max: usize) -> Entries {
+        Entries::new(self.wal.clone(), self.id, range, bytes_max)
+    }
+
+    /// Calls `callback` once when an append that was `Full` or `NoSpace` is worth another try: on a thread of the log or
+    /// of another waiter, or here; with no lock held.
+    pub fn on_room(&self, callback: impl FnOnce() + Send + 'static) {
+        self.wal.core().on_room(Box::new(callback));
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&LogCatalog) -> T) -> Option<T> {
+        self.wal.core().state.lock().catalog.log(self.id).map(look)
+    }
+}
+
+/// A frame of entries, all but its place and number made before the lock is taken.
+struct EntriesFrame<'a> {
+    header: Header,
+    table: Vec<u8>,
+    entries: &'a [Bytes],
+}
+
+/// Cuts a call into frames: each bounded by the count that fits its header and by the size of one largest entry.
+fn split(entries: &[Bytes], entry_bytes_max: u64) -> Result<Vec<EntriesFrame<'_>>, AppendError> {
+    if entries.is_empty() {
+        return Err(AppendError::Empty);
+    }
+    let mut frames = Vec::new();
+    let mut start = 0;
+    while start < entries.len() {
+        let mut payload = 0;
+        let mut end = start;
+        while end < entries.len() && end - start < COUNT_MAX {
+            let bytes = entries[end].len() as u64;
+            if bytes > entry_bytes_max {
+                return Err(too_large(bytes, entry_bytes_max));
+            }
+            // The table counts, so that many empty entries are no larger frame than one large one.
+            if end > start && payload + bytes + 4 > entry_bytes_max {
+                break;
+            }
+            payload += bytes + 4;
+            end += 1;
+        }
+        frames.push(EntriesFrame::new(&entries[start..end]));
+        start = end;
+    }
+    Ok(frames)
+}
+
+impl<'a> EntriesFrame<'a> {
+    fn new(entries: &'a [Bytes]) -> Self {
+        let mut table = Vec::with_capacity(entries.len() * 4);
+        let mut end = 0;
+        for entry in entries {
+            end += u32::try_from(entry.len()).expect("a frame is bounded by the largest entry");
+            table.extend_from_slice(&end.to_le_bytes());
+        }
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&table);
+        entries.iter().for_each(|entry| crc.update(entry));
+        let table_bytes = u32::try_from(table.len()).expect("at most 65535 entries");
+        let header = Header {
+            body_crc: crc.finalize(),
+            body_len: table_bytes + end,
+            count: u16::try_from(entries.len()).expect("at most 65535 entries"),
+            ..Header::new(FrameKind::Entries, LogId(0), &[])
+        };
+        Self { header, table, entries }
+    }
+}

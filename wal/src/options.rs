@@ -1,0 +1,110 @@
+//! What can be chosen when a log is opened.
+
+use std::{path::Path, sync::Arc};
+
+use kontiki_disk::Disk;
+
+use crate::{OpenError, Wal, header::is_segment_size};
+
+/// Smallest size of a segment.
+pub(crate) const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+/// Largest size of a segment.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Largest entry, whatever the segment.
+pub(crate) const ENTRY_BYTES_MAX: u64 = 16 << 20;
+/// Largest state of a log, whatever the segment.
+pub(crate) const STATE_BYTES_MAX: u64 = 4 << 10;
+
+/// Options of a log; made by [`Wal::options`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) segment_bytes: u64,
+    pub(crate) unsynced_bytes_max: u64,
+    pub(crate) owner: Option<[u8; 32]>,
+    pub(crate) uuid: Option<[u8; 16]>,
+    pub(crate) disk: Option<Arc<dyn Disk>>,
+    pub(crate) threads: bool,
+}
+
+impl Options {
+    pub(crate) fn new() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            unsynced_bytes_max: 32 << 20,
+            owner: None,
+            uuid: None,
+            disk: None,
+            threads: true,
+        }
+    }
+
+    /// Size of new segments: 16 KiB to 1 GiB, a multiple of 4 KiB; 64 MiB by default. An entry is at most a quarter of
+    /// it (and 16 MiB), a state an eighth (and 4 KiB). Existing segments keep their size.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// Bytes that may wait for the disk before appends are refused as `Full`; 32 MiB by default. It bounds the memory
+    /// of the staging buffer. One call is always taken when nothing waits.
+    pub fn unsynced_bytes_max(mut self, bytes: u64) -> Self {
+        self.unsynced_bytes_max = bytes;
+        self
+    }
+
+    /// Opaque bytes that say whose log this is: written at creation, checked at every open for writing that gives them.
+    pub fn owner(mut self, owner: [u8; 32]) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
+    /// The uuid of a log that is created; drawn at random by default. Has no effect on an existing log.
+    pub fn uuid(mut self, uuid: [u8; 16]) -> Self {
+        self.uuid = Some(uuid);
+        self
+    }
+
+    /// The disk to use; the real one by default.
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = Some(disk);
+        self
+    }
+
+    /// No threads of its own: the caller runs the steps of [`steps`](crate::steps). A blocking wait still syncs by itself.
+    pub fn without_threads(mut self) -> Self {
+        self.threads = false;
+        self
+    }
+
+    /// Opens the log in `directory` for writing, or creates it. What an unclean stop left is repaired first.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; after any but `Io` no file was changed.
+    pub fn open(self, directory: impl AsRef<Path>) -> Result<Wal, OpenError> {
+        Wal::open_for_writing(self, directory.as_ref())
+    }
+
+    /// Opens the log in `directory` as [`Wal::open_read_only`] does, on this disk.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_read_only(self, directory: impl AsRef<Path>) -> Result<Wal, OpenError> {
+        Wal::open_for_reading(self, directory.as_ref())
+    }
+
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        if !is_segment_size(self.segment_bytes) {
+            let reason = "must be 16 KiB to 1 GiB and a multiple of 4 KiB";
+            return Err(OpenError::Options { option: "segment_bytes", reason });
+        }
+        if self.unsynced_bytes_max == 0 {
+            let reason = "must not be 0";
+            return Err(OpenError::Options { option: "unsynced_bytes_max", reason });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn disk_or_real(&self) -> Arc<dyn Disk> {
+        self.disk.clone().unwrap_or_else(kontiki_disk::real)
+    }
+}

@@ -1,0 +1,247 @@
+//! Opening a directory for writing.
+
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+
+use kontiki_disk::{Access, Directory};
+
+use crate::{
+    Lsn, OpenError, Options,
+    core::{Core, Mode},
+    frame::{HEADER_BYTES, Header},
+    header::SegmentHeader,
+    recovery::{
+        repair::Repair,
+        scan::{SegmentFile, io_error},
+        walk::{Behind, End, Gathered, behind},
+    },
+    segment::{
+        FIRST_SEQUENCE, Room, Segment, checkpoint_bytes_max, file_name, is_temporary, sequence_of,
+    },
+    steps::prepare,
+    stream::{self, FILL_BYTES, Stream, Successor},
+};
+
+/// Opens or creates the log in `directory`.
+pub(crate) fn open(options: &Options, path: &Path) -> Result<Core, OpenError> {
+    let shown = path.display().to_string();
+    let directory = options.disk_or_real().open_directory(path, Access::Write);
+    let directory = directory.map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { directory: shown.clone() },
+        _ => io_error("open", &shown, source),
+    })?;
+    let listed = directory.list().map_err(|source| io_error("list", &shown, source))?;
+    let sequences: Vec<u64> = listed.iter().filter_map(|(name, _)| sequence_of(name)).collect();
+    let files = open_files(&*directory, &sequences)?;
+    if let (Some(file), Some(owner)) = (files.first(), options.owner)
+        && file.header.owner != owner
+    {
+        return Err(OpenError::OtherOwner { directory: shown, found: file.header.owner });
+    }
+    let opened = if files.is_empty() { None } else { Some(examine(options, &files)?) };
+    // Nothing was changed up to here.
+    for (name, _) in listed.iter().filter(|(name, _)| is_temporary(name)) {
+        directory.remove(name).map_err(|source| io_error("remove", name, source))?;
+    }
+    let (gathered, stream) = match opened {
+        Some(examined) => examined.repair(options, &*directory)?,
+        None => create(options, &*directory)?,
+    };
+    tracing::info!(directory = %shown, durable = stream.durable().0, "opened");
+    let max = options.unsynced_bytes_max;
+    Ok(Core::new(directory, max, gathered.catalog, stream, Mode::Open))
+}
+
+/// What the files hold, before anything was changed.
+struct Examined {
+    /// Segments before a gap: their frames may be live, their order is the checkpoint's business.
+    older: Vec<Segment>,
+    tail: Vec<SegmentFile>,
+    gathered: Gathered,
+    end: End,
+    behind: Behind,
+}
+
+/// The headers of all segments, which must be of one log.
+fn open_files(directory: &dyn Directory, sequences: &[u64]) -> Result<Vec<SegmentFile>, OpenError> {
+    let mut files: Vec<SegmentFile> = Vec::with_capacity(sequences.len());
+    for &sequence in sequences {
+        let file = SegmentFile::open(directory, sequence)?;
+        if let Some(first) = files.first()
+            && first.header.uuid != file.header.uuid
+        {
+            return Err(OpenError::OtherLog { segment: file.name(), other: first.name() });
+        }
+        files.push(file);
+    }
+    Ok(files)
+}
+
+/// Reads everything and decides: torn or corrupt.
+fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenError> {
+    let mut runs: Vec<&[SegmentFile]> =
+        files.chunk_by(|a, b| a.header.sequence + 1 == b.header.sequence).collect();
+    let tail = runs.pop().expect("there is a segment");
+    let mut gathered = Gathered::new();
+    for run in runs {
+        walk_older(&mut gathered, run)?;
+    }
+    let older = std::mem::take(&mut gathered.segments);
+    let end = gathered.walk(tail)?.map_err(|fault| tail[0].corruption(&fault))?;
+    let behind = behind(&tail[end.number..], end.offset)?;
+    if end.lsn < end.watermark.max(behind.watermark) {
+        return Err(tail[end.number].corruption(&end.fault).into());
+    }
+    let locations = std::mem::take(&mut gathered.locations);
+    gathered.catalog.attach(locations).map_err(|missing| {
+        let sequence = match (missing.before, missing.after) {
+            (Some(before), _) => before + 1,
+            (None, Some(after)) => after - 1,
+            (None, None) => tail[0].header.sequence.saturating_sub(1),
+        };
+        OpenError::MissingSegment {
+            missing: file_name(sequence),
+            needed_by: format!("index {} of log {}", missing.index, missing.log.0),
+        }
+    })?;
+    if gathered.catalog.checkpoint_bytes() > checkpoint_bytes_max(options.segment_bytes) {
+        let reason = "too small for the checkpoint of the logs in the directory";
+        return Err(OpenError::Options { option: "segment_bytes", reason });
+    }
+    Ok(Examined { older, tail: tail.to_vec(), gathered, end, behind })
+}
+
+/// Walks segments that others followed once which are freed now.
+fn walk_older(gathered: &mut Gathered, run: &[SegmentFile]) -> Result<(), OpenError> {
+    let end = gathered.walk(run)?.map_err(|fault| run[0].corruption(&fault))?;
+    let whole = end.last.is_some()
+        && end.number + 1 == run.len()
+        && behind(&run[end.number..], end.offset)?.headers == 0;
+    if whole { Ok(()) } else { Err(run[end.number].corruption(&end.fault).into()) }
+}
+
+impl Examined {
+    /// Repairs what an unclean stop left, and goes on at the end.
+    fn repair(
+        mut self,
+        options: &Options,
+        directory: &dyn Directory,
+    ) -> Result<(Gathered, Stream), OpenError> {
+        let later = self.tail.len() - self.end.number - 1;
+        let closed = self.end.last.as_ref().filter(|last| last.header.closed).cloned();
+        let clean = closed.filter(|_| self.behind.headers == 0 && later <= 1);
+        if clean.is_none() {
+            self.run_repair(directory)?;
+        }
+        let successor = self.tail.get(self.end.number + 1).filter(|_| clean.is_some());
+        let successor = successor
+            .map(|file| Successor { header: file.header.clone(), file: Arc::clone(&file.file) });
+        if successor.is_some() {
+            // Its name can be in the cache only, if the process before was killed.
+            sync(directory)?;
+        }
+        let active = &self.tail[self.end.number];
+        let header = active.header.clone();
+        if self.end.last.is_none() {
+            let file = Arc::clone(&active.file);
+            let (gathered, stream) = begin(options, header, file);
+            return Ok((gathered, stream));
+        }
+        let tail_end = self.gathered.segments.len() - 1;
+        let mark = clean
+            .map(|mark| encode_mark(&mark.header, &self.gathered.segments[tail_end], mark.offset));
+        self.publish(mark.is_some());
+        let end = stream::End {
+            room: Room {
+                segment_bytes: header.segment_bytes,
+                offset: self.end.offset,
+                frames: self.end.frames,
+            },
+            last_crc: self.end.last.as_ref().map_or(0, |last| last.crc),
+            attested: self.end.watermark,
+            mark,
+        };
+        let segments = self.older.drain(..).chain(self.gathered.segments.drain(..));
+        let segments: BTreeMap<u64, Segment> =
+            segments.map(|segment| (segment.sequence, segment)).collect();
+        let mut stream = Stream::new(&header, options.segment_bytes, segments, end);
+        stream.successor = successor;
+        Ok((self.gathered, stream))
+    }
+
+    fn run_repair(&self, directory: &dyn Directory) -> Result<(), OpenError> {
+        let (end, tail) = (&self.end, &self.tail);
+        tracing::warn!(
+            segment = tail[end.number].name(),
+            offset = end.offset,
+            headers_cut = self.behind.headers,
+            segments_cut = tail.len() - end.number - 1,
+            "repairing after an unclean stop"
+        );
+        let attested = end.watermark.max(self.behind.watermark);
+        let (segments, behind) = (&self.gathered.segments[..], &self.behind);
+        Repair { directory, tail, segments, end, behind, attested }.run()
+    }
+
+    /// Everything that was walked may be read, but for the mark of a close, which is written again.
+    fn publish(&self, with_mark: bool) {
+        for (number, segment) in self.older.iter().chain(&self.gathered.segments).enumerate() {
+            let last = number + 1 == self.older.len() + self.gathered.segments.len();
+            let end =
+                if last && with_mark { self.end.offset - HEADER_BYTES } else { self.end.offset };
+            let end = if last { end } else { segment.bytes };
+            segment.file.publish(end);
+        }
+    }
+}
+
+fn encode_mark(mark: &Header, segment: &Segment, offset: u64) -> [u8; 48] {
+    mark.encode(segment.salt, offset)
+}
+
+/// Makes the first segment of a log.
+fn create(options: &Options, directory: &dyn Directory) -> Result<(Gathered, Stream), OpenError> {
+    let uuid = match options.uuid {
+        Some(uuid) => uuid,
+        None => draw_uuid()?,
+    };
+    let header = SegmentHeader {
+        uuid,
+        sequence: FIRST_SEQUENCE,
+        segment_bytes: options.segment_bytes,
+        owner: options.owner.unwrap_or_default(),
+    };
+    let name = file_name(FIRST_SEQUENCE);
+    let file = prepare(directory, &header, options.segment_bytes.min(FILL_BYTES))
+        .map_err(|source| io_error("create", &name, source))?;
+    sync(directory)?;
+    Ok(begin(options, header, file))
+}
+
+fn sync(directory: &dyn Directory) -> Result<(), OpenError> {
+    let path = directory.path().display().to_string();
+    directory.sync().map_err(|source| io_error("sync", &path, source))
+}
+
+/// A log without a frame: the first two wait for the first group.
+fn begin(
+    options: &Options,
+    header: SegmentHeader,
+    file: Arc<dyn kontiki_disk::File>,
+) -> (Gathered, Stream) {
+    let segment = Segment::new(&header, Lsn(0), file);
+    let segments = BTreeMap::from([(segment.sequence, segment)]);
+    let room = Room::empty(header.segment_bytes);
+    let end = stream::End { room, last_crc: 0, attested: Lsn(0), mark: None };
+    let gathered = Gathered::new();
+    let mut stream = Stream::new(&header, options.segment_bytes, segments, end);
+    stream.push_opening(0, &gathered.catalog.checkpoint());
+    (gathered, stream)
+}
+
+fn draw_uuid() -> Result<[u8; 16], OpenError> {
+    let mut uuid = [0; 16];
+    getrandom::fill(&mut uuid).map_err(|error| {
+        io_error("draw a uuid for", "a new log", io::Error::other(error.to_string()))
+    })?;
+    Ok(uuid)
+}

@@ -1,0 +1,98 @@
+//! The repair after an unclean stop. Nothing was exposed yet, and nothing is before this has succeeded.
+
+use std::collections::BTreeSet;
+
+use kontiki_disk::Directory;
+
+use crate::{
+    Lsn, OpenError,
+    frame::HEADER_BYTES,
+    recovery::{
+        scan::{SegmentFile, Window, io_error},
+        walk::{Behind, End},
+    },
+    segment::{PAGE_BYTES, Segment},
+    steps::zero_parts,
+};
+
+/// What the repair works on.
+pub(crate) struct Repair<'a> {
+    pub(crate) directory: &'a dyn Directory,
+    /// The segments that follow each other up to the newest.
+    pub(crate) tail: &'a [SegmentFile],
+    /// Those of them that were walked.
+    pub(crate) segments: &'a [Segment],
+    pub(crate) end: &'a End,
+    pub(crate) behind: &'a Behind,
+    /// Everything below is durable for certain.
+    pub(crate) attested: Lsn,
+}
+
+impl Repair<'_> {
+    /// Makes what is whole durable, and takes away for good what is not.
+    pub(crate) fn run(&self) -> Result<(), OpenError> {
+        let mut touched = self.rewrite()?;
+        self.cut()?;
+        touched.insert(self.end.number);
+        for number in touched {
+            let file = &self.tail[number];
+            file.file.sync().map_err(|source| io_error("sync", &file.name(), source))?;
+        }
+        self.remove_later()
+    }
+
+    /// Writes the bytes from the attested LSN to the end back over themselves: after a failed sync they can be in the
+    /// cache only, on pages that count as clean, and then a sync alone would do nothing.
+    fn rewrite(&self) -> Result<BTreeSet<usize>, OpenError> {
+        let mut touched = BTreeSet::new();
+        for (number, segment) in self.segments.iter().enumerate() {
+            let until = match self.segments.get(number + 1) {
+                Some(next) => next.base,
+                None => self.end.lsn,
+            };
+            if until <= self.attested {
+                continue;
+            }
+            let file = &self.tail[number];
+            let mut window = Window::new(file);
+            let mut offset = segment.offset(self.attested.max(segment.base));
+            let end = segment.offset(until);
+            while offset < end {
+                let step = end.min(offset + STEP_BYTES);
+                let bytes = window.bytes(offset..step)?;
+                let written = file.file.write_at(offset, &[bytes]);
+                written.map_err(|source| io_error("write", &file.name(), source))?;
+                offset = step;
+            }
+            touched.insert(number);
+        }
+        Ok(touched)
+    }
+
+    /// Zeros behind the end, so that nothing that was cut comes back behind a new frame of the same length.
+    fn cut(&self) -> Result<(), OpenError> {
+        let file = &self.tail[self.end.number];
+        let start = self.end.offset;
+        let end = self.behind.frames_end.max(start + HEADER_BYTES).next_multiple_of(PAGE_BYTES);
+        let end = end.min(file.frames_end());
+        let length = usize::try_from(end - start).expect("64-bit only");
+        let parts: Vec<&[u8]> = zero_parts(length).collect();
+        file.file.write_at(start, &parts).map_err(|source| io_error("write", &file.name(), source))
+    }
+
+    /// The newest first, each for good before the next: what is left always follows on.
+    fn remove_later(&self) -> Result<(), OpenError> {
+        let sync = || {
+            let path = self.directory.path().display().to_string();
+            self.directory.sync().map_err(|source| io_error("sync", &path, source))
+        };
+        for file in self.tail[self.end.number + 1..].iter().rev() {
+            let name = file.name();
+            self.directory.remove(&name).map_err(|source| io_error("remove", &name, source))?;
+            sync()?;
+        }
+        sync()
+    }
+}
+
+const STEP_BYTES: u64 = 1 << 20;

@@ -1,0 +1,216 @@
+//! Reading a segment's file frame by frame, trusting nothing.
+
+use std::{io, ops::Range, sync::Arc};
+
+use kontiki_disk::{Directory, File};
+
+use crate::{
+    Corruption, Lsn, OpenError,
+    frame::{self, HEADER_BYTES, Header},
+    header::SegmentHeader,
+    segment::{FRAMES_AT, PAGE_BYTES, Segment, file_name},
+    stream::Stream,
+};
+
+/// A segment's file whose header page is whole.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentFile {
+    pub(crate) header: SegmentHeader,
+    pub(crate) file: Arc<dyn File>,
+    salt: u32,
+}
+
+/// A frame whose header is whole and that follows the one before.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) offset: u64,
+    pub(crate) header: Header,
+    /// `header_crc`, which the next frame links to.
+    pub(crate) crc: u32,
+    /// What is wrong with the body, if it is damaged.
+    pub(crate) fault: Option<Fault>,
+}
+
+/// Why no whole frame lies at an offset.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) offset: u64,
+    pub(crate) what: &'static str,
+    pub(crate) expected: u64,
+    pub(crate) found: u64,
+    /// The frame's header, if it is whole by itself.
+    pub(crate) header: Option<Header>,
+}
+
+impl SegmentFile {
+    /// Opens segment `sequence` and reads its header page.
+    pub(crate) fn open(directory: &dyn Directory, sequence: u64) -> Result<Self, OpenError> {
+        let name = file_name(sequence);
+        let failed = |source| io_error("open", &name, source);
+        let file = directory.open(&name).map_err(failed)?;
+        let mut page = vec![0; usize::try_from(PAGE_BYTES).expect("4096 fits")];
+        match file.read_at(0, &mut page) {
+            // Too short for a header page: a header that does not hold.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            result => result.map_err(failed)?,
+        }
+        let header = SegmentHeader::decode(&page, &name, sequence, file.len())?;
+        let salt = frame::salt(&header.uuid, sequence);
+        Ok(Self { header, file, salt })
+    }
+
+    /// The file of a segment that is open.
+    pub(crate) fn of(stream: &Stream, segment: &Segment) -> Self {
+        let header = SegmentHeader {
+            uuid: stream.uuid,
+            sequence: segment.sequence,
+            segment_bytes: segment.bytes,
+            owner: stream.owner,
+        };
+        Self { header, file: Arc::clone(&segment.file), salt: segment.salt }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        file_name(self.header.sequence)
+    }
+
+    /// End of the space that frames can take.
+    pub(crate) fn frames_end(&self) -> u64 {
+        self.header.segment_bytes - PAGE_BYTES
+    }
+
+    /// The fault as an error that names this segment.
+    pub(crate) fn corruption(&self, fault: &Fault) -> Corruption {
+        let header = fault.header.as_ref();
+        let entries = header.and_then(Header::indexes);
+        Corruption {
+            segment: self.name(),
+            offset: fault.offset,
+            what: fault.what.to_owned(),
+            log: header.filter(|header| header.belongs_to_a_log()).map(|header| header.log),
+            indexes: entries,
+            term: entries.and(header).map(|header| header.term),
+            expected: fault.expected,
+            found: fault.found,
+        }
+    }
+}
+
+/// A segment's bytes, read through the file in large pieces.
+#[derive(Debug)]
+pub(crate) struct Window<'a> {
+    segment: &'a SegmentFile,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    pub(crate) fn new(segment: &'a SegmentFile) -> Self {
+        Self { segment, start: 0, bytes: Vec::new() }
+    }
+
+    /// The bytes of `range`, which lies inside the file.
+    pub(crate) fn bytes(&mut self, range: Range<u64>) -> Result<&[u8], OpenError> {
+        let held = self.start..self.start + self.bytes.len() as u64;
+        if range.start < held.start || range.end > held.end {
+            let end =
+                range.end.max((range.start + WINDOW_BYTES).min(self.segment.header.segment_bytes));
+            self.bytes.resize(size(end - range.start), 0);
+            self.start = range.start;
+            let read = self.segment.file.read_at(range.start, &mut self.bytes);
+            read.map_err(|source| io_error("read", &self.segment.name(), source))?;
+        }
+        let start = size(range.start - self.start);
+        Ok(&self.bytes[start..start + size(range.end - range.start)])
+    }
+
+    /// The header at `offset` if it is whole by itself: checksum, kind, flags, body inside the segment.
+    pub(crate) fn header(&mut self, offset: u64) -> Result<Option<(Header, u32)>, OpenError> {
+        let end = self.segment.frames_end();
+        if offset + HEADER_BYTES > end {
+            return Ok(None);
+        }
+        let salt = self.segment.salt;
+        let bytes = self.bytes(offset..offset + HEADER_BYTES)?;
+        let bytes: &[u8; 48] = bytes.try_into().expect("48 bytes");
+        let header = Header::decode(bytes, salt, offset);
+        let whole = header.filter(|header| offset + header.frame_bytes() <= end);
+        Ok(whole.map(|header| (header, frame::header_crc(bytes))))
+    }
+
+    /// The frame at `offset`, which should follow one with `link` and lie at `lsn`. A damaged body is no error here.
+    pub(crate) fn frame(
+        &mut self,
+        offset: u64,
+        link: Option<u32>,
+        lsn: Option<Lsn>,
+    ) -> Result<Result<Found, Fault>, OpenError> {
+        let fault = |what, expected: u64, found: u64, header| Fault {
+            offset,
+            what,
+            expected,
+            found,
+            header,
+        };
+        let Some((header, crc)) = self.header(offset)? else {
+            return Ok(Err(fault("a whole frame header", 1, 0, None)));
+        };
+        if let Some(link) = link.filter(|&link| link != header.link) {
+            let (expected, found) = (link.into(), header.link.into());
+            return Ok(Err(fault("link to the frame before", expected, found, Some(header))));
+        }
+        if let Some(lsn) = lsn.filter(|&lsn| lsn < header.durable_lsn) {
+            let (expected, found) = (lsn.0, header.durable_lsn.0);
+            return Ok(Err(fault("watermark of a frame", expected, found, None)));
+        }
+        let body = offset + HEADER_BYTES..offset + header.frame_bytes();
+        let body_fault = header.body_fault(self.bytes(body)?);
+        let fault = body_fault
+            .map(|body| fault(body.what, header.body_crc.into(), body.found.into(), Some(header)));
+        Ok(Ok(Found { offset, header, crc, fault }))
+    }
+
+    /// The body of a frame, without its padding.
+    pub(crate) fn body(&mut self, found: &Found) -> Result<&[u8], OpenError> {
+        let start = found.offset + HEADER_BYTES;
+        self.bytes(start..start + u64::from(found.header.body_len))
+    }
+
+    /// Every header at or behind `offset` that is whole by itself, chained or not.
+    pub(crate) fn whole_headers(
+        &mut self,
+        offset: u64,
+        mut visit: impl FnMut(u64, &Header),
+    ) -> Result<(), OpenError> {
+        let mut offset = offset.max(FRAMES_AT);
+        let end = self.segment.frames_end();
+        while offset + HEADER_BYTES <= end {
+            // Zeros are what is found here nearly always, so they are passed by in large steps.
+            let step = end.min(offset + SKIP_BYTES);
+            if self.bytes(offset..step)?.iter().all(|&byte| byte == 0) {
+                // A header can begin in the last zeros.
+                offset = if step == end { end } else { step - HEADER_BYTES + 8 };
+                continue;
+            }
+            let stop = step.min(end - HEADER_BYTES + 1);
+            while offset < stop {
+                if let Some((header, _)) = self.header(offset)? {
+                    visit(offset, &header);
+                }
+                offset += 8;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn io_error(operation: &'static str, path: &str, source: io::Error) -> OpenError {
+    OpenError::Io { operation, path: path.to_owned(), source: Arc::new(source) }
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("64-bit only")
+}
+
+const WINDOW_BYTES: u64 = 1 << 20;
+const SKIP_BYTES: u64 = 4 << 10;

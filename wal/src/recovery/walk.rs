@@ -1,0 +1,297 @@
+//! Walking segments in the order of their LSNs: up to where whole frames end, and what lies behind.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Corruption, LogId, Lsn, OpenError,
+    catalog::{Catalog, Change, Location},
+    checkpoint::{self, Bounds},
+    frame::{FrameKind, Header},
+    recovery::scan::{Fault, Found, SegmentFile, Window},
+    segment::{FIRST_SEQUENCE, FRAMES_AT, Place, START_BODY_BYTES, Segment},
+};
+
+use byteorder::{ByteOrder, LittleEndian};
+use bytes::Bytes;
+
+/// What a walk gathers.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) catalog: Catalog,
+    /// Every frame of entries passed, in order.
+    pub(crate) locations: BTreeMap<LogId, Vec<Location>>,
+    /// Segments passed, with their places in the stream.
+    pub(crate) segments: Vec<Segment>,
+    /// A damaged body below this LSN does not end the walk, since its header tells where the next
+    /// frame lies. 0 but for reading only.
+    pub(crate) follow_until: Lsn,
+    /// The damaged bodies that were followed.
+    pub(crate) damage: Vec<Corruption>,
+}
+
+/// Where whole frames end.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// Which of the walked segments.
+    pub(crate) number: usize,
+    pub(crate) offset: u64,
+    pub(crate) lsn: Lsn,
+    /// Frames in that segment before the end.
+    pub(crate) frames: u64,
+    /// The last whole frame; `None` at the very beginning of a log.
+    pub(crate) last: Option<Found>,
+    /// The largest watermark passed.
+    pub(crate) watermark: Lsn,
+    /// What was found instead of another frame.
+    pub(crate) fault: Fault,
+}
+
+/// What lies behind the end: headers that are whole by themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Behind {
+    /// The largest watermark in one of them.
+    pub(crate) watermark: Lsn,
+    /// End of the last frame they speak of in the end's segment.
+    pub(crate) frames_end: u64,
+    pub(crate) headers: u64,
+}
+
+/// The two frames at the start of a segment.
+struct Opening {
+    base: Lsn,
+    checkpoint: Vec<(LogId, Bounds)>,
+    start: Found,
+    last: Found,
+}
+
+/// What the frame after the last of a segment must say.
+struct Expected {
+    base: Lsn,
+    previous: u64,
+    link: u32,
+}
+
+impl Gathered {
+    pub(crate) fn new() -> Self {
+        Self {
+            catalog: Catalog::new(),
+            locations: BTreeMap::new(),
+            segments: Vec::new(),
+            follow_until: Lsn(0),
+            damage: Vec::new(),
+        }
+    }
+
+    /// Walks `files`, whose numbers follow each other, up to where whole frames end. `Err` in the inner result if not
+    /// even the first segment begins as it should and it is not the first of the log.
+    pub(crate) fn walk(&mut self, files: &[SegmentFile]) -> Result<Result<End, Fault>, OpenError> {
+        let mut number = 0;
+        let mut opening = match read_opening(&files[0], None)? {
+            Ok(opening) => opening,
+            Err(fault) if files[0].header.sequence == FIRST_SEQUENCE => {
+                return Ok(Ok(End::nothing(fault)));
+            }
+            Err(fault) => return Ok(Err(fault)),
+        };
+        loop {
+            let end = self.walk_segment(&files[number], number, opening)?;
+            let Some(next) = files.get(number + 1) else { return Ok(Ok(end)) };
+            if behind(&files[number..=number], end.offset)?.headers > 0 {
+                return Ok(Ok(end));
+            }
+            let last = end.last.as_ref().expect("a segment that was walked has frames");
+            let previous = files[number].header.sequence;
+            let expected = Expected { base: end.lsn, previous, link: last.crc };
+            match read_opening(next, Some(expected))? {
+                Ok(next) => opening = next,
+                Err(_) => return Ok(Ok(end)),
+            }
+            number += 1;
+        }
+    }
+
+    fn walk_segment(
+        &mut self,
+        file: &SegmentFile,
+        number: usize,
+        opening: Opening,
+    ) -> Result<End, OpenError> {
+        let mut segment = Segment::new(&file.header, opening.base, file.file.clone());
+        let mut offset = opening.last.offset + opening.last.header.frame_bytes();
+        segment.checkpoint_end = segment.lsn(offset);
+        self.catalog.restore(opening.checkpoint);
+        let mut watermark = opening.start.header.durable_lsn.max(opening.last.header.durable_lsn);
+        let mut last = opening.last;
+        let mut frames = 2;
+        let mut window = Window::new(file);
+        let fault = loop {
+            let lsn = segment.lsn(offset);
+            let found = match window.frame(offset, Some(last.crc), Some(lsn))? {
+                Err(fault) => break fault,
+                Ok(found) => found,
+            };
+            if let Some(fault) = &found.fault {
+                if lsn >= self.follow_until {
+                    break fault.clone();
+                }
+                self.damage.push(file.corruption(fault));
+            }
+            let end = segment.lsn(offset + found.header.frame_bytes());
+            let place = Place::new(segment.sequence, offset);
+            if found.fault.is_some() && found.header.kind == FrameKind::State {
+                // What the state was is lost; the one before stands.
+            } else if let Err(what) = self.take(&found, window.body(&found)?, place, end) {
+                let header = Some(found.header);
+                break Fault { offset, what, expected: 0, found: 0, header };
+            }
+            offset += found.header.frame_bytes();
+            watermark = watermark.max(found.header.durable_lsn);
+            frames += 1;
+            last = found;
+        };
+        let lsn = segment.lsn(offset);
+        self.segments.push(segment);
+        Ok(End { number, offset, lsn, frames, last: Some(last), watermark, fault })
+    }
+
+    /// Takes a whole frame in; `Err` says why it cannot follow what was passed.
+    fn take(
+        &mut self,
+        found: &Found,
+        body: &[u8],
+        place: Place,
+        end: Lsn,
+    ) -> Result<(), &'static str> {
+        let Some(change) = change(&found.header, body)? else { return Ok(()) };
+        let log = found.header.log;
+        self.catalog.check(log, &change).map_err(|_| "order of a log's frames")?;
+        let frame_bytes =
+            u32::try_from(found.header.frame_bytes()).map_err(|_| "length of a frame")?;
+        if let Change::Entries { first, count, .. } = change {
+            let location = Location { first, place, frame_bytes, count };
+            self.locations.entry(log).or_default().push(location);
+        }
+        self.catalog.apply(log, change, place, frame_bytes, end);
+        Ok(())
+    }
+}
+
+impl End {
+    /// A log whose first segment has not even its first two frames.
+    fn nothing(fault: Fault) -> Self {
+        let (offset, lsn) = (FRAMES_AT, Lsn(0));
+        Self { number: 0, offset, lsn, frames: 0, last: None, watermark: Lsn(0), fault }
+    }
+}
+
+/// Every whole header from `offset` of the first of `files` on.
+pub(crate) fn behind(files: &[SegmentFile], offset: u64) -> Result<Behind, OpenError> {
+    let mut behind = Behind::default();
+    for (number, file) in files.iter().enumerate() {
+        let start = if number == 0 { offset } else { FRAMES_AT };
+        let base = read_opening(file, None)?.map_or(None, |opening| Some(opening.base));
+        Window::new(file).whole_headers(start, |at, header| {
+            // No frame was written with a watermark above its own LSN.
+            if base.is_some_and(|base| base.0 + (at - FRAMES_AT) < header.durable_lsn.0) {
+                return;
+            }
+            behind.headers += 1;
+            behind.watermark = behind.watermark.max(header.durable_lsn);
+            if number == 0 {
+                behind.frames_end = behind.frames_end.max(at + header.frame_bytes());
+            }
+        })?;
+    }
+    Ok(behind)
+}
+
+fn read_opening(
+    file: &SegmentFile,
+    expected: Option<Expected>,
+) -> Result<Result<Opening, Fault>, OpenError> {
+    let mut window = Window::new(file);
+    let link = expected.as_ref().map(|expected| expected.link);
+    let start = match whole(window.frame(FRAMES_AT, link, None)?, FrameKind::SegmentStart) {
+        Ok(start) => start,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let wrong = |found: &Found, what, expected, value| Fault {
+        offset: found.offset,
+        what,
+        expected,
+        found: value,
+        header: Some(found.header),
+    };
+    let body = window.body(&start)?;
+    if body.len() as u64 != START_BODY_BYTES || body[..16] != file.header.uuid {
+        return Ok(Err(wrong(
+            &start,
+            "body of a segment-start frame",
+            START_BODY_BYTES,
+            body.len() as u64,
+        )));
+    }
+    let base = Lsn(LittleEndian::read_u64(&body[16..24]));
+    let previous = LittleEndian::read_u64(&body[24..32]);
+    if let Some(expected) = expected {
+        if base != expected.base {
+            return Ok(Err(wrong(&start, "base LSN of a segment", expected.base.0, base.0)));
+        }
+        if previous != expected.previous {
+            return Ok(Err(wrong(&start, "segment before a segment", expected.previous, previous)));
+        }
+    }
+    let offset = FRAMES_AT + start.header.frame_bytes();
+    let lsn =
+        base.0.checked_add(offset - FRAMES_AT).filter(|lsn| lsn.checked_add(1 << 40).is_some());
+    let (Some(lsn), true) = (lsn, start.header.durable_lsn <= base) else {
+        return Ok(Err(wrong(&start, "watermark of a frame", base.0, start.header.durable_lsn.0)));
+    };
+    let found = window.frame(offset, Some(start.crc), Some(Lsn(lsn)))?;
+    let last = match whole(found, FrameKind::Checkpoint) {
+        Ok(last) => last,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let Some(checkpoint) = checkpoint::decode(window.body(&last)?) else {
+        return Ok(Err(wrong(&last, "body of a checkpoint", 0, 0)));
+    };
+    Ok(Ok(Opening { base, checkpoint, start, last }))
+}
+
+fn whole(found: Result<Found, Fault>, kind: FrameKind) -> Result<Found, Fault> {
+    let found = found?;
+    if let Some(fault) = found.fault {
+        return Err(fault);
+    }
+    if found.header.kind != kind {
+        let (expected, value) = (kind as u8, found.header.kind as u8);
+        return Err(Fault {
+            offset: found.offset,
+            what: "kind of a frame",
+            expected: expected.into(),
+            found: value.into(),
+            header: Some(found.header),
+        });
+    }
+    Ok(found)
+}
+
+/// The change that a whole frame makes; `None` for a mark.
+fn change(header: &Header, body: &[u8]) -> Result<Option<Change>, &'static str> {
+    let (first, term) = (header.first_index, header.term);
+    Ok(Some(match header.kind {
+        FrameKind::SegmentStart | FrameKind::Checkpoint => return Err("kind of a frame"),
+        FrameKind::Mark => return Ok(None),
+        FrameKind::Entries => Change::Entries { first, count: header.count, term },
+        FrameKind::State => {
+            if body.len() as u64 > crate::options::STATE_BYTES_MAX {
+                return Err("length of a state");
+            }
+            Change::State(Bytes::copy_from_slice(body))
+        }
+        FrameKind::Truncate => Change::Truncate { first },
+        FrameKind::Compact => Change::Compact { first, term_before: term },
+        FrameKind::Reset => Change::Reset { next: first, term_before: term },
+        FrameKind::Forget => Change::Forget,
+    }))
+}

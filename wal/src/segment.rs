@@ -1,0 +1,216 @@
+//! A segment: its names, its geometry, and its handle while the log is open.
+
+use std::sync::Arc;
+
+use kontiki_disk::File;
+
+use crate::{
+    Lsn,
+    frame::{self, HEADER_BYTES},
+    header::SegmentHeader,
+    options::{ENTRY_BYTES_MAX, STATE_BYTES_MAX},
+};
+
+/// The unit of writing; the header and the trailer take one each.
+pub(crate) const PAGE_BYTES: u64 = 4096;
+/// Where a segment's frames begin.
+pub(crate) const FRAMES_AT: u64 = PAGE_BYTES;
+/// The number of the first segment of a log.
+pub(crate) const FIRST_SEQUENCE: u64 = 1;
+/// Kept free behind every other frame: for the idle mark and the mark of a close.
+const MARKS_BYTES: u64 = 2 * HEADER_BYTES;
+/// Kept free for each frame in the index that a sealed segment will carry.
+const INDEX_BYTES_PER_FRAME: u64 = 16;
+/// Body of a segment-start frame: uuid, base LSN, previous sequence number.
+pub(crate) const START_BODY_BYTES: u64 = 32;
+
+/// One segment of an open log.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) sequence: u64,
+    pub(crate) bytes: u64,
+    /// LSN of its first frame.
+    pub(crate) base: Lsn,
+    /// End of its checkpoint frame; below it the segment says nothing about any log.
+    pub(crate) checkpoint_end: Lsn,
+    pub(crate) salt: u32,
+    pub(crate) file: Arc<dyn File>,
+}
+
+impl Segment {
+    /// A segment whose frames begin at `base`; its checkpoint is not placed yet.
+    pub(crate) fn new(header: &SegmentHeader, base: Lsn, file: Arc<dyn File>) -> Self {
+        let salt = frame::salt(&header.uuid, header.sequence);
+        let (sequence, bytes) = (header.sequence, header.segment_bytes);
+        Self { sequence, bytes, base, checkpoint_end: Lsn(u64::MAX), salt, file }
+    }
+
+    /// The LSN at `offset`.
+    pub(crate) fn lsn(&self, offset: u64) -> Lsn {
+        Lsn(self.base.0 + (offset - FRAMES_AT))
+    }
+
+    /// The offset of `lsn`, which must not lie below the segment.
+    pub(crate) fn offset(&self, lsn: Lsn) -> u64 {
+        assert!(self.base <= lsn, "an LSN below its segment");
+        lsn.0 - self.base.0 + FRAMES_AT
+    }
+
+    pub(crate) fn name(&self) -> String {
+        file_name(self.sequence)
+    }
+}
+
+/// Where a frame lies: sequence number and offset in 8 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place(u64);
+
+/// Offsets are multiples of 8 below 1 GiB.
+const OFFSET_BITS: u32 = 27;
+
+impl Place {
+    pub(crate) fn new(sequence: u64, offset: u64) -> Self {
+        assert!(sequence >> (64 - OFFSET_BITS) == 0 && (offset / 8) >> OFFSET_BITS == 0);
+        assert!(offset.is_multiple_of(8));
+        Self((sequence << OFFSET_BITS) | (offset / 8))
+    }
+
+    pub(crate) fn sequence(self) -> u64 {
+        self.0 >> OFFSET_BITS
+    }
+
+    pub(crate) fn offset(self) -> u64 {
+        (self.0 & ((1 << OFFSET_BITS) - 1)) * 8
+    }
+}
+
+/// Where the bytes of a segment may go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Size of the segment.
+    pub(crate) segment_bytes: u64,
+    /// Where the next frame would lie.
+    pub(crate) offset: u64,
+    /// Frames in the segment so far.
+    pub(crate) frames: u64,
+}
+
+impl Room {
+    /// Of a segment without a frame.
+    pub(crate) fn empty(segment_bytes: u64) -> Self {
+        Self { segment_bytes, offset: FRAMES_AT, frames: 0 }
+    }
+
+    /// Takes the place for a frame of `bytes` if it, two marks, the index and the trailer fit.
+    pub(crate) fn take(&mut self, bytes: u64) -> bool {
+        let index = (self.frames + 3) * INDEX_BYTES_PER_FRAME;
+        let end = self.offset + bytes;
+        let fits = end + MARKS_BYTES + index + PAGE_BYTES <= self.segment_bytes;
+        if fits {
+            self.offset = end;
+            self.frames += 1;
+        }
+        fits
+    }
+
+    /// Takes the place for a mark, which every other frame has left free.
+    pub(crate) fn take_mark(&mut self) {
+        self.offset += HEADER_BYTES;
+        self.frames += 1;
+        assert!(self.offset + PAGE_BYTES <= self.segment_bytes, "no room was left for a mark");
+    }
+
+    /// With `bytes` more, less than an eighth of the segment would be left for frames.
+    pub(crate) fn is_in_last_eighth(&self, bytes: u64) -> bool {
+        self.offset + bytes + self.segment_bytes / 8 > self.segment_bytes - PAGE_BYTES
+    }
+}
+
+/// The largest entry for segments of `segment_bytes`.
+pub(crate) fn entry_bytes_max(segment_bytes: u64) -> u64 {
+    ENTRY_BYTES_MAX.min(segment_bytes / 4)
+}
+
+/// The largest state for segments of `segment_bytes`.
+pub(crate) fn state_bytes_max(segment_bytes: u64) -> u64 {
+    STATE_BYTES_MAX.min(segment_bytes / 8)
+}
+
+/// The largest checkpoint body that leaves room for the largest entry in a fresh segment.
+pub(crate) fn checkpoint_bytes_max(segment_bytes: u64) -> u64 {
+    let entry = frame::frame_bytes(4 + entry_bytes_max(segment_bytes));
+    let start = frame::frame_bytes(START_BODY_BYTES);
+    let index = 5 * INDEX_BYTES_PER_FRAME;
+    segment_bytes - 2 * PAGE_BYTES - MARKS_BYTES - index - start - entry - HEADER_BYTES - 8
+}
+
+/// The file of segment `sequence`.
+pub(crate) fn file_name(sequence: u64) -> String {
+    format!("{sequence:016x}.wal")
+}
+
+/// The name under which segment `sequence` is prepared.
+pub(crate) fn temporary_name(sequence: u64) -> String {
+    format!("{sequence:016x}.new")
+}
+
+/// The sequence number in a segment's file name.
+pub(crate) fn sequence_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".wal")?;
+    let sequence = u64::from_str_radix(digits, 16).ok()?;
+    (file_name(sequence) == name).then_some(sequence)
+}
+
+/// A segment under preparation, left by a stop.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    name.strip_suffix(".new").is_some_and(|digits| {
+        u64::from_str_radix(digits, 16).is_ok_and(|sequence| temporary_name(sequence) == name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_gives_back_what_was_put_in() {
+        for (sequence, offset) in [(1, 4096), (1 << 36, (1 << 30) - 8), (0, 0)] {
+            let place = Place::new(sequence, offset);
+            assert_eq!((place.sequence(), place.offset()), (sequence, offset));
+        }
+    }
+
+    #[test]
+    fn only_exact_names_are_segments() {
+        assert_eq!(sequence_of("00000000000000ff.wal"), Some(255));
+        for name in
+            ["ff.wal", "00000000000000FF.wal", "00000000000000ff.new", "+0000000000000ff.wal"]
+        {
+            assert_eq!(sequence_of(name), None, "{name}");
+        }
+        assert!(is_temporary("00000000000000ff.new") && !is_temporary("notes.new"));
+    }
+
+    /// WAL-CASE 30: the arithmetic; frames around the end are in `tests/`.
+    #[test]
+    fn a_frame_goes_in_exactly_when_two_marks_the_index_and_the_trailer_still_fit() {
+        let size = 16 << 10;
+        let most = size - 2 * PAGE_BYTES - MARKS_BYTES - 3 * INDEX_BYTES_PER_FRAME;
+        assert!(Room::empty(size).take(most));
+        assert!(!Room::empty(size).take(most + 8));
+        let mut room = Room::empty(size);
+        assert!(room.take(most));
+        room.take_mark();
+        room.take_mark();
+    }
+
+    #[test]
+    fn the_largest_entry_fits_beside_the_largest_checkpoint() {
+        for size in [16 << 10, 20 << 10, 64 << 10, 64 << 20, 1 << 30] {
+            let mut room = Room::empty(size);
+            assert!(room.take(frame::frame_bytes(START_BODY_BYTES)));
+            assert!(room.take(frame::frame_bytes(checkpoint_bytes_max(size))));
+            assert!(room.take(frame::frame_bytes(4 + entry_bytes_max(size))));
+        }
+    }
+}

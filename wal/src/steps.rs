@@ -1,0 +1,274 @@
+//! The log's work, one step at a time: `begin() -> Job`, `Job::run()` (nothing but IO), `finish(job, result)`.
+//! The log's threads loop over these; a simulator calls them from one thread, and delays, fails or drops any `finish`.
+
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use kontiki_disk::{Directory, File};
+
+use crate::{
+    Wal,
+    core::{Core, Mode, State, Wakeups},
+    header::SegmentHeader,
+    segment::{PAGE_BYTES, file_name, temporary_name},
+    stream::{Group, Successor},
+};
+
+/// One group: one write, one sync.
+#[derive(Debug)]
+pub struct SyncJob {
+    group: Group,
+    /// False for an idle mark: it is written and not synced.
+    syncs: bool,
+}
+
+impl SyncJob {
+    /// Writes the group and syncs it.
+    ///
+    /// # Errors
+    /// What the disk says; it goes to `finish_sync`.
+    pub fn run(&self) -> io::Result<()> {
+        let zeros = usize::try_from(self.group.zeros).expect("64-bit only");
+        let mut parts: Vec<&[u8]> = vec![&self.group.bytes];
+        parts.extend(zero_parts(zeros).map(|part| -> &[u8] { part }));
+        self.group.segment.file.write_at(self.group.offset, &parts)?;
+        if self.syncs { self.group.segment.file.sync() } else { Ok(()) }
+    }
+}
+
+/// Prepares the next segment, or frees segments.
+#[derive(Debug)]
+pub struct SegmentJob {
+    directory: Arc<dyn Directory>,
+    work: SegmentWork,
+    /// Set when the names were changed and only the directory's sync is missing.
+    named: OnceLock<()>,
+}
+
+#[derive(Debug)]
+enum SegmentWork {
+    Prepare { header: SegmentHeader, file: OnceLock<Arc<dyn File>> },
+    Free { sequences: Vec<u64> },
+}
+
+impl SegmentJob {
+    /// Prepares: creates under a temporary name, fills, syncs, renames, syncs the directory. Frees: removes, syncs the
+    /// directory.
+    ///
+    /// # Errors
+    /// What the disk says; it goes to `finish_segment`.
+    pub fn run(&self) -> io::Result<()> {
+        match &self.work {
+            SegmentWork::Prepare { header, file } => {
+                let prepared = prepare(&*self.directory, header, header.segment_bytes)?;
+                file.set(prepared).expect("a job runs once");
+            }
+            SegmentWork::Free { sequences } => {
+                for &sequence in sequences {
+                    self.directory.remove(&file_name(sequence))?;
+                }
+            }
+        }
+        self.named.set(()).expect("a job runs once");
+        self.directory.sync()
+    }
+}
+
+/// Makes a segment's file, with zeros up to `filled`, and gives it its name; the directory is not synced.
+pub(crate) fn prepare(
+    directory: &dyn Directory,
+    header: &SegmentHeader,
+    filled: u64,
+) -> io::Result<Arc<dyn File>> {
+    let temporary = temporary_name(header.sequence);
+    let attempt = || {
+        let file = directory.create(&temporary, header.segment_bytes)?;
+        let mut offset = PAGE_BYTES;
+        while offset < filled {
+            let length = (filled - offset).min(FILL_STEP_BYTES);
+            let parts: Vec<&[u8]> = zero_parts(usize::try_from(length).expect("bounded")).collect();
+            file.write_at(offset, &parts)?;
+            offset += length;
+        }
+        file.write_at(0, &[&header.encode()])?;
+        file.sync()?;
+        directory.rename(&temporary, &file_name(header.sequence))?;
+        Ok(file)
+    };
+    attempt().inspect_err(|_| {
+        // Best effort: what stays is removed by the next open.
+        let _ = directory.remove(&temporary);
+    })
+}
+
+impl Wal {
+    /// Takes what waits for the disk, or a mark if nothing has been appended for 50 ms; `None` if neither is due or
+    /// another job is out. `now` is any clock that only grows.
+    pub fn begin_sync(&self, now: Duration) -> Option<SyncJob> {
+        let core = self.core();
+        let mut state = core.state.lock();
+        let job = core.begin_sync(&mut state, Some(now))?;
+        state.job_is_out = true;
+        Some(job)
+    }
+
+    /// Takes the outcome of a job in, and tells all that waited for it.
+    pub fn finish_sync(&self, job: SyncJob, result: io::Result<()>) {
+        self.core().finish_sync(job, result);
+    }
+
+    /// Work on segments, if some is due and none is out.
+    pub fn begin_segment(&self) -> Option<SegmentJob> {
+        let core = self.core();
+        core.begin_segment(&mut core.state.lock())
+    }
+
+    /// Takes the outcome of work on segments in.
+    pub fn finish_segment(&self, job: SegmentJob, result: io::Result<()>) {
+        self.core().finish_segment(job, result);
+    }
+}
+
+impl Core {
+    pub(crate) fn begin_sync(&self, state: &mut State, now: Option<Duration>) -> Option<SyncJob> {
+        if state.syncing || !matches!(state.mode, Mode::Open | Mode::Closing) {
+            return None;
+        }
+        let (group, syncs) = match state.stream.begin_group() {
+            Some(group) => (group, true),
+            None => (self.idle_mark(state, now?)?, false),
+        };
+        state.syncing = true;
+        state.idle_since = None;
+        Some(SyncJob { group, syncs })
+    }
+
+    fn idle_mark(&self, state: &mut State, now: Duration) -> Option<Group> {
+        if !state.stream.needs_mark() || !matches!(state.mode, Mode::Open) {
+            return None;
+        }
+        let since = *state.idle_since.get_or_insert(now);
+        if now.saturating_sub(since) < IDLE {
+            return None;
+        }
+        state.stream.push_mark(false);
+        Some(state.stream.idle_group())
+    }
+
+    /// The group that holds the mark of a close.
+    pub(crate) fn begin_closed_mark(&self, state: &mut State) -> Option<SyncJob> {
+        let group = state.stream.begin_marks()?;
+        state.syncing = true;
+        Some(SyncJob { group, syncs: true })
+    }
+
+    pub(crate) fn finish_sync(&self, job: SyncJob, result: io::Result<()>) {
+        let mut state = self.state.lock();
+        assert!(std::mem::take(&mut state.syncing), "a job is finished once");
+        state.job_is_out = false;
+        let wakeups = match result {
+            _ if matches!(state.mode, Mode::Poisoned(_)) => Wakeups::default(),
+            Err(error) => {
+                let failure = self.failure("a write or sync", job.group.segment.name(), error);
+                self.poison(&mut state, failure)
+            }
+            Ok(()) => self.synced(&mut state, &job),
+        };
+        self.hand_over(&state);
+        let frees = state.frees_segments();
+        drop(state);
+        if frees {
+            self.segment_work.notify_one();
+        }
+        wakeups.serve();
+    }
+
+    fn synced(&self, state: &mut State, job: &SyncJob) -> Wakeups {
+        state.statistics.bytes_written += job.group.bytes.len() as u64;
+        if job.syncs {
+            state.statistics.syncs += 1;
+            state.stream.finish_group();
+            assert!(state.stream.durable() == job.group.end, "groups follow each other");
+        }
+        let wakeups = self.publish(state);
+        state.is_crowded = !wakeups.waiters.is_empty();
+        wakeups
+    }
+
+    pub(crate) fn begin_segment(&self, state: &mut State) -> Option<SegmentJob> {
+        if state.preparing || !matches!(state.mode, Mode::Open) {
+            return None;
+        }
+        // Freeing comes first: it can make the space that preparing needs.
+        let dead = state.dead_segments();
+        let work = if !dead.is_empty() {
+            for sequence in &dead {
+                state.stream.segments.remove(sequence);
+                state.catalog.drop_segment(*sequence);
+            }
+            SegmentWork::Free { sequences: dead }
+        } else if state.wants_successor() {
+            let stream = &state.stream;
+            let header = SegmentHeader {
+                uuid: stream.uuid,
+                sequence: stream.active + 1,
+                segment_bytes: stream.segment_bytes,
+                owner: stream.owner,
+            };
+            SegmentWork::Prepare { header, file: OnceLock::new() }
+        } else {
+            return None;
+        };
+        state.preparing = true;
+        Some(SegmentJob { directory: Arc::clone(&self.directory), work, named: OnceLock::new() })
+    }
+
+    pub(crate) fn finish_segment(&self, job: SegmentJob, result: io::Result<()>) {
+        let mut state = self.state.lock();
+        assert!(std::mem::take(&mut state.preparing), "a job is finished once");
+        let wakeups = match (result, job.work) {
+            _ if matches!(state.mode, Mode::Poisoned(_)) => Wakeups::default(),
+            (Err(error), _) if job.named.get().is_some() => {
+                let directory = self.directory.path().display().to_string();
+                let failure = self.failure("sync of the directory", directory, error);
+                self.poison(&mut state, failure)
+            }
+            (Err(error), SegmentWork::Prepare { header, .. }) => {
+                tracing::warn!(%error, segment = file_name(header.sequence), "cannot prepare a segment");
+                state.no_space = true;
+                self.publish(&mut state)
+            }
+            (Err(error), SegmentWork::Free { sequences }) => {
+                // The files stay until the next open finds them dead again.
+                tracing::warn!(%error, ?sequences, "cannot remove segments");
+                Wakeups::default()
+            }
+            (Ok(()), SegmentWork::Prepare { header, file }) => {
+                let file = file.into_inner().expect("a job that succeeded was run");
+                state.stream.successor = Some(Successor { header, file });
+                state.no_space = false;
+                state.successor_is_needed = false;
+                self.publish(&mut state)
+            }
+            (Ok(()), SegmentWork::Free { .. }) => self.publish(&mut state),
+        };
+        drop(state);
+        wakeups.serve();
+    }
+}
+
+/// Zeros in pieces, without a buffer of their length.
+pub(crate) fn zero_parts(length: usize) -> impl Iterator<Item = &'static [u8]> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    (0..length.div_ceil(ZEROS.len())).map(move |number| {
+        let left = length - number * ZEROS.len();
+        &ZEROS[..left.min(ZEROS.len())]
+    })
+}
+
+/// A log in which nothing was appended for this long gets its mark.
+pub(crate) const IDLE: Duration = Duration::from_millis(50);
+const FILL_STEP_BYTES: u64 = 1 << 20;

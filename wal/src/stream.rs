@@ -1,0 +1,373 @@
+//! The physical stream: which frame lies where, and the bytes that wait for the disk.
+//!
+//! A *chunk* is what one group will write: bytes of one segment that begin where everything before is durable by the time
+//! they are written, because groups go to the disk strictly one after the other and none is written after a failure. So a
+//! frame's watermark is the LSN at which its chunk begins: exact, though it is encoded before that LSN is durable.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    iter,
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+use kontiki_disk::File;
+
+use crate::{
+    LogId, Lsn,
+    frame::{self, FrameKind, Header, frame_bytes},
+    header::SegmentHeader,
+    segment::{FIRST_SEQUENCE, PAGE_BYTES, Place, Room, START_BODY_BYTES, Segment},
+};
+
+/// The segments, the end of the newest, and what is not durable yet.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) uuid: [u8; 16],
+    pub(crate) owner: [u8; 32],
+    /// Size of new segments.
+    pub(crate) segment_bytes: u64,
+    /// Every segment with a frame, the newest one active.
+    pub(crate) segments: BTreeMap<u64, Segment>,
+    pub(crate) active: u64,
+    /// The segment after the active one, once it has its name.
+    pub(crate) successor: Option<Successor>,
+    pub(crate) room: Room,
+    /// `header_crc` of the newest frame.
+    pub(crate) last_crc: u32,
+    /// End of the newest frame that is no mark.
+    pub(crate) changed: Lsn,
+    /// The largest watermark in any frame.
+    pub(crate) attested: Lsn,
+    /// Never empty; the last one belongs to the active segment and takes what is appended.
+    chunks: VecDeque<Chunk>,
+    flight: Option<Flight>,
+    /// The newest frame is the mark of a close.
+    closed: bool,
+    /// Up to here the first segment was filled with zeros; later ones are filled before they are used.
+    filled: u64,
+}
+
+/// A prepared segment.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    pub(crate) header: SegmentHeader,
+    pub(crate) file: Arc<dyn File>,
+}
+
+/// Bytes that no group has taken yet.
+#[derive(Debug)]
+struct Chunk {
+    sequence: u64,
+    offset: u64,
+    bytes: BytesMut,
+    /// No one waits for these bytes.
+    marks_only: bool,
+}
+
+/// The bytes of the group that is being synced.
+#[derive(Debug)]
+struct Flight {
+    sequence: u64,
+    offset: u64,
+    /// Padded with zeros to a page.
+    bytes: Bytes,
+    /// Where the frames end and the padding begins.
+    end: u64,
+}
+
+/// One write: where, what, and how many zeros behind it.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) segment: Segment,
+    pub(crate) offset: u64,
+    pub(crate) bytes: Bytes,
+    pub(crate) zeros: u64,
+    /// Durable when the sync succeeds.
+    pub(crate) end: Lsn,
+}
+
+/// Where a stream goes on.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) room: Room,
+    pub(crate) last_crc: u32,
+    pub(crate) attested: Lsn,
+    /// The mark of a close, found as the last frame: written again by the first group.
+    pub(crate) mark: Option<[u8; 48]>,
+}
+
+impl Stream {
+    /// A stream that goes on at `end` of the last of `segments`.
+    pub(crate) fn new(
+        header: &SegmentHeader,
+        segment_bytes: u64,
+        segments: BTreeMap<u64, Segment>,
+        end: End,
+    ) -> Self {
+        let active = *segments.last_key_value().expect("a log has a segment").0;
+        let mut stream = Self {
+            uuid: header.uuid,
+            owner: header.owner,
+            segment_bytes,
+            segments,
+            active,
+            successor: None,
+            room: end.room,
+            last_crc: end.last_crc,
+            changed: Lsn(0),
+            attested: end.attested,
+            chunks: VecDeque::new(),
+            flight: None,
+            closed: end.mark.is_some(),
+            filled: end.room.offset.next_multiple_of(FILL_BYTES),
+        };
+        let mark = end.mark.as_ref().map_or(&[][..], |mark| &mark[..]);
+        let offset = end.room.offset - mark.len() as u64;
+        let bytes = BytesMut::from(mark);
+        stream.chunks.push_back(Chunk { sequence: active, offset, bytes, marks_only: true });
+        stream.changed = stream.active().lsn(offset);
+        stream
+    }
+
+    /// The segment that takes what is appended.
+    pub(crate) fn active(&self) -> &Segment {
+        self.segments.get(&self.active).expect("the active segment is among the segments")
+    }
+
+    /// The end of everything appended, marks included.
+    pub(crate) fn end(&self) -> Lsn {
+        self.active().lsn(self.room.offset)
+    }
+
+    /// Where the bytes begin that no group has taken.
+    fn forming(&self) -> Lsn {
+        let chunk = self.chunks.front().expect("there is always a chunk");
+        self.segments[&chunk.sequence].lsn(chunk.offset)
+    }
+
+    /// Up to here everything is durable: where the oldest bytes held here begin.
+    pub(crate) fn durable(&self) -> Lsn {
+        match &self.flight {
+            Some(flight) => self.segments[&flight.sequence].lsn(flight.offset),
+            None => self.forming(),
+        }
+    }
+
+    /// Something waits to be synced, other than marks.
+    pub(crate) fn has_unsynced(&self) -> bool {
+        self.durable() < self.changed
+    }
+
+    /// Bytes held in memory until they are durable.
+    pub(crate) fn unsynced_bytes(&self) -> u64 {
+        self.end().0 - self.durable().0
+    }
+
+    /// Everything is durable, and no frame says so of the newest group.
+    pub(crate) fn needs_mark(&self) -> bool {
+        self.flight.is_none() && !self.has_unsynced() && self.attested < self.changed
+    }
+
+    /// The newest frame is the mark of a close.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Appends a frame to the active segment, whose room was checked before, and returns its place and length.
+    pub(crate) fn push<'a>(
+        &mut self,
+        mut header: Header,
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> (Place, u32) {
+        let bytes = header.frame_bytes();
+        let offset = self.room.offset;
+        if header.kind == FrameKind::Mark {
+            self.room.take_mark();
+        } else {
+            assert!(self.room.take(bytes), "the room for a frame was not checked");
+        }
+        let segment = self.segments.get(&self.active).expect("the active segment");
+        let chunk = self.chunks.back_mut().expect("there is always a chunk");
+        header.link = self.last_crc;
+        header.durable_lsn = segment.lsn(chunk.offset);
+        let encoded = header.encode(segment.salt, offset);
+        chunk.bytes.extend_from_slice(&encoded);
+        parts.for_each(|part| chunk.bytes.extend_from_slice(part));
+        let length = usize::try_from(offset + bytes - chunk.offset).expect("a segment fits");
+        chunk.bytes.resize(length, 0);
+        self.last_crc = frame::header_crc(&encoded);
+        self.attested = header.durable_lsn;
+        self.closed = header.closed;
+        if header.kind != FrameKind::Mark {
+            chunk.marks_only = false;
+            self.changed = segment.lsn(self.room.offset);
+        }
+        let bytes = u32::try_from(bytes).expect("a frame is smaller than 4 GiB");
+        (Place::new(self.active, offset), bytes)
+    }
+
+    /// Appends a mark where everything before is durable: its watermark is its own LSN.
+    pub(crate) fn push_mark(&mut self, closed: bool) {
+        assert!(self.flight.is_none() && self.chunks.len() == 1 && self.chunks[0].bytes.is_empty());
+        let header = Header { closed, ..Header::new(FrameKind::Mark, LogId(0), &[]) };
+        self.push(header, iter::empty());
+    }
+
+    /// Goes on in the successor: a segment-start frame, then `checkpoint`.
+    pub(crate) fn rotate(&mut self, checkpoint: &[u8]) {
+        let successor = self.successor.take().expect("rotation needs a prepared segment");
+        let base = self.end();
+        if self.chunks.back().is_some_and(|chunk| chunk.bytes.is_empty()) {
+            self.chunks.pop_back();
+        }
+        let previous = self.active;
+        self.open_segment(Segment::new(&successor.header, base, successor.file));
+        self.push_opening(previous, checkpoint);
+    }
+
+    fn open_segment(&mut self, segment: Segment) {
+        assert!(segment.sequence == self.active + 1);
+        self.active = segment.sequence;
+        self.room = Room::empty(segment.bytes);
+        self.chunks.push_back(Chunk {
+            sequence: segment.sequence,
+            offset: self.room.offset,
+            bytes: BytesMut::new(),
+            marks_only: true,
+        });
+        self.segments.insert(segment.sequence, segment);
+    }
+
+    /// The two frames that every segment begins with.
+    pub(crate) fn push_opening(&mut self, previous: u64, checkpoint: &[u8]) {
+        let start = start_body(&self.uuid, self.active().base, previous);
+        self.push(Header::new(FrameKind::SegmentStart, LogId(0), &start), iter::once(&start[..]));
+        let header = Header::new(FrameKind::Checkpoint, LogId(0), checkpoint);
+        self.push(header, iter::once(checkpoint));
+        let end = self.end();
+        self.segments.get_mut(&self.active).expect("the active segment").checkpoint_end = end;
+    }
+
+    /// What a rotation takes of a fresh segment.
+    pub(crate) fn opened_room(&self, checkpoint_bytes: u64) -> Room {
+        let bytes = self
+            .successor
+            .as_ref()
+            .map_or(self.segment_bytes, |successor| successor.header.segment_bytes);
+        let mut room = Room::empty(bytes);
+        let fits =
+            room.take(frame_bytes(START_BODY_BYTES)) && room.take(frame_bytes(checkpoint_bytes));
+        assert!(fits, "a checkpoint is bounded by the segment");
+        room
+    }
+
+    /// Takes the oldest chunk for writing, if anything but marks waits.
+    pub(crate) fn begin_group(&mut self) -> Option<Group> {
+        assert!(self.flight.is_none(), "one group at a time");
+        let only = self.chunks.len() == 1;
+        if only && self.chunks[0].marks_only {
+            return None;
+        }
+        Some(self.begin_front())
+    }
+
+    /// Takes the mark of a close for writing.
+    pub(crate) fn begin_marks(&mut self) -> Option<Group> {
+        assert!(self.flight.is_none() && self.chunks.len() == 1);
+        (!self.chunks[0].bytes.is_empty()).then(|| self.begin_front())
+    }
+
+    fn begin_front(&mut self) -> Group {
+        let mut chunk = self.chunks.pop_front().expect("there is always a chunk");
+        let end = chunk.offset + chunk.bytes.len() as u64;
+        if self.chunks.is_empty() {
+            let (sequence, offset) = (self.active, self.room.offset);
+            let bytes = BytesMut::new();
+            self.chunks.push_back(Chunk { sequence, offset, bytes, marks_only: true });
+        }
+        pad(chunk.offset, &mut chunk.bytes);
+        let bytes = chunk.bytes.freeze();
+        let zeros = self.fill_ahead(chunk.sequence, chunk.offset + bytes.len() as u64);
+        let segment = self.segments[&chunk.sequence].clone();
+        let group = Group { offset: chunk.offset, zeros, end: segment.lsn(end), segment, bytes };
+        let bytes = group.bytes.clone();
+        self.flight = Some(Flight { sequence: chunk.sequence, offset: chunk.offset, bytes, end });
+        group
+    }
+
+    /// The mark that waits in the forming chunk, to be written without a sync. It stays there: the next group begins with it.
+    pub(crate) fn idle_group(&self) -> Group {
+        let chunk = self.chunks.front().expect("there is always a chunk");
+        assert!(chunk.marks_only && self.chunks.len() == 1 && self.flight.is_none());
+        let mut bytes = chunk.bytes.clone();
+        pad(chunk.offset, &mut bytes);
+        let segment = self.segments[&chunk.sequence].clone();
+        let end = segment.lsn(chunk.offset);
+        Group { segment, offset: chunk.offset, bytes: bytes.freeze(), zeros: 0, end }
+    }
+
+    /// The group in flight is durable: its bytes may be read from the file.
+    pub(crate) fn finish_group(&mut self) {
+        let flight = self.flight.take().expect("a group is in flight");
+        if let Some(segment) = self.segments.get(&flight.sequence) {
+            segment.file.publish(flight.end);
+        }
+    }
+
+    /// Drops what will never become durable.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(flight) = &mut self.flight {
+            flight.bytes = Bytes::new();
+        }
+        self.chunks.iter_mut().for_each(|chunk| chunk.bytes = BytesMut::new());
+    }
+
+    /// The bytes of the frame at `place` that are not durable yet.
+    pub(crate) fn staged(&self, place: Place, length: usize) -> Option<Bytes> {
+        let start = |offset: u64| usize::try_from(place.offset().checked_sub(offset)?).ok();
+        if let Some(flight) =
+            self.flight.as_ref().filter(|flight| flight.sequence == place.sequence())
+            && place.offset() < flight.end
+        {
+            let start = start(flight.offset)?;
+            return Some(flight.bytes.slice(start..start + length));
+        }
+        let mut chunks = self.chunks.iter().filter(|chunk| chunk.sequence == place.sequence());
+        chunks.find_map(|chunk| {
+            let start = start(chunk.offset)?;
+            Some(Bytes::copy_from_slice(chunk.bytes.get(start..start + length)?))
+        })
+    }
+
+    /// How many zeros go behind a write to the first segment, which is filled as it is written: a group that grows into
+    /// space never written costs the disk extra. A fill by another thread would race with the groups; this one cannot.
+    fn fill_ahead(&mut self, sequence: u64, end: u64) -> u64 {
+        if sequence != FIRST_SEQUENCE || end <= self.filled {
+            return 0;
+        }
+        let last = self.segments[&sequence].bytes - PAGE_BYTES;
+        self.filled = (end.next_multiple_of(FILL_BYTES) + FILL_BYTES).min(last);
+        self.filled.saturating_sub(end)
+    }
+}
+
+/// Step in which the first segment is filled with zeros.
+pub(crate) const FILL_BYTES: u64 = 1 << 20;
+
+/// Body of a segment-start frame.
+fn start_body(uuid: &[u8; 16], base: Lsn, previous: u64) -> Vec<u8> {
+    let mut body = uuid.to_vec();
+    body.extend_from_slice(&base.0.to_le_bytes());
+    body.extend_from_slice(&previous.to_le_bytes());
+    body
+}
+
+/// Zeros up to the next page, so that no page is written in part and has to be read first.
+fn pad(offset: u64, bytes: &mut BytesMut) {
+    let end = (offset + bytes.len() as u64).next_multiple_of(PAGE_BYTES);
+    bytes.resize(usize::try_from(end - offset).expect("a segment fits"), 0);
+}
+
+#[cfg(test)]
+mod tests;

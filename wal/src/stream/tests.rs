@@ -1,0 +1,94 @@
+use std::path::Path;
+
+use kontiki_disk::{Access, Disk, MemoryDisk};
+
+use super::*;
+use crate::segment::FRAMES_AT;
+
+/// A stream in one segment of 16 KiB on a disk in memory.
+fn stream() -> Stream {
+    let directory = MemoryDisk::new().open_directory(Path::new("log"), Access::Write).unwrap();
+    let header =
+        SegmentHeader { uuid: [1; 16], sequence: 1, segment_bytes: 16 << 10, owner: [0; 32] };
+    let file = directory.create("1", header.segment_bytes).unwrap();
+    let segments = BTreeMap::from([(1, Segment::new(&header, Lsn(0), file))]);
+    let room = Room::empty(header.segment_bytes);
+    let end = End { room, last_crc: 0, attested: Lsn(0), mark: None };
+    Stream::new(&header, header.segment_bytes, segments, end)
+}
+
+fn push(stream: &mut Stream, text: &'static str) -> (Place, u32) {
+    let header = Header::new(FrameKind::State, LogId(1), text.as_bytes());
+    stream.push(header, iter::once(text.as_bytes()))
+}
+
+fn watermark(bytes: &[u8], segment: &Segment, offset: u64) -> Lsn {
+    let header = bytes.first_chunk().unwrap();
+    Header::decode(header, segment.salt, offset).expect("a whole header").durable_lsn
+}
+
+#[test]
+fn a_frame_made_during_a_sync_vouches_for_the_bytes_that_are_being_synced() {
+    let mut stream = stream();
+    push(&mut stream, "first");
+    let first = stream.begin_group().unwrap();
+    push(&mut stream, "second");
+    assert_eq!(stream.durable(), Lsn(0));
+    stream.finish_group();
+    let second = stream.begin_group().unwrap();
+    assert_eq!(second.offset, FRAMES_AT + first.end.0);
+    assert_eq!(watermark(&second.bytes, &second.segment, second.offset), first.end);
+}
+
+#[test]
+fn a_group_ends_at_a_page_with_zeros() {
+    let mut stream = stream();
+    push(&mut stream, "state");
+    let group = stream.begin_group().unwrap();
+    assert_eq!((group.offset, group.bytes.len(), group.end), (4096, 4096, Lsn(56)));
+    assert!(group.bytes[56..].iter().all(|&byte| byte == 0));
+    stream.finish_group();
+    assert!(stream.begin_group().is_none(), "nothing waits");
+}
+
+#[test]
+fn what_is_staged_is_read_from_the_group_in_flight_and_from_what_forms_behind_it() {
+    let mut stream = stream();
+    let (first, bytes) = push(&mut stream, "first");
+    let length = usize::try_from(bytes).unwrap();
+    assert_eq!(&stream.staged(first, length).unwrap()[48..53], b"first");
+    stream.begin_group().unwrap();
+    let (second, bytes) = push(&mut stream, "second");
+    assert_eq!(&stream.staged(first, length).unwrap()[48..53], b"first");
+    let length = usize::try_from(bytes).unwrap();
+    assert_eq!(&stream.staged(second, length).unwrap()[48..54], b"second");
+}
+
+#[test]
+fn an_idle_mark_stays_in_front_of_the_next_group() {
+    let mut stream = stream();
+    push(&mut stream, "state");
+    stream.begin_group().unwrap();
+    assert!(!stream.needs_mark(), "the group is not durable yet");
+    stream.finish_group();
+    assert!(stream.needs_mark());
+    stream.push_mark(false);
+    let mark = stream.idle_group();
+    assert_eq!(mark.end, Lsn(56), "nothing more is durable");
+    assert_eq!(watermark(&mark.bytes, &mark.segment, mark.offset), Lsn(56));
+    assert!(!stream.needs_mark() && !stream.has_unsynced() && stream.begin_group().is_none());
+    push(&mut stream, "more");
+    let group = stream.begin_group().unwrap();
+    assert_eq!((group.offset, group.end), (mark.offset, Lsn(56 + 48 + 56)));
+    assert_eq!(group.bytes[..48], mark.bytes[..48]);
+}
+
+#[test]
+fn what_was_in_flight_when_the_log_stopped_never_counts_as_durable() {
+    let mut stream = stream();
+    push(&mut stream, "state");
+    stream.begin_group().unwrap();
+    push(&mut stream, "more");
+    stream.abandon();
+    assert_eq!(stream.durable(), Lsn(0));
+}

@@ -1,0 +1,116 @@
+//! The log's threads: shells that loop over the steps.
+
+use std::{
+    io, mem,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    WalError,
+    core::{Core, Mode},
+    steps::{IDLE, SyncJob},
+};
+
+/// Starts both threads.
+pub(crate) fn start(core: &Arc<Core>) -> io::Result<Vec<JoinHandle<()>>> {
+    let (syncer, preparer) = (Arc::clone(core), Arc::clone(core));
+    let builder = |name: &str| thread::Builder::new().name(name.to_owned());
+    Ok(vec![
+        builder("wal-sync").spawn(move || run_syncer(&syncer))?,
+        builder("wal-segment").spawn(move || run_preparer(&preparer))?,
+    ])
+}
+
+/// One group, if any is due: begin, run, finish. False if none was.
+pub(crate) fn sync_once(core: &Core, now: Option<Duration>) -> bool {
+    poison_on_panic(core, || {
+        let job = core.begin_sync(&mut core.state.lock(), now);
+        job.map(|job| run_sync(core, job)).is_some()
+    })
+}
+
+/// Runs and finishes a job.
+pub(crate) fn run_sync(core: &Core, job: SyncJob) {
+    poison_on_panic(core, || {
+        let result = job.run();
+        core.finish_sync(job, result);
+    });
+}
+
+/// One piece of work on segments, if any is due.
+fn segment_once(core: &Core) -> bool {
+    poison_on_panic(core, || {
+        let Some(job) = core.begin_segment(&mut core.state.lock()) else { return false };
+        let result = job.run();
+        core.finish_segment(job, result);
+        true
+    })
+}
+
+/// Syncs what others cannot sync themselves, what nobody waits for within 50 ms, and marks an idle log.
+fn run_syncer(core: &Core) {
+    let start = Instant::now();
+    let mut state = core.state.lock();
+    while matches!(state.mode, Mode::Open) {
+        let passive = state.waiters.has_passive() || state.has_room_waiters();
+        if state.syncing || !(state.stream.has_unsynced() || state.stream.needs_mark()) {
+            state.sync_thread_sleeps = true;
+            core.sync_work.wait(&mut state);
+        } else if passive && state.stream.has_unsynced() {
+            drop(state);
+            sync_once(core, Some(start.elapsed()));
+            state = core.state.lock();
+        } else {
+            let durable = state.stream.durable();
+            let timed_out = core.sync_work.wait_for(&mut state, IDLE).timed_out();
+            if timed_out && state.stream.durable() == durable {
+                drop(state);
+                sync_once(core, Some(start.elapsed()));
+                state = core.state.lock();
+            }
+        }
+    }
+}
+
+/// Prepares and frees segments. After a failure it waits before it tries again.
+fn run_preparer(core: &Core) {
+    let mut state = core.state.lock();
+    while matches!(state.mode, Mode::Open) {
+        let failed = state.no_space;
+        drop(state);
+        let worked = segment_once(core);
+        state = core.state.lock();
+        if !matches!(state.mode, Mode::Open) {
+            return;
+        }
+        if worked && state.no_space && failed {
+            core.segment_work.wait_for(&mut state, RETRY);
+        } else if !worked {
+            core.segment_work.wait(&mut state);
+        }
+    }
+}
+
+/// How long after a failed preparation the next one is tried.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// A panic in `work` poisons the log and wakes everybody, so that nobody waits for a dead thread.
+fn poison_on_panic<T>(core: &Core, work: impl FnOnce() -> T) -> T {
+    let guard = PoisonOnDrop { core };
+    let result = work();
+    mem::forget(guard);
+    result
+}
+
+struct PoisonOnDrop<'a> {
+    core: &'a Core,
+}
+
+impl Drop for PoisonOnDrop<'_> {
+    fn drop(&mut self) {
+        let wakeups = self.core.poison(&mut self.core.state.lock(), WalError::SyncerPanicked);
+        wakeups.serve();
+    }
+}

@@ -1,0 +1,151 @@
+//! Who waits for durability, in the order of their LSNs.
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+    thread::{self, Thread},
+};
+
+use crate::{Lsn, WalError};
+
+/// All that wait. One waker for each: no herd on a shared condition.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    waiting: BTreeMap<(Lsn, u64), Waiter>,
+    tickets: u64,
+    /// How many of them need somebody else to sync.
+    passive: usize,
+}
+
+/// One that waits.
+pub(crate) enum Waiter {
+    /// A thread in `Pending::wait`; it can sync by itself.
+    Blocked(Arc<Parker>),
+    Task(Waker),
+    Callback(Box<dyn FnOnce(Result<(), WalError>) + Send>),
+}
+
+impl std::fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Blocked(_) => "Blocked",
+            Self::Task(_) => "Task",
+            Self::Callback(_) => "Callback",
+        })
+    }
+}
+
+/// A place in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(Lsn, u64);
+
+impl Waiters {
+    /// Joins the queue for `lsn`.
+    pub(crate) fn add(&mut self, lsn: Lsn, waiter: Waiter) -> Ticket {
+        self.tickets += 1;
+        self.passive += usize::from(waiter.is_passive());
+        let ticket = Ticket(lsn, self.tickets);
+        self.waiting.insert((lsn, self.tickets), waiter);
+        ticket
+    }
+
+    /// Leaves the queue; `None` if it was served already.
+    pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Waiter> {
+        let waiter = self.waiting.remove(&(ticket.0, ticket.1))?;
+        self.passive -= usize::from(waiter.is_passive());
+        Some(waiter)
+    }
+
+    /// Takes out all that wait for `durable` or less.
+    pub(crate) fn take_until(&mut self, durable: Lsn) -> Vec<Waiter> {
+        let rest = self.waiting.split_off(&(Lsn(durable.0.saturating_add(1)), 0));
+        let served = std::mem::replace(&mut self.waiting, rest);
+        let served: Vec<Waiter> = served.into_values().collect();
+        self.passive -= served.iter().filter(|waiter| waiter.is_passive()).count();
+        served
+    }
+
+    /// Takes out all.
+    pub(crate) fn take_all(&mut self) -> Vec<Waiter> {
+        self.take_until(Lsn(u64::MAX))
+    }
+
+    /// The thread that should sync next, if one waits.
+    pub(crate) fn next_syncer(&self) -> Option<Arc<Parker>> {
+        self.waiting.values().find_map(|waiter| match waiter {
+            Waiter::Blocked(parker) => Some(Arc::clone(parker)),
+            _ => None,
+        })
+    }
+
+    /// Someone waits who cannot sync by itself.
+    pub(crate) fn has_passive(&self) -> bool {
+        self.passive > 0
+    }
+}
+
+impl Waiter {
+    fn is_passive(&self) -> bool {
+        !matches!(self, Self::Blocked(_))
+    }
+
+    /// Tells it the outcome. Called with no lock held; a panic in foreign code stays here.
+    pub(crate) fn serve(self, outcome: &Result<(), WalError>) {
+        match self {
+            Self::Blocked(parker) => parker.wake(),
+            Self::Task(waker) => guard(|| waker.wake()),
+            Self::Callback(callback) => {
+                let outcome = outcome.clone();
+                guard(|| callback(outcome));
+            }
+        }
+    }
+}
+
+/// Runs foreign code; its panic harms nobody else.
+pub(crate) fn guard(foreign: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(foreign)).is_err() {
+        tracing::error!("a callback or waker panicked");
+    }
+}
+
+/// A thread that sleeps until woken.
+#[derive(Debug)]
+pub(crate) struct Parker {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Parker {
+    /// For the calling thread.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { thread: thread::current(), woken: AtomicBool::new(false) })
+    }
+
+    /// Ends the sleep, or keeps the next one from beginning.
+    pub(crate) fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+
+    /// Sleeps until woken, or until `deadline`.
+    pub(crate) fn park(&self, deadline: Option<std::time::Instant>) {
+        while !self.woken.swap(false, Ordering::Acquire) {
+            match deadline {
+                None => thread::park(),
+                Some(deadline) => {
+                    let now = std::time::Instant::now();
+                    if now >= deadline {
+                        return;
+                    }
+                    thread::park_timeout(deadline - now);
+                }
+            }
+        }
+    }
+}

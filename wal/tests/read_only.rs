@@ -1,0 +1,121 @@
+//! Opening without a lock, and looking frame by frame.
+#![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use kontiki_disk::MemoryDisk;
+use kontiki_wal::{
+    LogId, OpenError, ReadError, Wal, WalError,
+    inspect::{FrameKind, Scan, Verdict},
+};
+
+const DIRECTORY: &str = "log";
+const SEGMENT: &str = "log/0000000000000001.wal";
+
+fn open(disk: &MemoryDisk) -> Result<Wal, OpenError> {
+    let options = Wal::options().segment_bytes(16 << 10).disk(Arc::new(disk.clone()));
+    options.without_threads().open(Path::new(DIRECTORY))
+}
+
+fn open_read_only(disk: &MemoryDisk) -> Wal {
+    Wal::options().disk(Arc::new(disk.clone())).open_read_only(DIRECTORY).unwrap()
+}
+
+/// Three frames of two entries each, and a state.
+fn written(disk: &MemoryDisk) -> Wal {
+    let wal = open(disk).unwrap();
+    let log = wal.log(LogId(3)).unwrap();
+    log.set_state("state").unwrap().wait().unwrap();
+    for first in [1, 3, 5] {
+        let entries = [first, first + 1].map(|index| Bytes::from(format!("entry {index}")));
+        log.append(first, first, &entries).unwrap().wait().unwrap();
+    }
+    wal
+}
+
+fn frames(disk: &MemoryDisk) -> Vec<kontiki_wal::inspect::Frame> {
+    Scan::open_on(disk, DIRECTORY).unwrap().frames().collect()
+}
+
+#[test]
+fn a_reader_sees_what_a_writer_at_work_has_written() {
+    let disk = MemoryDisk::new();
+    let wal = written(&disk);
+    let reader = open_read_only(&disk);
+    let log = reader.log(LogId(3)).unwrap();
+    let entries: Vec<_> = log.read(1..9, usize::MAX).map(|entry| entry.unwrap()).collect();
+    assert_eq!(entries.len(), 6);
+    assert_eq!((entries[5].index, entries[5].term, &entries[5].bytes[..]), (6, 5, &b"entry 6"[..]));
+    assert_eq!((log.state().unwrap(), reader.logs()), (Bytes::from("state"), vec![LogId(3)]));
+    assert_eq!(reader.damage(), []);
+    let refused = log.set_state("other").unwrap_err();
+    assert!(matches!(refused, kontiki_wal::AppendError::Wal(WalError::ReadOnly)), "{refused}");
+    assert!(Scan::open_on(&disk, DIRECTORY).unwrap().is_live());
+    drop(wal);
+    assert!(!Scan::open_on(&disk, DIRECTORY).unwrap().is_live());
+}
+
+/// WAL-CASE 6
+#[test]
+fn a_reader_gets_around_a_damaged_body_and_lists_it() {
+    let disk = MemoryDisk::new();
+    drop(written(&disk));
+    let damaged = frames(&disk).into_iter().find(|frame| frame.first_index == 3).unwrap();
+    disk.corrupt(SEGMENT, damaged.offset + 60, 1);
+    let before = disk.fingerprint();
+
+    assert!(matches!(open(&disk), Err(OpenError::Corruption(_))));
+    let reader = open_read_only(&disk);
+    let [corruption] = &reader.damage()[..] else { panic!("{:?}", reader.damage()) };
+    assert_eq!(corruption.offset, damaged.offset);
+    assert_eq!(corruption.log, Some(LogId(3)));
+    assert_eq!((corruption.indexes, corruption.term), (Some((3, 4)), Some(3)));
+    let log = reader.log(LogId(3)).unwrap();
+    let read = |first| log.read(first..first + 2, usize::MAX).collect::<Vec<_>>();
+    assert!(read(1).iter().chain(&read(5)).all(|entry| entry.is_ok()));
+    assert!(matches!(&read(3)[..], [Err(ReadError::Corruption(found))] if found == corruption));
+    assert_eq!(disk.fingerprint(), before);
+}
+
+#[test]
+fn a_reader_shows_nothing_behind_a_damaged_header() {
+    let disk = MemoryDisk::new();
+    drop(written(&disk));
+    let damaged = frames(&disk).into_iter().find(|frame| frame.first_index == 3).unwrap();
+    disk.corrupt(SEGMENT, damaged.offset + 20, 1);
+    let reader = open_read_only(&disk);
+    assert_eq!(reader.log(LogId(3)).unwrap().last(), 2);
+    assert_eq!(reader.damage().len(), 1);
+    assert_eq!(reader.damage()[0].offset, damaged.offset);
+}
+
+#[test]
+fn a_scan_shows_every_frame_and_how_the_log_ends() {
+    let disk = MemoryDisk::new();
+    let wal = written(&disk);
+    let kinds: Vec<FrameKind> = frames(&disk).iter().map(|frame| frame.kind).collect();
+    use FrameKind::{Checkpoint, Entries, Mark, SegmentStart, State};
+    assert_eq!(kinds, [SegmentStart, Checkpoint, State, Entries, Entries, Entries]);
+    assert_eq!(frames(&disk)[4].entries()[1], (4, Bytes::from("entry 4")));
+    let end = wal.durable_lsn();
+    let verdict = |disk: &MemoryDisk| Scan::open_on(disk, DIRECTORY).unwrap().verdict().clone();
+    assert_eq!(verdict(&disk), Verdict::Whole { end, closed: false });
+
+    // The last group, which nothing attests, is damaged.
+    let torn = disk.reopen();
+    let last = frames(&disk).pop().unwrap();
+    torn.corrupt(SEGMENT, last.offset + 60, 1);
+    let segment = "0000000000000001.wal".to_owned();
+    let expected = Verdict::TornTail { end: last.lsn, segment, offset: last.offset };
+    assert_eq!(verdict(&torn), expected);
+
+    wal.close().unwrap();
+    let last = frames(&disk).pop().unwrap();
+    assert_eq!((last.kind, last.closed, last.durable_lsn), (Mark, true, last.lsn));
+    let Verdict::Whole { closed: true, .. } = verdict(&disk) else {
+        panic!("{:?}", verdict(&disk))
+    };
+    disk.corrupt(SEGMENT, frames(&disk)[5].offset + 60, 1);
+    assert!(matches!(&verdict(&disk), Verdict::Corrupt(damage) if damage.len() == 1));
+}

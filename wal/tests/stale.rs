@@ -1,0 +1,89 @@
+//! Frames of a file's earlier life, laid by hand: this version never recycles a file, later ones do.
+#![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
+
+use std::{path::Path, sync::Arc};
+
+use kontiki_disk::{Access, Disk, MemoryDisk};
+use kontiki_wal::{LogId, Wal, inspect::Scan};
+
+const DIRECTORY: &str = "log";
+const SEGMENT: &str = "0000000000000001.wal";
+const NEXT: &str = "0000000000000002.wal";
+
+fn open(disk: &MemoryDisk) -> Wal {
+    let options = Wal::options().segment_bytes(16 << 10).uuid([5; 16]);
+    let options = options.disk(Arc::new(disk.clone())).without_threads();
+    options.open(Path::new(DIRECTORY)).unwrap()
+}
+
+/// A log that fills segment 1 and goes on in segment 2 with one entry.
+fn two_segments() -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk);
+    let log = wal.log(LogId(1)).unwrap();
+    while wal.statistics().segments < 2 {
+        log.push("an entry of an earlier life".repeat(4)).unwrap().1.wait().unwrap();
+        while let Some(job) = wal.begin_segment() {
+            let result = job.run();
+            wal.finish_segment(job, result);
+        }
+    }
+    // No mark of a close: what follows the end is looked at.
+    disk.image(|_| false)
+}
+
+/// WAL-CASE 8
+#[test]
+fn a_segment_full_of_frames_of_an_earlier_life_yields_none_of_them_for_every_cut() {
+    let disk = two_segments();
+    let old = disk.contents(Path::new(DIRECTORY).join(SEGMENT)).unwrap();
+    let wal = open(&disk.reopen());
+    let last = wal.log(LogId(1)).unwrap().last();
+    let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
+    let (_, _, _, used, bytes) = scan.segments()[1].clone();
+    let end = 4096 + used;
+    assert!(end % 8 == 0 && end < bytes - 4096);
+
+    // The rest of segment 2 as it would look if its file had been segment 1 before.
+    for cut in (end..bytes - 4096).step_by(8) {
+        let disk = disk.reopen();
+        let stale = &old[usize::try_from(cut).unwrap()..usize::try_from(bytes - 4096).unwrap()];
+        let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+        let file = directory.open(NEXT).unwrap();
+        file.write_at(cut, &[stale]).unwrap();
+        file.sync().unwrap();
+        drop((file, directory));
+        let log = open(&disk).log(LogId(1)).unwrap();
+        assert_eq!(log.last(), last, "cut at {cut}");
+    }
+}
+
+/// Every frame is whole by itself, but the second was written behind another first one: what a cut
+/// tail would look like that came back.
+#[test]
+fn a_frame_that_does_not_link_to_the_one_before_is_cut() {
+    let written = |texts: &[&str]| {
+        let disk = MemoryDisk::new();
+        let wal = open(&disk);
+        let log = wal.log(LogId(1)).unwrap();
+        for text in texts {
+            log.push(text.to_string()).unwrap().1.wait().unwrap();
+        }
+        disk.image(|_| false)
+    };
+    let (old, disk) = (written(&["old first", "second"]), written(&["new first"]));
+    let scan = Scan::open_on(&old, DIRECTORY).unwrap();
+    let second = scan.frames().last().unwrap();
+    assert_eq!(second.first_index, 2);
+    let bytes = old.contents(Path::new(DIRECTORY).join(SEGMENT)).unwrap();
+    let start = usize::try_from(second.offset).unwrap();
+    let end = start + usize::try_from(second.frame_bytes).unwrap();
+    let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+    let file = directory.open(SEGMENT).unwrap();
+    file.write_at(second.offset, &[&bytes[start..end]]).unwrap();
+    drop((file, directory));
+
+    let log = open(&disk).log(LogId(1)).unwrap();
+    let texts: Vec<_> = log.read(1..9, usize::MAX).map(|entry| entry.unwrap().bytes).collect();
+    assert_eq!(texts, ["new first"]);
+}

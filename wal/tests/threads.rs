@@ -1,0 +1,148 @@
+//! The log with its threads, on the machine's own disk.
+#![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
+
+use std::{
+    sync::{Arc, Barrier, mpsc},
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use kontiki_wal::{AppendError, LogId, Wal};
+use tempfile::TempDir;
+
+fn open(directory: &TempDir) -> Wal {
+    Wal::options().segment_bytes(64 << 10).open(directory.path().join("log")).unwrap()
+}
+
+/// Appends, waiting for room as long as the log is full.
+fn push(log: &kontiki_wal::Log, text: &str) -> kontiki_wal::Pending {
+    loop {
+        match log.push(text.to_owned()) {
+            Ok((_, pending)) => return pending,
+            Err(AppendError::Full { .. }) => {
+                let (sender, receiver) = mpsc::channel();
+                log.on_room(move || sender.send(()).unwrap());
+                receiver.recv().unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn waiting_threads_share_syncs_and_all_they_wrote_is_there_after_reopening() {
+    const THREADS: u32 = 8;
+    const ENTRIES: u64 = 200;
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let start = Arc::new(Barrier::new(THREADS as usize));
+    let writers: Vec<_> = (1..=THREADS)
+        .map(|id| {
+            let (log, start) = (wal.log(LogId(id)).unwrap(), Arc::clone(&start));
+            thread::spawn(move || {
+                start.wait();
+                for number in 1..=ENTRIES {
+                    push(&log, &format!("{id} {number} {}", "x".repeat(100))).wait().unwrap();
+                }
+            })
+        })
+        .collect();
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    let statistics = wal.statistics();
+    assert_eq!(statistics.entries_appended, u64::from(THREADS) * ENTRIES);
+    assert!(statistics.syncs < statistics.entries_appended, "{statistics:?}");
+    assert!(statistics.segments > 2, "{statistics:?}");
+    drop(wal);
+
+    let wal = open(&directory);
+    for id in 1..=THREADS {
+        let log = wal.log(LogId(id)).unwrap();
+        let entries: Vec<_> = log.read(1..ENTRIES + 1, usize::MAX).map(|e| e.unwrap()).collect();
+        assert_eq!(entries.len() as u64, ENTRIES);
+        for (number, entry) in (1..).zip(&entries) {
+            assert!(entry.bytes.starts_with(format!("{id} {number} x").as_bytes()));
+        }
+    }
+}
+
+#[test]
+fn what_nobody_waits_for_is_synced_soon() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let log = wal.log(LogId(1)).unwrap();
+    let (_, pending) = log.push("alone").unwrap();
+    let lsn = pending.lsn();
+    drop(pending);
+    let (sender, receiver) = mpsc::channel();
+    let waiting = wal.clone();
+    thread::spawn(move || {
+        while waiting.durable_lsn() < lsn {
+            thread::yield_now();
+        }
+        sender.send(()).unwrap();
+    });
+    receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+}
+
+#[test]
+fn a_future_and_a_callback_are_served_by_the_logs_own_thread() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let log = wal.log(LogId(1)).unwrap();
+    pollster::block_on(log.push("a future").unwrap().1).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let again = log.clone();
+    log.push("a callback").unwrap().1.on_durable(move |outcome| {
+        outcome.unwrap();
+        let (index, pending) = again.push("from within").unwrap();
+        pending.on_durable(move |outcome| sender.send((index, outcome)).unwrap());
+    });
+    let (index, outcome) = receiver.recv_timeout(Duration::from_secs(10)).unwrap();
+    outcome.unwrap();
+    assert_eq!(index, 3);
+}
+
+/// WAL-CASE 60
+#[test]
+fn after_compaction_the_directory_holds_the_live_segments_and_no_more_than_two_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let log = wal.log(LogId(1)).unwrap();
+    for round in 1..=60 {
+        push(&log, &"y".repeat(5000)).wait().unwrap();
+        if round % 10 == 0 {
+            log.compact_before(log.last()).unwrap().wait().unwrap();
+        }
+    }
+    wal.close().unwrap();
+    drop((log, wal));
+    let wal = open(&directory);
+    let live = wal.statistics().segments;
+    let files = std::fs::read_dir(directory.path().join("log")).unwrap();
+    let segments =
+        files.filter(|file| file.as_ref().unwrap().file_name().to_str().unwrap().ends_with(".wal"));
+    assert!(segments.count() as u64 <= live + 2);
+    assert!(live <= 3, "60 entries of 5000 bytes, of which one lives: {live} segments");
+}
+
+/// WAL-CASE 38: the half without recycling.
+#[test]
+fn a_view_outlives_its_entry_its_segment_and_its_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let log = wal.log(LogId(1)).unwrap();
+    push(&log, &"kept ".repeat(100)).wait().unwrap();
+    let view = log.read(1..2, usize::MAX).next().unwrap().unwrap().bytes;
+    for _ in 0..40 {
+        push(&log, &"z".repeat(5000)).wait().unwrap();
+    }
+    log.compact_before(log.last()).unwrap().wait().unwrap();
+    drop((log, wal));
+    assert_eq!(view, Bytes::from("kept ".repeat(100)));
+    let options = Wal::options().segment_bytes(64 << 10);
+    let locked = options.open(directory.path().join("log")).unwrap_err();
+    assert!(matches!(locked, kontiki_wal::OpenError::Locked { .. }), "{locked}");
+    drop(view);
+    open(&directory);
+}
