@@ -1,0 +1,57 @@
+//! A replicated counter: three nodes in one process, each with its own durable log.
+//!
+//! Run it twice: the second run goes on where the first one stopped.
+
+use std::{error::Error, io};
+
+use bytes::Bytes;
+use kontiki::{ApplyContext, Loopback, Node, Read, SnapshotWriter, StateMachine};
+
+/// What is replicated: every member adds the same numbers in the same order.
+#[derive(Default)]
+struct Counter(u64);
+
+impl StateMachine for Counter {
+    fn apply(&mut self, _: &ApplyContext, command: &[u8]) -> io::Result<Bytes> {
+        self.0 += u64::from(command.first().copied().unwrap_or(0));
+        Ok(Bytes::copy_from_slice(&self.0.to_le_bytes()))
+    }
+
+    fn snapshot(&self) -> io::Result<Box<dyn SnapshotWriter + Send>> {
+        Ok(Box::new(Image(self.0)))
+    }
+
+    fn restore(&mut self, image: &mut dyn io::Read) -> io::Result<()> {
+        let mut bytes = [0; 8];
+        image.read_exact(&mut bytes)?;
+        self.0 = u64::from_le_bytes(bytes);
+        Ok(())
+    }
+}
+
+struct Image(u64);
+
+impl SnapshotWriter for Image {
+    fn write_to(self: Box<Self>, out: &mut dyn io::Write) -> io::Result<()> {
+        out.write_all(&self.0.to_le_bytes())
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let directory = std::env::args().nth(1).unwrap_or_else(|| "counter-data".to_owned());
+    let hub = Loopback::new(); // Without it the nodes talk TCP, at the addresses below.
+    let members = [(1, "localhost:7001"), (2, "localhost:7002"), (3, "localhost:7003")];
+    let mut nodes = Vec::new();
+    for (id, _) in members {
+        let builder = Node::builder(id, format!("{directory}/{id}")).initial_members(members);
+        nodes.push(builder.transport(hub.transport(id)).start(Counter::default())?);
+    }
+    for node in &nodes {
+        let applied = node.propose(vec![1]).wait()?; // Any member takes it; `.await` works as well.
+        println!("{} adds one at {}", node.status().id, applied.position);
+    }
+    let value = nodes[2].read(Read::Linearizable, |counter: &Counter| counter.0).wait()?;
+    println!("the counter stands at {value}");
+    nodes.iter().for_each(|node| node.shutdown().wait());
+    Ok(())
+}

@@ -1,0 +1,317 @@
+//! The thread that owns the state machine: it applies what is committed and answers who waits.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, VecDeque},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use kontiki_core::{Apply, Batch, Entry, EntryKind, LogIndex, Position as LogPosition};
+use kontiki_wal::Log;
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    ApplyContext, ProposeError, StateMachine,
+    error::Closing,
+    inbox::Completion,
+    proposal::{Group, Settled},
+    reading::ReadJob,
+    shared::Shared,
+    storage,
+    waiting::Waiting,
+};
+
+/// What the driver asks of the applier. One queue, so that everything keeps its order.
+pub(crate) enum Work {
+    /// Proposals that have got their places in the log.
+    Register { first: LogPosition, groups: Vec<Group> },
+    /// Committed entries.
+    Apply(Apply),
+    /// Proposals at or behind this index will not be answered by this leadership.
+    Lose { first: LogIndex },
+    /// Reads that may run once `index` is applied.
+    Read { index: LogIndex, jobs: Vec<ReadJob> },
+    /// Nothing comes after it.
+    Close(Closing),
+}
+
+/// The queue into the applier. Bounded by what may be proposed and read at all; and the protocol
+/// hands out no more entries than `tail_bytes_max` before it hears that they are applied.
+#[derive(Default)]
+pub(crate) struct ApplyQueue {
+    state: Mutex<QueueState>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    work: VecDeque<Work>,
+    closed: Option<Closing>,
+}
+
+impl ApplyQueue {
+    /// Adds work in order and leaves `work` empty. What comes after `Close` is answered at once.
+    pub(crate) fn extend(&self, work: &mut Vec<Work>) {
+        if work.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if let Some(closed) = state.closed.clone() {
+            drop(state);
+            return refuse(work.drain(..), &closed);
+        }
+        let was_empty = state.work.is_empty();
+        for work in work.drain(..) {
+            if let Work::Close(closing) = &work {
+                state.closed = Some(closing.clone());
+            }
+            state.work.push_back(work);
+        }
+        drop(state);
+        if was_empty {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Swaps what waits for `work`, which must be empty; sleeps while nothing does.
+    fn take(&self, work: &mut VecDeque<Work>) {
+        let mut state = self.state.lock();
+        while state.work.is_empty() {
+            self.arrived.wait(&mut state);
+        }
+        std::mem::swap(&mut state.work, work);
+    }
+}
+
+/// Runs the state machine.
+pub(crate) struct Applier<S> {
+    shared: Arc<Shared>,
+    queue: Arc<ApplyQueue>,
+    log: Log,
+    machine: S,
+    /// The newest entry the state machine has taken in.
+    applied: LogIndex,
+    waiting: Waiting,
+    /// Reads by the index they wait for; every key is above `applied`.
+    reads: BTreeMap<LogIndex, Vec<ReadJob>>,
+    settled: Settled,
+    /// Bytes applied since the driver was woken to hear of it.
+    unreported_bytes: usize,
+    closed: Option<Closing>,
+}
+
+impl<S: StateMachine> Applier<S> {
+    /// `applied` is where the state machine stands: before the first entry of the log.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        queue: Arc<ApplyQueue>,
+        log: Log,
+        machine: S,
+        applied: LogIndex,
+    ) -> Self {
+        Self {
+            shared,
+            queue,
+            log,
+            machine,
+            applied,
+            waiting: Waiting::default(),
+            reads: BTreeMap::new(),
+            settled: Settled::default(),
+            unreported_bytes: 0,
+            closed: None,
+        }
+    }
+
+    /// The thread: takes what waits, until it is closed.
+    pub(crate) fn run(mut self) {
+        let mut work = VecDeque::new();
+        loop {
+            self.queue.take(&mut work);
+            for work in work.drain(..) {
+                if matches!(work, Work::Close(_)) {
+                    return self.close(work);
+                }
+                self.step(work);
+            }
+        }
+    }
+
+    /// One piece of work. After a failure nothing more is applied, only answered.
+    pub(crate) fn step(&mut self, work: Work) {
+        if let Some(closed) = &self.closed {
+            return refuse([work], closed);
+        }
+        match work {
+            Work::Register { first, groups } => self.waiting.extend(first, groups),
+            Work::Apply(Apply::Entries(batch)) => self.apply_batch(&batch),
+            Work::Apply(Apply::Range { first, end }) => self.apply_range(first, end),
+            Work::Lose { first } => self.lose(first),
+            Work::Read { index, jobs } => {
+                self.reads.entry(index).or_default().extend(jobs);
+                self.run_reads();
+            }
+            Work::Close(_) => self.close(work),
+        }
+    }
+
+    fn apply_batch(&mut self, batch: &Batch) {
+        let result = self.apply(batch.entries());
+        self.unreported_bytes += batch.bytes();
+        self.finish(result);
+    }
+
+    /// Applies entries that are not in memory, a piece at a time.
+    fn apply_range(&mut self, first: LogIndex, end: LogIndex) {
+        assert_eq!(first.0, self.applied.0 + 1, "ranges are applied without a gap");
+        let bytes_max = self.shared.options.fetch_bytes_max;
+        while self.applied.0 + 1 < end.0 && self.closed.is_none() {
+            let next = LogIndex(self.applied.0 + 1);
+            let result = match storage::read(&self.log, next, end, bytes_max) {
+                Ok(entries) if entries.is_empty() => Err(format!(
+                    "the log ends before index {next}, which is committed; restart the node"
+                )),
+                Ok(entries) => self.apply(&entries),
+                Err(error) => Err(format!("cannot read index {next} to apply it: {error}")),
+            };
+            self.finish(result);
+            // A long replay does not hold up a shutdown.
+            if let Some(closing) = self.shared.inbox.closed() {
+                self.end(closing);
+            }
+        }
+    }
+
+    /// Applies entries in order; `applied` stands at the last one that the state machine took in.
+    fn apply(&mut self, entries: &[Entry]) -> Result<(), String> {
+        let applied = AssertUnwindSafe(|| {
+            for entry in entries {
+                assert_eq!(entry.index.0, self.applied.0 + 1, "entries are applied without a gap");
+                self.apply_entry(entry)?;
+            }
+            Ok(())
+        });
+        // A panic of the state machine leaves it in an unknown state: it is not called again.
+        catch_unwind(applied).unwrap_or_else(|panic| {
+            Err(format!(
+                "panic while applying index {}: {}",
+                self.applied.0 + 1,
+                panic_text(panic.as_ref())
+            ))
+        })
+    }
+
+    fn apply_entry(&mut self, entry: &Entry) -> Result<(), String> {
+        let position = LogPosition { term: entry.term, index: entry.index };
+        let reply = match entry.kind() {
+            Some(EntryKind::Command) => {
+                let context = ApplyContext { position: position.into() };
+                self.machine
+                    .apply(&context, &entry.payload[1..])
+                    .map_err(|error| refused_text(position, &error))?
+            }
+            Some(EntryKind::Empty | EntryKind::Configuration) => Bytes::new(),
+            None => {
+                return Err(format!(
+                    "the entry at index {} is of a kind that this version does not know",
+                    entry.index
+                ));
+            }
+        };
+        self.applied = entry.index;
+        self.waiting.answer(position, reply, &mut self.settled);
+        Ok(())
+    }
+
+    /// Reports what was applied and answers everybody who waited for it, at once.
+    fn finish(&mut self, result: Result<(), String>) {
+        self.shared.board.set_applied(self.applied.0);
+        self.shared.inbox.note_applied(self.applied);
+        // The protocol waits only once `tail_bytes_max` are handed out and not reported, so it need
+        // not be woken for less than a part of that.
+        if self.unreported_bytes >= self.shared.options.tail_bytes_max / 4 {
+            self.unreported_bytes = 0;
+            self.shared.inbox.complete(Completion::Applied);
+        }
+        self.shared.inbox.settle(&mut self.settled);
+        self.run_reads();
+        if let Err(cause) = result {
+            let cause: Arc<str> = cause.into();
+            self.shared.inbox.complete(Completion::Failed(cause.clone()));
+            self.end(Closing::Fatal(cause));
+        }
+    }
+
+    fn lose(&mut self, first: LogIndex) {
+        self.waiting.lose(first, |position| ProposeError::Unknown { position }, &mut self.settled);
+        self.shared.inbox.settle(&mut self.settled);
+    }
+
+    fn run_reads(&mut self) {
+        while let Some(first) = self.reads.first_entry().filter(|e| *e.key() <= self.applied) {
+            for job in first.remove() {
+                job.run(&self.machine);
+            }
+        }
+    }
+
+    fn close(&mut self, work: Work) {
+        if let Work::Close(closing) = work {
+            self.end(closing);
+        }
+    }
+
+    /// Answers everybody; from now on nothing is applied.
+    fn end(&mut self, closing: Closing) {
+        let open = |position| closing.open(position);
+        self.waiting.lose(LogIndex(0), open, &mut self.settled);
+        self.shared.inbox.settle(&mut self.settled);
+        for job in std::mem::take(&mut self.reads).into_values().flatten() {
+            job.fail(closing.read());
+        }
+        self.closed.get_or_insert(closing);
+    }
+}
+
+/// Answers work that came too late to be done.
+fn refuse(work: impl IntoIterator<Item = Work>, closed: &Closing) {
+    for work in work {
+        match work {
+            Work::Register { first, groups } => {
+                let mut waiting = Waiting::default();
+                let mut settled = Settled::default();
+                waiting.extend(first, groups);
+                waiting.lose(LogIndex(0), |position| closed.open(position), &mut settled);
+                settled.wakers.into_iter().for_each(std::task::Waker::wake);
+            }
+            Work::Read { jobs, .. } => {
+                jobs.into_iter().for_each(|job| job.fail(closed.read()));
+            }
+            Work::Apply(_) | Work::Lose { .. } | Work::Close(_) => {}
+        }
+    }
+}
+
+fn refused_text(position: LogPosition, error: &io::Error) -> String {
+    format!(
+        "the state machine failed at index {} of term {}: {error}",
+        position.index, position.term
+    )
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text
+    } else {
+        "without a text"
+    }
+}
+
+#[cfg(test)]
+mod tests;

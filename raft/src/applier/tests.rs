@@ -1,0 +1,136 @@
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use kontiki_core::Term;
+use kontiki_disk::memory::MemoryDisk;
+
+use super::*;
+use crate::{Options, ReadError, Reading, SnapshotWriter, storage::Storage};
+
+/// Counts; fails on an empty command.
+#[derive(Default)]
+struct Count(Arc<AtomicUsize>);
+
+impl StateMachine for Count {
+    fn apply(&mut self, _: &ApplyContext, command: &[u8]) -> io::Result<Bytes> {
+        if command.is_empty() {
+            return Err(io::Error::other("empty"));
+        }
+        let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(Bytes::from(count.to_string()))
+    }
+
+    fn snapshot(&self) -> io::Result<Box<dyn SnapshotWriter + Send>> {
+        Err(io::Error::other("not in these tests"))
+    }
+
+    fn restore(&mut self, image: &mut dyn io::Read) -> io::Result<()> {
+        image.read_to_end(&mut Vec::new()).map(drop)
+    }
+}
+
+struct World {
+    applier: Applier<Count>,
+    shared: Arc<Shared>,
+    log: Log,
+}
+
+fn world() -> World {
+    let mut options = Options::default();
+    options.fetch_bytes_max = 10;
+    let disk = Arc::new(MemoryDisk::new());
+    let storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
+    let shared = Arc::new(Shared::new(1, &options, &storage));
+    let (queue, log) = (Arc::default(), storage.log.clone());
+    let applier = Applier::new(shared.clone(), queue, log.clone(), Count::default(), LogIndex(0));
+    World { applier, shared, log }
+}
+
+impl World {
+    fn apply(&mut self, first: u64, commands: &[&str]) {
+        let entries = (first..).zip(commands).map(|(index, command)| Entry {
+            index: LogIndex(index),
+            term: Term(1),
+            payload: Entry::encode_command(command.as_bytes()),
+        });
+        let batch = Batch::from(entries.collect::<Vec<_>>());
+        self.applier.step(Work::Apply(Apply::Entries(batch)));
+    }
+
+    fn read_at(&mut self, index: u64) -> Reading<usize> {
+        self.shared.inbox.admit_read().unwrap();
+        let read = |count: &Count| count.0.load(Ordering::Relaxed);
+        let (job, reading) = ReadJob::new(self.shared.clone(), read);
+        self.applier.step(Work::Read { index: LogIndex(index), jobs: vec![job] });
+        reading
+    }
+}
+
+/// RAFT-CASE 29
+#[test]
+fn a_gap_is_never_applied() {
+    let mut world = world();
+    world.apply(1, &["a"]);
+    world.apply(3, &["c"]);
+    assert_eq!(world.applier.applied, LogIndex(1));
+    assert_eq!(world.applier.machine.0.load(Ordering::Relaxed), 1);
+    assert!(matches!(world.applier.closed, Some(Closing::Fatal(_))));
+}
+
+/// RAFT-CASE 29
+#[test]
+fn nothing_is_applied_after_a_failure_and_the_index_stays_before_it() {
+    let mut world = world();
+    world.apply(1, &["a", "", "c"]);
+    world.apply(4, &["d"]);
+    assert_eq!(world.applier.applied, LogIndex(1));
+    assert_eq!(world.applier.machine.0.load(Ordering::Relaxed), 1);
+    let read = world.read_at(0).wait();
+    assert!(matches!(read, Err(ReadError::Fatal(_))), "{read:?}");
+}
+
+#[test]
+fn a_range_is_read_from_the_log_a_piece_at_a_time() {
+    let mut world = world();
+    let payloads: Vec<Bytes> = (0..20).map(|_| Entry::encode_command(b"command")).collect();
+    world.log.append(1, 1, &payloads).unwrap().wait().unwrap();
+    let range = Apply::Range { first: LogIndex(1), end: LogIndex(21) };
+    world.applier.step(Work::Apply(range));
+    assert_eq!(world.applier.applied, LogIndex(20));
+    assert_eq!(world.applier.machine.0.load(Ordering::Relaxed), 20);
+}
+
+#[test]
+fn a_committed_range_that_the_log_does_not_hold_is_fatal() {
+    let mut world = world();
+    let range = Apply::Range { first: LogIndex(1), end: LogIndex(2) };
+    world.applier.step(Work::Apply(range));
+    assert_eq!(world.applier.applied, LogIndex(0));
+    assert!(matches!(world.applier.closed, Some(Closing::Fatal(_))));
+}
+
+/// RAFT-CASE 32
+#[test]
+fn a_read_waits_until_its_index_is_applied() {
+    let mut world = world();
+    world.apply(1, &["a"]);
+    let Err(reading) = world.read_at(3).wait_timeout(Duration::ZERO) else {
+        panic!("read too early")
+    };
+    world.apply(2, &["b"]);
+    let Err(reading) = reading.wait_timeout(Duration::ZERO) else { panic!("read too early") };
+    world.apply(3, &["c"]);
+    assert_eq!(reading.wait(), Ok(3));
+    assert_eq!(world.read_at(2).wait(), Ok(3));
+}
+
+#[test]
+fn reads_that_wait_end_with_the_node() {
+    let mut world = world();
+    let reading = world.read_at(3);
+    world.applier.step(Work::Close(Closing::Stopped));
+    assert_eq!(reading.wait(), Err(ReadError::Stopped));
+}

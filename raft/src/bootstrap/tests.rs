@@ -1,0 +1,105 @@
+use super::*;
+
+fn members() -> Vec<(u64, String)> {
+    (1..=3).map(|id| (id, format!("host{id}:7000"))).collect()
+}
+
+fn starter(id: u64) -> FirstStart {
+    FirstStart::new(id, Incarnation(100 + id), members())
+}
+
+fn identity(id: u64, state: &State) -> Identity {
+    Identity::new(id, members(), state, true)
+}
+
+fn fresh(id: u64) -> State {
+    State { incarnation: Incarnation(100 + id), ..State::default() }
+}
+
+fn hello(id: u64) -> Hello {
+    identity(id, &fresh(id)).hello()
+}
+
+/// The state of node `id` in a cluster that all three have formed.
+fn formed(id: u64) -> State {
+    let mut start = starter(id);
+    let mut others = (1..=3).filter(|other| *other != id);
+    assert_eq!(start.hear(&hello(others.next().unwrap())), None);
+    start.hear(&hello(others.next().unwrap())).unwrap()
+}
+
+#[test]
+fn all_members_form_the_same_cluster_and_it_needs_all_of_them() {
+    let (one, two) = (formed(1), formed(2));
+    assert_eq!(one.cluster, two.cluster);
+    assert_eq!(one.configurations, two.configurations);
+    assert_ne!(one.cluster, ClusterId(0));
+    assert_ne!(one.incarnation, two.incarnation);
+}
+
+#[test]
+fn another_disk_makes_another_cluster() {
+    let mut start = starter(1);
+    start.hear(&hello(2));
+    let other = start.hear(&Hello { incarnation: 9, ..hello(3) }).unwrap();
+    assert_ne!(other.cluster, formed(1).cluster);
+}
+
+#[test]
+fn the_name_of_a_cluster_is_part_of_the_format() {
+    let name = cluster_id(newest(&formed(1)).unwrap());
+    assert_eq!(name, ClusterId(0xd1b3_0a02_9596_2908));
+}
+
+#[test]
+fn one_member_is_complete_at_once() {
+    let start = FirstStart::new(1, Incarnation(7), vec![(1, "host:1".to_owned())]);
+    assert!(start.complete().is_some());
+}
+
+#[test]
+fn who_comes_late_adopts_the_configuration() {
+    let announced = identity(1, &formed(1)).hello();
+    assert_eq!(identity(3, &fresh(3)).judge(&announced), Judgement::Accept);
+    assert_eq!(starter(3).hear(&announced), Some(formed(3)));
+}
+
+/// RAFT-CASE 45
+#[test]
+fn a_wiped_disk_is_refused_by_its_cluster_and_knows_it() {
+    let wiped = State { incarnation: Incarnation(999), ..State::default() };
+    let wiped = identity(3, &wiped);
+    let member = identity(1, &formed(1));
+    assert!(matches!(member.judge(&wiped.hello()), Judgement::Refuse(_)));
+    assert!(matches!(wiped.judge(&member.hello()), Judgement::NotAdmitted(_)));
+}
+
+/// RAFT-CASE 45
+#[test]
+fn a_node_of_another_cluster_is_refused() {
+    let other = State { cluster: ClusterId(5), ..formed(2) };
+    let judgement = identity(1, &formed(1)).judge(&identity(2, &other).hello());
+    assert!(matches!(judgement, Judgement::Refuse(_)), "{judgement:?}");
+}
+
+#[test]
+fn a_member_that_has_not_finished_its_first_start_is_accepted() {
+    assert_eq!(identity(1, &formed(1)).judge(&hello(3)), Judgement::Accept);
+}
+
+#[test]
+fn other_lists_are_refused_with_both() {
+    let mut other = hello(2);
+    other.members[0].1 = "elsewhere:1".to_owned();
+    let Judgement::Refuse(reason) = identity(1, &fresh(1)).judge(&other) else {
+        panic!("accepted")
+    };
+    assert!(reason.contains("1=elsewhere:1") && reason.contains("1=host1:7000"), "{reason}");
+}
+
+#[test]
+fn strangers_and_doubles_are_refused() {
+    let member = identity(1, &formed(1));
+    assert!(matches!(member.judge(&hello(9)), Judgement::Refuse(_)));
+    assert!(matches!(member.judge(&hello(1)), Judgement::Refuse(_)));
+}

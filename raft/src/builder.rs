@@ -1,0 +1,197 @@
+//! Setting up a node.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use kontiki_core::{LogIndex, State};
+use kontiki_disk::Disk;
+
+use crate::{
+    Node, Options, StartError, StateMachine,
+    applier::{Applier, ApplyQueue},
+    bootstrap::{self, FirstStart, Identity},
+    driver::{Driver, Neighbours},
+    fetcher::FetchQueue,
+    node::Threads,
+    port::Port,
+    shared::Shared,
+    storage::Storage,
+    transport::{Hello, TcpOptions, TcpTransport, Transport},
+};
+
+/// Sets up a node; made by [`Node::builder`].
+#[derive(Debug)]
+#[must_use = "nothing runs before `start`"]
+pub struct Builder {
+    id: u64,
+    directory: PathBuf,
+    listen: Option<String>,
+    members: Vec<(u64, String)>,
+    options: Options,
+    disk: Option<Arc<dyn Disk>>,
+    transport: Option<Box<dyn Transport>>,
+}
+
+impl Builder {
+    pub(crate) fn new(id: u64, directory: &Path) -> Self {
+        Self {
+            id,
+            directory: directory.to_owned(),
+            listen: None,
+            members: Vec::new(),
+            options: Options::default(),
+            disk: None,
+            transport: None,
+        }
+    }
+
+    /// Where this node listens, `host:port`. By default the address that the initial members name
+    /// for it. Of no use with a [`transport`](Self::transport) of your own.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = Some(address.into());
+        self
+    }
+
+    /// All members of a new cluster, this node among them, each with the address (`host:port`, at
+    /// most 90 bytes) at which its peers reach it; at most 16.
+    ///
+    /// Give the same list to every one of them. It is used once, when the data directory is empty:
+    /// then the node waits until all of them have been started. Later the cluster's own
+    /// configuration counts, and a list that differs is ignored with a warning.
+    pub fn initial_members<A: Into<String>>(
+        mut self,
+        members: impl IntoIterator<Item = (u64, A)>,
+    ) -> Self {
+        self.members = members.into_iter().map(|(id, address)| (id, address.into())).collect();
+        self.members.sort_unstable_by_key(|(id, _)| *id);
+        self
+    }
+
+    /// Bounds and times; the defaults suit a cluster within one region.
+    pub fn options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Another disk than the real one, for tests.
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = Some(disk);
+        self
+    }
+
+    /// Another way to reach the peers than TCP, such as [`Loopback`](crate::Loopback).
+    pub fn transport(mut self, transport: Box<dyn Transport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// Opens the log, begins to listen and starts the node's threads.
+    ///
+    /// `state_machine` is empty: the log is replayed into it as soon as a leader confirms how much
+    /// of it is committed. Returns before the node serves; [`Node::ready`] waits for that.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing runs and nothing is locked then.
+    pub fn start<S: StateMachine>(self, state_machine: S) -> Result<Node<S>, StartError> {
+        self.options.check(self.id)?;
+        self.check_members()?;
+        let storage = Storage::open(&self.directory, self.id, &self.options, self.disk.clone())?;
+        let first_start = self.first_start(&storage.state)?;
+        let members = match bootstrap::newest(&storage.state) {
+            Some(configuration) => bootstrap::addresses(configuration),
+            None => self.members.clone(),
+        };
+        let empty = storage.log.last() == 0;
+        let identity =
+            Arc::new(Identity::new(self.id, self.members.clone(), &storage.state, empty));
+        let shared = Arc::new(Shared::new(self.id, &self.options, &storage));
+        let mut transport = match self.transport {
+            Some(transport) => transport,
+            None => tcp(self.id, self.listen, &members)?,
+        };
+        let port = Arc::new(Port::new(shared.clone(), identity.clone()));
+        let hello: Hello = identity.hello();
+        let address = transport.start(hello, port)?;
+        transport.set_peers(&members);
+
+        let applier = Arc::new(ApplyQueue::default());
+        let fetcher = Arc::new(FetchQueue::default());
+        let before_first = LogIndex(storage.log.first() - 1);
+        let log = storage.log.clone();
+        let machine =
+            Applier::new(shared.clone(), applier.clone(), log.clone(), state_machine, before_first);
+        let neighbours = Neighbours { transport, applier: applier.clone(), fetcher, identity };
+        let driver = Driver::new(shared.clone(), storage, first_start, neighbours);
+        Threads::start(&shared, driver, machine, log)?;
+        Ok(Node::new(shared, applier, address))
+    }
+
+    /// The first start, if the directory has no configuration yet.
+    fn first_start(&self, state: &State) -> Result<Option<FirstStart>, StartError> {
+        if let Some(configuration) = bootstrap::newest(state) {
+            let configured = bootstrap::addresses(configuration);
+            if !self.members.is_empty() && self.members != configured {
+                tracing::warn!(
+                    node = self.id,
+                    given = bootstrap::list(&self.members),
+                    used = bootstrap::list(&configured),
+                    "initial members are ignored: the cluster has a configuration"
+                );
+            }
+            return Ok(None);
+        }
+        if !self.members.iter().any(|(id, _)| *id == self.id) {
+            return Err(StartError::Options {
+                option: "initial_members",
+                reason: format!(
+                    "the data directory is empty and {:?} does not name node {}",
+                    bootstrap::list(&self.members),
+                    self.id
+                ),
+            });
+        }
+        Ok(Some(FirstStart::new(self.id, state.incarnation, self.members.clone())))
+    }
+
+    fn check_members(&self) -> Result<(), StartError> {
+        let reason = if self.members.len() > Hello::MEMBERS_MAX {
+            format!("{} members, at most {}", self.members.len(), Hello::MEMBERS_MAX)
+        } else if self.members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            format!("an id occurs twice in {}", bootstrap::list(&self.members))
+        } else if self.members.iter().any(|(id, _)| *id == 0) {
+            "0 is not an id".to_owned()
+        } else {
+            return self.members.iter().try_for_each(|(_, address)| check_address(address));
+        };
+        Err(StartError::Options { option: "initial_members", reason })
+    }
+}
+
+/// The default transport, at the address asked for or else the one the peers know.
+fn tcp(
+    id: u64,
+    listen: Option<String>,
+    members: &[(u64, String)],
+) -> Result<Box<dyn Transport>, StartError> {
+    let known = || members.iter().find(|(member, _)| *member == id);
+    let address = listen.or_else(|| known().map(|(_, address)| address.clone()));
+    let address = address.ok_or_else(|| StartError::Options {
+        option: "listen",
+        reason: "no address to listen at".to_owned(),
+    })?;
+    check_address(&address)?;
+    Ok(Box::new(TcpTransport::new(address, TcpOptions::default())))
+}
+
+/// `host:port`, short enough for a configuration. Whether it can be resolved is seen when it is
+/// used: names may appear later.
+fn check_address(address: &str) -> Result<(), StartError> {
+    let valid = address.len() <= Hello::ADDRESS_BYTES_MAX
+        && !address.chars().any(char::is_control)
+        && address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if valid { Ok(()) } else { Err(StartError::Address(address.to_owned())) }
+}

@@ -1,0 +1,308 @@
+//! The thread between the protocol and the world: inputs in, outputs out, in turns.
+//!
+//! A turn takes everything that waits, gives it to the protocol one input at a time, and performs
+//! what comes out. It decides nothing by itself: never by a term, never by an index. What must wait
+//! for the disk is held back inside the protocol, so nothing here has to keep an order but that of
+//! writes and that of applies.
+
+use std::{mem, sync::Arc};
+
+use kontiki_core::{Instant, NodeId, Output, Raft, State};
+
+use crate::{
+    Event, Role,
+    applier::{ApplyQueue, Work},
+    bootstrap::{FirstStart, Identity},
+    envelope::{self, Envelope},
+    error::Closing,
+    fetcher::{Fetch, FetchQueue},
+    forward::Forwards,
+    inbox::{Arrivals, Completion, Mail},
+    proposal::{Backlog, Settled},
+    reading::Reads,
+    shared::Shared,
+    storage::{GROUP, Storage},
+    transport::Transport,
+    writer::Writer,
+};
+
+mod lifecycle;
+mod requests;
+#[cfg(test)]
+mod tests;
+mod writing;
+
+/// Drives one node.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    storage: Storage,
+    transport: Box<dyn Transport>,
+    applier: Arc<ApplyQueue>,
+    fetcher: Arc<FetchQueue>,
+    identity: Arc<Identity>,
+    /// Before the cluster has a configuration.
+    first_start: Option<FirstStart>,
+    /// The state of the first start that is on its way to the disk.
+    forming: Option<State>,
+    /// From the first configuration on; gone when the node fails.
+    core: Option<Raft>,
+    standing: Standing,
+    members: Vec<(u64, String)>,
+    writer: Writer,
+    backlog: Backlog,
+    forwards: Forwards,
+    reads: Reads,
+    /// The moment of this turn.
+    now: Instant,
+    /// Until then nothing is asked again of the leader, or of a full disk, that was refused.
+    retry_at: Option<Instant>,
+    /// This turn had more to propose than it may take.
+    more: bool,
+    /// What this turn has for the applier; handed over at its end.
+    work: Vec<Work>,
+    settled: Settled,
+    /// Empty between turns; kept for its capacity.
+    arrivals: Arrivals,
+    closing: Option<Closing>,
+}
+
+/// What the protocol said last about who leads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Standing {
+    role: Role,
+    term: u64,
+    leader: Option<u64>,
+}
+
+/// The threads and queues of a node that the driver talks to.
+pub(crate) struct Neighbours {
+    pub(crate) transport: Box<dyn Transport>,
+    pub(crate) applier: Arc<ApplyQueue>,
+    pub(crate) fetcher: Arc<FetchQueue>,
+    pub(crate) identity: Arc<Identity>,
+}
+
+impl Driver {
+    /// A driver for a node that is in its first start (`Some`) or has a configuration.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        storage: Storage,
+        first_start: Option<FirstStart>,
+        neighbours: Neighbours,
+    ) -> Self {
+        let Neighbours { transport, applier, fetcher, identity } = neighbours;
+        let writer = Writer::new(shared.clone(), storage.log.clone());
+        Self {
+            shared,
+            storage,
+            transport,
+            applier,
+            fetcher,
+            identity,
+            first_start,
+            forming: None,
+            core: None,
+            standing: Standing { role: Role::Starting, term: 0, leader: None },
+            members: Vec::new(),
+            writer,
+            backlog: Backlog::default(),
+            forwards: Forwards::default(),
+            reads: Reads::default(),
+            now: Instant::default(),
+            retry_at: None,
+            more: false,
+            work: Vec::new(),
+            settled: Settled::default(),
+            arrivals: Arrivals::default(),
+            closing: None,
+        }
+    }
+
+    /// The queue of the fetcher that serves this driver.
+    pub(crate) fn fetches(&self) -> Arc<FetchQueue> {
+        self.fetcher.clone()
+    }
+
+    /// The thread: a turn, a sleep, until the node is closed.
+    pub(crate) fn run(&mut self) {
+        self.begin(self.shared.clock.now());
+        while self.closing.is_none() {
+            let deadline = self.poll_timeout().map(|at| self.shared.clock.deadline(at));
+            self.shared.inbox.wait_until(deadline.flatten());
+            self.turn(self.shared.clock.now());
+        }
+    }
+
+    /// What needs no input: the protocol of a node that has a configuration, or a first start that
+    /// waits for nobody.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.now = now;
+        match &self.first_start {
+            None => self.start_core(),
+            Some(first_start) => {
+                if let Some(state) = first_start.complete() {
+                    self.form(state);
+                }
+            }
+        }
+        self.finish_turn();
+    }
+
+    /// Takes everything that waits and does what follows from it.
+    pub(crate) fn turn(&mut self, now: Instant) {
+        self.now = now;
+        let mut arrivals = mem::take(&mut self.arrivals);
+        self.shared.inbox.take(&mut arrivals);
+        self.closing = arrivals.closed.take();
+        let mut completions = arrivals.completions.drain(..).peekable();
+        while let Some(completion) = completions.next() {
+            // The last one of several writes vouches for all of them.
+            let next_is_written =
+                matches!(completions.peek(), Some(Completion::Written(_, Ok(()))));
+            if !(next_is_written && matches!(completion, Completion::Written(_, Ok(())))) {
+                self.complete(completion);
+            }
+        }
+        drop(completions);
+        if let Some(index) = arrivals.applied.take() {
+            self.feed(|core, now| core.handle_applied(now, index));
+        }
+        for mail in arrivals.mail.drain(..) {
+            self.deliver(mail);
+        }
+        self.fire();
+        let deadline = now + self.shared.options.proposal_timeout;
+        self.reads.extend(&mut arrivals.reads, deadline);
+        self.backlog.extend(&mut arrivals.payloads, &mut arrivals.groups, deadline);
+        self.arrivals = arrivals;
+        self.ask_reads();
+        self.place_proposals();
+        self.finish_turn();
+    }
+
+    /// When the next turn is due without any input.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        if self.more {
+            return Some(self.now);
+        }
+        let core = self.core.as_ref().and_then(Raft::poll_timeout);
+        let waiting = [self.backlog.deadline(), self.forwards.deadline(), self.reads.deadline()];
+        waiting.into_iter().chain([core, self.retry_at]).flatten().min()
+    }
+
+    /// Gives the protocol one input and performs everything that follows.
+    fn feed(&mut self, input: impl FnOnce(&mut Raft, Instant)) {
+        let Some(core) = &mut self.core else { return };
+        input(core, self.now);
+        while let Some(output) = self.core.as_mut().and_then(Raft::poll_output) {
+            self.perform(output);
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Write { seq, state, entries } => self.write(seq, state, entries),
+            Output::Send { to, message } => {
+                self.transport.send(to.0, GROUP, envelope::encode_protocol(&message));
+            }
+            Output::Apply(apply) => self.apply(apply),
+            Output::Fetch { id, first, end, bytes_max } => {
+                self.fetcher.push(Fetch { id, first, end, bytes_max });
+            }
+            Output::ReadReady { id, index } => {
+                let jobs = self.reads.take(id);
+                self.work.push(Work::Read { index, jobs });
+            }
+            Output::ReadFailed { id } => {
+                self.reads.ask_again(id);
+                self.retry_later();
+            }
+            Output::RoleChanged { role, term, leader } => self.stand(role, term, leader),
+            Output::Truncated { first } => self.work.push(Work::Lose { first }),
+            Output::PeerRegressed { peer, matched, reported } => {
+                self.report_regress(peer.0, matched.0, reported.0);
+            }
+            Output::Halt { reason } => self.fail(format!("the protocol halts: {reason}")),
+            other => self.fail(format!("an output that this version does not know: {other:?}")),
+        }
+    }
+
+    /// What another thread has done.
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Written(seq, Ok(())) => {
+                self.feed(|core, now| core.handle_written(now, seq));
+            }
+            Completion::Written(_, Err(error)) | Completion::Formed(Err(error)) => {
+                self.fail(format!("the log failed: {error}"));
+            }
+            Completion::Formed(Ok(())) => self.formed(),
+            Completion::Room => self.resume_writes(),
+            Completion::Fetched(id, result) => {
+                self.feed(|core, now| core.handle_fetched(now, id, result));
+            }
+            Completion::Applied => {} // The turn looks at the index anyway.
+            Completion::Answers(answers) => {
+                answers.into_iter().for_each(|answer| self.answer_peer(answer));
+            }
+            Completion::Failed(cause) => self.fail(cause),
+        }
+    }
+
+    /// What a peer or the transport says.
+    fn deliver(&mut self, mail: Mail) {
+        match mail {
+            Mail::Hello(hello) => self.hear(&hello),
+            Mail::NotAdmitted { peer, reason } => self.not_admitted(peer, &reason),
+            Mail::Connected { peer } => {
+                self.shared.events.tell(Event::PeerConnected { peer });
+                self.retry_at = None;
+            }
+            Mail::Disconnected { peer, reason } => {
+                self.shared.events.tell(Event::PeerLost { peer, reason });
+                self.forwards.lose_peer(peer, &mut self.settled);
+            }
+            Mail::AnswersLost { peer } => self.forwards.lose_peer(peer, &mut self.settled),
+            Mail::Contact { from } => {
+                self.feed(|core, now| core.handle_contact(now, NodeId(from)));
+            }
+            Mail::Message { from, envelope: Envelope::Protocol(message), .. } => {
+                self.feed(|core, now| core.handle_message(now, NodeId(from), message));
+            }
+            Mail::Message { from, envelope: Envelope::Propose { id, payloads }, .. } => {
+                self.propose_for_peer(from, id, payloads);
+            }
+            Mail::Message { from, envelope: Envelope::Outcome { id, results }, .. } => {
+                self.forwards.answer(from, id, results, &mut self.settled);
+            }
+        }
+    }
+
+    /// What is due.
+    fn fire(&mut self) {
+        let now = self.now;
+        if self.core.as_ref().and_then(Raft::poll_timeout).is_some_and(|at| at <= now) {
+            self.feed(|core, now| core.handle_timeout(now));
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            if self.writer.waits_for_space() {
+                self.resume_writes();
+            }
+        }
+        self.forwards.expire(now, &mut self.settled);
+        self.expire_requests();
+    }
+
+    /// Nothing that was refused is asked again before a while has passed, or something changed.
+    fn retry_later(&mut self) {
+        self.retry_at = Some(self.now + self.shared.options.heartbeat);
+    }
+
+    /// Hands over what the turn has gathered: one wake-up for each receiver.
+    fn finish_turn(&mut self) {
+        self.publish_status();
+        self.applier.extend(&mut self.work);
+        self.shared.inbox.settle(&mut self.settled);
+    }
+}

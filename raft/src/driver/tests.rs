@@ -1,0 +1,231 @@
+//! Turns by hand: no thread, a transport that only takes notes.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use bytes::Bytes;
+use kontiki_core::{AppendEntries, Batch, LogIndex, Message, Position, Term};
+use kontiki_disk::memory::MemoryDisk;
+use parking_lot::Mutex;
+
+use super::*;
+use crate::{
+    Options, Proposal, ProposeError, StartError,
+    proposal::ProposeResult,
+    transport::{Hello, Inbound},
+};
+
+/// What was sent, and whether anything more is taken.
+#[derive(Debug, Default)]
+struct Wire {
+    is_full: Mutex<bool>,
+    sent: Mutex<Vec<(u64, Envelope)>>,
+}
+
+#[derive(Debug)]
+struct Notes(Arc<Wire>);
+
+impl Transport for Notes {
+    fn start(&mut self, _: Hello, _: Arc<dyn Inbound>) -> Result<SocketAddr, StartError> {
+        unreachable!("the driver is given a started one")
+    }
+
+    fn set_peers(&self, _: &[(u64, String)]) {}
+
+    fn set_hello(&self, _: Hello) {}
+
+    fn send(&self, to: u64, group: u32, message: Vec<Bytes>) -> bool {
+        assert_eq!(group, GROUP);
+        let is_taken = !*self.0.is_full.lock();
+        if is_taken {
+            let envelope = envelope::decode(message.concat().into()).unwrap();
+            self.0.sent.lock().push((to, envelope));
+        }
+        is_taken
+    }
+
+    fn stop(&mut self) {}
+}
+
+/// Node 1 of three, driven by hand.
+struct World {
+    driver: Driver,
+    shared: Arc<Shared>,
+    wire: Arc<Wire>,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let options = Options::default();
+        let members: Vec<(u64, String)> = (1..=3).map(|id| (id, format!("n{id}:1"))).collect();
+        let disk = Arc::new(MemoryDisk::new());
+        let mut storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
+        let shared = Arc::new(Shared::new(1, &options, &storage));
+        let mut start = FirstStart::new(1, storage.state.incarnation, members.clone());
+        let empty = State::default();
+        for id in 2..=3 {
+            let hello = Identity::new(id, members.clone(), &empty, true).hello();
+            if let Some(state) = start.hear(&hello) {
+                storage.state = state;
+            }
+        }
+        let wire = Arc::new(Wire::default());
+        let neighbours = Neighbours {
+            transport: Box::new(Notes(wire.clone())),
+            applier: Arc::default(),
+            fetcher: Arc::default(),
+            identity: Arc::new(Identity::new(1, members, &storage.state, true)),
+        };
+        let driver = Driver::new(shared.clone(), storage, None, neighbours);
+        let mut world = Self { driver, shared, wire, now: Instant::default() };
+        world.driver.begin(world.now);
+        world
+    }
+
+    fn turn_after(&mut self, pause: Duration) {
+        self.now = self.now + pause;
+        self.driver.turn(self.now);
+    }
+
+    fn turn(&mut self) {
+        self.turn_after(Duration::from_millis(1));
+    }
+
+    /// `leader` leads in `term`.
+    fn follow(&mut self, leader: u64, term: u64) {
+        let heartbeat = AppendEntries {
+            term: Term(term),
+            previous: Position::default(),
+            commit: LogIndex(0),
+            round: 1,
+            entries: Batch::default(),
+        };
+        let envelope = Envelope::Protocol(Message::AppendEntries(heartbeat));
+        self.shared.inbox.mail(Mail::Message { from: leader, envelope, bytes: 0 });
+        self.turn();
+        assert_eq!(self.driver.standing.leader, Some(leader));
+    }
+
+    fn propose(&mut self, command: &[u8]) -> Proposal {
+        let proposal = self.shared.inbox.propose(command);
+        self.turn();
+        proposal
+    }
+
+    /// The commands that were passed on, by the message that carried them.
+    fn forwarded(&self) -> Vec<(u64, Vec<Bytes>)> {
+        let sent = self.wire.sent.lock();
+        let payloads = sent.iter().filter_map(|(to, envelope)| match envelope {
+            Envelope::Propose { payloads, .. } => {
+                Some((*to, payloads.iter().map(|payload| payload.slice(1..)).collect()))
+            }
+            _ => None,
+        });
+        payloads.collect()
+    }
+}
+
+fn outcome(proposal: Proposal) -> ProposeResult {
+    proposal.wait_timeout(Duration::ZERO).expect("it has an outcome")
+}
+
+const UNKNOWN: ProposeResult = Err(ProposeError::Unknown { position: None });
+
+/// RAFT-CASE 57, RAFT-CASE 65
+#[test]
+fn what_was_handed_to_the_transport_is_never_sent_again() {
+    for lost in
+        [Mail::Disconnected { peer: 2, reason: "test".to_owned() }, Mail::AnswersLost { peer: 2 }]
+    {
+        let mut world = World::new();
+        world.follow(2, 1);
+        let proposal = world.propose(b"x");
+        assert_eq!(world.forwarded(), [(2, vec!["x".into()])]);
+        world.shared.inbox.mail(lost);
+        world.turn();
+        assert_eq!(outcome(proposal), UNKNOWN);
+        world.shared.inbox.mail(Mail::Connected { peer: 2 });
+        world.turn();
+        world.turn_after(Duration::from_millis(200));
+        assert_eq!(world.forwarded().len(), 1);
+    }
+}
+
+/// RAFT-CASE 65: nothing was written, so it may be tried again; order is kept meanwhile.
+#[test]
+fn what_the_transport_refused_is_sent_later_and_in_order() {
+    let mut world = World::new();
+    world.follow(2, 1);
+    *world.wire.is_full.lock() = true;
+    let _first = world.propose(b"first");
+    *world.wire.is_full.lock() = false;
+    let _second = world.propose(b"second");
+    assert_eq!(world.forwarded(), [], "the retry has its time");
+    world.turn_after(Duration::from_millis(100));
+    assert_eq!(world.forwarded(), [(2, vec!["first".into(), "second".into()])]);
+}
+
+#[test]
+fn what_was_never_handed_over_is_certainly_not_applied() {
+    let mut world = World::new();
+    world.follow(2, 1);
+    *world.wire.is_full.lock() = true;
+    let proposal = world.propose(b"x");
+    world.turn_after(Duration::from_secs(5));
+    let error = outcome(proposal).unwrap_err();
+    assert!(matches!(error, ProposeError::NotLeader { .. }), "{error:?}");
+}
+
+/// RAFT-CASE 57
+#[test]
+fn a_change_of_the_leader_makes_what_is_under_way_unknown() {
+    let mut world = World::new();
+    world.follow(2, 1);
+    let proposal = world.propose(b"x");
+    world.follow(3, 2);
+    assert_eq!(outcome(proposal), UNKNOWN);
+    assert_eq!(world.forwarded().len(), 1, "the new leader is not asked");
+}
+
+/// RAFT-CASE 57
+#[test]
+fn an_answer_that_never_comes_ends_as_unknown() {
+    let mut world = World::new();
+    world.follow(2, 1);
+    let proposal = world.propose(b"x");
+    let deadline = world.driver.forwards.deadline().unwrap();
+    world.now = deadline;
+    world.turn_after(Duration::ZERO);
+    assert_eq!(outcome(proposal), UNKNOWN);
+}
+
+#[test]
+fn a_follower_passes_on_no_proposal_of_another() {
+    let mut world = World::new();
+    world.follow(2, 1);
+    let payloads = vec![kontiki_core::Entry::encode_command(b"x")];
+    let envelope = Envelope::Propose { id: 7, payloads };
+    world.shared.inbox.mail(Mail::Message { from: 3, envelope, bytes: 1 });
+    world.turn();
+    assert_eq!(world.forwarded(), []);
+    let hint = Some((2, "n2:1".to_owned()));
+    let results = vec![Err(ProposeError::NotLeader { hint })];
+    assert_eq!(world.wire.sent.lock().last(), Some(&(3, Envelope::Outcome { id: 7, results })));
+}
+
+/// RAFT-CASE 27, RAFT-CASE 45
+#[test]
+fn a_node_that_is_not_admitted_hears_nothing_of_the_protocol() {
+    let mut world = World::new();
+    world.driver.core = None;
+    world.driver.not_admitted(2, "another disk");
+    let envelope = Envelope::Protocol(Message::VoteRequest(kontiki_core::VoteRequest {
+        kind: kontiki_core::VoteKind::Real,
+        term: Term(9),
+        last: Position::default(),
+    }));
+    world.shared.inbox.mail(Mail::Message { from: 2, envelope, bytes: 1 });
+    world.turn_after(Duration::from_secs(2));
+    assert!(world.wire.sent.lock().is_empty());
+    assert_eq!(world.driver.standing.role, Role::NotAdmitted);
+}

@@ -1,0 +1,316 @@
+//! What nodes say to each other beside the protocol, and how it travels. Little-endian:
+//!
+//! ```text
+//! 0 protocol     u8 0, the message as kontiki-core encodes it
+//! 1 propose      u8 1, u64 id, u32 count, count x (u32 length, payload of an entry)
+//! 2 outcome      u8 2, u64 id, u32 count, count x result
+//!
+//! result: u8 0 applied      u64 term, u64 index, u32 length, reply
+//!         u8 1 not leader   u8 0 | u8 1, u64 id, u32 length, address
+//!         u8 2 overloaded
+//!         u8 3 too large    u64 bytes, u64 limit
+//!         u8 4 superseded   u64 term, u64 index
+//!         u8 5 unknown      u8 0 | u8 1, u64 term, u64 index
+//! ```
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kontiki_core::{Entry, EntryKind, LogIndex, Message, Term, codec};
+
+use crate::{Applied, Position, ProposeError, proposal::ProposeResult};
+
+/// One message between nodes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Envelope {
+    /// Of the protocol.
+    Protocol(Message),
+    /// Commands that a follower passes on to its leader, as payloads of entries.
+    Propose { id: u64, payloads: Vec<Bytes> },
+    /// What became of them.
+    Outcome { id: u64, results: Vec<ProposeResult> },
+}
+
+/// The chunks of a message of the protocol.
+pub(crate) fn encode_protocol(message: &Message) -> Vec<Bytes> {
+    let mut chunks = vec![Bytes::from_static(&[PROTOCOL])];
+    codec::encode_message(message, &mut chunks);
+    chunks
+}
+
+/// The chunks of commands that are passed on; large ones travel by reference.
+pub(crate) fn encode_propose(id: u64, payloads: &[Bytes]) -> Vec<Bytes> {
+    let mut chunks = Chunks::new(PROPOSE, id, payloads.len());
+    payloads.iter().for_each(|payload| chunks.put(payload));
+    chunks.finish()
+}
+
+/// The chunks of an answer; large replies travel by reference.
+pub(crate) fn encode_outcome(id: u64, results: &[ProposeResult]) -> Vec<Bytes> {
+    let mut chunks = Chunks::new(OUTCOME, id, results.len());
+    results.iter().for_each(|result| chunks.put_result(result));
+    chunks.finish()
+}
+
+/// Reads one message, trusting nothing in it; payloads and replies are slices of `bytes`.
+pub(crate) fn decode(mut bytes: Bytes) -> Result<Envelope, String> {
+    match take_u8(&mut bytes)? {
+        PROTOCOL => {
+            codec::decode_message(bytes).map(Envelope::Protocol).map_err(|error| error.to_string())
+        }
+        PROPOSE => {
+            let (id, count) = (take_u64(&mut bytes)?, take_count(&mut bytes, 5)?);
+            let payloads =
+                (0..count).map(|_| take_command(&mut bytes)).collect::<Result<_, _>>()?;
+            expect_end(&bytes)?;
+            Ok(Envelope::Propose { id, payloads })
+        }
+        OUTCOME => {
+            let (id, count) = (take_u64(&mut bytes)?, take_count(&mut bytes, 1)?);
+            let results = (0..count).map(|_| take_result(&mut bytes)).collect::<Result<_, _>>()?;
+            expect_end(&bytes)?;
+            Ok(Envelope::Outcome { id, results })
+        }
+        tag => Err(format!("a message of the unknown kind {tag}")),
+    }
+}
+
+/// Chunks under construction: small parts are copied together, large ones stand alone.
+struct Chunks {
+    done: Vec<Bytes>,
+    open: BytesMut,
+}
+
+impl Chunks {
+    fn new(tag: u8, id: u64, count: usize) -> Self {
+        let mut open = BytesMut::new();
+        open.put_u8(tag);
+        open.put_u64_le(id);
+        open.put_u32_le(length(count));
+        Self { done: Vec::new(), open }
+    }
+
+    fn put(&mut self, bytes: &Bytes) {
+        self.open.put_u32_le(length(bytes.len()));
+        if bytes.len() < OWN_CHUNK_BYTES {
+            self.open.put_slice(bytes);
+        } else {
+            self.done.push(self.open.split().freeze());
+            self.done.push(bytes.clone());
+        }
+    }
+
+    fn put_position(&mut self, position: Position) {
+        self.open.put_u64_le(position.term);
+        self.open.put_u64_le(position.index);
+    }
+
+    fn put_result(&mut self, result: &ProposeResult) {
+        match result {
+            Ok(applied) => {
+                self.open.put_u8(0);
+                self.put_position(applied.position);
+                self.put(&applied.reply);
+            }
+            Err(ProposeError::NotLeader { hint }) => {
+                self.open.put_u8(1);
+                self.open.put_u8(u8::from(hint.is_some()));
+                if let Some((id, address)) = hint {
+                    self.open.put_u64_le(*id);
+                    self.put(&Bytes::copy_from_slice(address.as_bytes()));
+                }
+            }
+            Err(ProposeError::Overloaded) => self.open.put_u8(2),
+            Err(ProposeError::TooLarge { bytes, limit }) => {
+                self.open.put_u8(3);
+                self.open.put_u64_le(*bytes as u64);
+                self.open.put_u64_le(*limit as u64);
+            }
+            Err(ProposeError::Superseded { position }) => {
+                self.open.put_u8(4);
+                self.put_position(*position);
+            }
+            Err(ProposeError::Unknown { position }) => self.put_unknown(*position),
+            // The leader's own end says nothing about the follower's: whoever asked there only
+            // learns that nobody knows.
+            Err(ProposeError::Stopped | ProposeError::Fatal(_)) => self.put_unknown(None),
+        }
+    }
+
+    fn put_unknown(&mut self, position: Option<Position>) {
+        self.open.put_u8(5);
+        self.open.put_u8(u8::from(position.is_some()));
+        if let Some(position) = position {
+            self.put_position(position);
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        if !self.open.is_empty() {
+            self.done.push(self.open.freeze());
+        }
+        self.done
+    }
+}
+
+fn take_result(bytes: &mut Bytes) -> Result<ProposeResult, String> {
+    Ok(match take_u8(bytes)? {
+        0 => {
+            let position = take_position(bytes)?;
+            Ok(Applied { position, reply: take_bytes(bytes)? })
+        }
+        1 => Err(ProposeError::NotLeader { hint: take_hint(bytes)? }),
+        2 => Err(ProposeError::Overloaded),
+        3 => {
+            let (length, limit) = (take_u64(bytes)?, take_u64(bytes)?);
+            let [length, limit] = [length, limit].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+            Err(ProposeError::TooLarge { bytes: length, limit })
+        }
+        4 => Err(ProposeError::Superseded { position: take_position(bytes)? }),
+        5 => {
+            let position = if take_bool(bytes)? { Some(take_position(bytes)?) } else { None };
+            Err(ProposeError::Unknown { position })
+        }
+        kind => return Err(format!("a result of the unknown kind {kind}")),
+    })
+}
+
+fn take_hint(bytes: &mut Bytes) -> Result<Option<(u64, String)>, String> {
+    if !take_bool(bytes)? {
+        return Ok(None);
+    }
+    let id = take_u64(bytes)?;
+    let address = take_bytes(bytes)?;
+    let address = std::str::from_utf8(&address).map_err(|_| "an address that is not text")?;
+    Ok(Some((id, address.to_owned())))
+}
+
+/// A follower passes on commands and nothing else: a configuration would change the members.
+fn take_command(bytes: &mut Bytes) -> Result<Bytes, String> {
+    let payload = take_bytes(bytes)?;
+    let entry = Entry { index: LogIndex(0), term: Term(0), payload };
+    match entry.kind() {
+        Some(EntryKind::Command) => Ok(entry.payload),
+        kind => Err(format!("an entry of kind {kind:?} among proposals")),
+    }
+}
+
+/// A count of parts that take at least `part_bytes` each.
+fn take_count(bytes: &mut Bytes, part_bytes: usize) -> Result<usize, String> {
+    let count = take_length(bytes)?;
+    if count == 0 || count > bytes.len() / part_bytes {
+        return Err(format!("{count} parts announced in {} bytes", bytes.len()));
+    }
+    Ok(count)
+}
+
+fn take_bytes(bytes: &mut Bytes) -> Result<Bytes, String> {
+    let length = take_length(bytes)?;
+    if length > bytes.len() {
+        return Err(format!("{length} bytes announced, {} are there", bytes.len()));
+    }
+    Ok(bytes.split_to(length))
+}
+
+fn take_position(bytes: &mut Bytes) -> Result<Position, String> {
+    Ok(Position { term: take_u64(bytes)?, index: take_u64(bytes)? })
+}
+
+fn take_bool(bytes: &mut Bytes) -> Result<bool, String> {
+    match take_u8(bytes)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(format!("{other} where 0 or 1 is needed")),
+    }
+}
+
+fn take_length(bytes: &mut Bytes) -> Result<usize, String> {
+    let length = bytes.try_get_u32_le().map_err(|_| CUT_SHORT)?;
+    usize::try_from(length).map_err(|_| CUT_SHORT.to_owned())
+}
+
+fn take_u64(bytes: &mut Bytes) -> Result<u64, String> {
+    bytes.try_get_u64_le().map_err(|_| CUT_SHORT.to_owned())
+}
+
+fn take_u8(bytes: &mut Bytes) -> Result<u8, String> {
+    bytes.try_get_u8().map_err(|_| CUT_SHORT.to_owned())
+}
+
+fn expect_end(bytes: &Bytes) -> Result<(), String> {
+    if bytes.is_empty() { Ok(()) } else { Err(format!("{} bytes too many", bytes.len())) }
+}
+
+fn length(count: usize) -> u32 {
+    u32::try_from(count).expect("bounded by proposals_max and command_bytes_max")
+}
+
+const PROTOCOL: u8 = 0;
+const PROPOSE: u8 = 1;
+const OUTCOME: u8 = 2;
+
+const CUT_SHORT: &str = "a message that is cut short";
+
+/// From this size on a part is sent by reference.
+const OWN_CHUNK_BYTES: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(chunks: &[Bytes]) -> Bytes {
+        chunks.concat().into()
+    }
+
+    fn results() -> Vec<ProposeResult> {
+        let position = Position { term: 3, index: 9 };
+        vec![
+            Ok(Applied { position, reply: Bytes::from_static(b"reply") }),
+            Err(ProposeError::NotLeader { hint: None }),
+            Err(ProposeError::NotLeader { hint: Some((2, "b:7001".to_owned())) }),
+            Err(ProposeError::Overloaded),
+            Err(ProposeError::TooLarge { bytes: 10, limit: 9 }),
+            Err(ProposeError::Superseded { position }),
+            Err(ProposeError::Unknown { position: Some(position) }),
+            Err(ProposeError::Unknown { position: None }),
+        ]
+    }
+
+    #[test]
+    fn commands_come_back_small_and_large() {
+        let payloads = [b"a".as_slice(), &[7; 10_000], b""].map(Entry::encode_command).to_vec();
+        let decoded = decode(whole(&encode_propose(5, &payloads)));
+        assert_eq!(decoded, Ok(Envelope::Propose { id: 5, payloads }));
+    }
+
+    #[test]
+    fn results_come_back() {
+        let decoded = decode(whole(&encode_outcome(5, &results())));
+        assert_eq!(decoded, Ok(Envelope::Outcome { id: 5, results: results() }));
+    }
+
+    #[test]
+    fn the_end_of_a_leader_is_an_unknown_outcome_elsewhere() {
+        let ends = [Err(ProposeError::Stopped), Err(ProposeError::Fatal("cause".into()))];
+        let unknown = vec![Err(ProposeError::Unknown { position: None }); 2];
+        let decoded = decode(whole(&encode_outcome(5, &ends)));
+        assert_eq!(decoded, Ok(Envelope::Outcome { id: 5, results: unknown }));
+    }
+
+    #[test]
+    fn any_cut_is_refused() {
+        for bytes in [
+            whole(&encode_outcome(5, &results())),
+            whole(&encode_propose(5, &[Entry::encode_command(b"abc")])),
+        ] {
+            for end in 0..bytes.len() {
+                assert!(decode(bytes.slice(..end)).is_err(), "cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_cannot_be_proposed_by_a_peer() {
+        let mut payload = Entry::encode_command(b"x").to_vec();
+        payload[0] = 200;
+        assert!(decode(whole(&encode_propose(5, &[payload.into()]))).is_err());
+    }
+}

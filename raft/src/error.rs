@@ -1,0 +1,221 @@
+//! What can go wrong, one enum per operation.
+
+use std::{io, sync::Arc};
+
+use crate::Position;
+
+/// Why a proposal has no reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// No leader took the command before `proposal_timeout` ended, or the one that was asked had
+    /// lost its office. Certainly not applied.
+    #[error("not proposed: {}", leader_text(.hint))]
+    NotLeader {
+        /// Who leads now as far as this node knows, with the address its peers reach it at.
+        hint: Option<(u64, String)>,
+    },
+    /// A bound of [`Options`](crate::Options) is reached; wait for
+    /// [`Node::ready`](crate::Node::ready). Certainly not applied.
+    #[error("overloaded: too many proposals wait; try again when the node is ready")]
+    Overloaded,
+    /// The command, or all commands of a batch together, are too long. Certainly not applied.
+    #[error("{bytes} bytes were proposed, the limit is {limit} (option command_bytes_max)")]
+    TooLarge {
+        /// How long it was.
+        bytes: usize,
+        /// How long it may be.
+        limit: usize,
+    },
+    /// Another leader's entry was committed where this one would have been. Certainly not applied.
+    #[error("superseded by another leader's entry at {position}: certainly not applied")]
+    Superseded {
+        /// The place, with the term of the entry that was committed there.
+        position: Position,
+    },
+    /// The command was handed over and its fate was lost sight of: it may still be applied, once.
+    #[error("the outcome is unknown{}: it may have been applied or may still be", at_text(.position))]
+    Unknown {
+        /// Where it would be, if that is known.
+        position: Option<Position>,
+    },
+    /// The node was shut down before it took the command.
+    #[error("the node is stopped")]
+    Stopped,
+    /// The node failed; the command may or may not have been applied.
+    #[error("the node failed: {0}; restart it")]
+    Fatal(Arc<str>),
+}
+
+impl ProposeError {
+    /// True if the command has not been applied and never will be: proposing it again is safe.
+    pub fn is_certainly_not_applied(&self) -> bool {
+        match self {
+            Self::NotLeader { .. }
+            | Self::Overloaded
+            | Self::TooLarge { .. }
+            | Self::Superseded { .. } => true,
+            Self::Unknown { .. } | Self::Stopped | Self::Fatal(_) => false,
+        }
+    }
+}
+
+/// Why a read was not served. Reading again is always safe.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// No leader was known during the whole of `proposal_timeout`.
+    #[error("cannot read: {}", leader_text(.hint))]
+    NotLeader {
+        /// Who leads now as far as this node knows, with the address its peers reach it at.
+        hint: Option<(u64, String)>,
+    },
+    /// `reads_max` reads wait already.
+    #[error("overloaded: too many reads wait")]
+    Overloaded,
+    /// A leader was known and did not confirm its office within `proposal_timeout`.
+    #[error("the leader did not confirm the read in time")]
+    TimedOut,
+    /// The closure panicked; the node goes on.
+    #[error("the closure of the read panicked")]
+    Panicked,
+    /// The node was shut down.
+    #[error("the node is stopped")]
+    Stopped,
+    /// The node failed.
+    #[error("the node failed: {0}; restart it")]
+    Fatal(Arc<str>),
+}
+
+/// Why a node did not start. Nothing runs and nothing is locked afterwards.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address that cannot be one.
+    #[error("{0:?} is not an address: host:port is needed, at most 90 bytes")]
+    Address(String),
+    /// The address is in use, not of this machine, or not permitted.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// What was asked for.
+        address: String,
+        /// The system's answer.
+        source: Arc<io::Error>,
+    },
+    /// Another node, in this process or another one, writes there.
+    #[error("data directory {directory} is in use by another process; stop it first")]
+    Locked {
+        /// The directory.
+        directory: String,
+    },
+    /// The directory was made by another node.
+    #[error(
+        "data directory {directory} belongs to node {found}, not to {expected}: check id and path"
+    )]
+    OtherNode {
+        /// The directory.
+        directory: String,
+        /// Whose it is.
+        found: u64,
+        /// Who wanted to use it.
+        expected: u64,
+    },
+    /// The directory holds a log that no node of this kind wrote, or that contradicts itself.
+    #[error("the log in {directory} cannot be used: {reason}")]
+    State {
+        /// The directory.
+        directory: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An option is out of its range or contradicts another.
+    #[error("option {option}: {reason}")]
+    Options {
+        /// Its name.
+        option: &'static str,
+        /// What is wrong, with the limit.
+        reason: String,
+    },
+    /// The log cannot be opened.
+    #[error("cannot open the log: {0}")]
+    Log(#[source] kontiki_wal::OpenError),
+    /// Anything else the system refused.
+    #[error("{0}")]
+    Io(#[source] Arc<io::Error>),
+}
+
+/// Why a node ends, and what that means for those who still wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    Stopped,
+    Fatal(Arc<str>),
+}
+
+impl Closing {
+    /// For a proposal that was given to nobody yet.
+    pub(crate) fn untaken(&self) -> ProposeError {
+        match self {
+            Self::Stopped => ProposeError::Stopped,
+            Self::Fatal(cause) => ProposeError::Fatal(cause.clone()),
+        }
+    }
+
+    /// For a proposal that may be in somebody's log.
+    pub(crate) fn open(&self, position: Option<Position>) -> ProposeError {
+        match self {
+            Self::Stopped => ProposeError::Unknown { position },
+            Self::Fatal(cause) => ProposeError::Fatal(cause.clone()),
+        }
+    }
+
+    pub(crate) fn read(&self) -> ReadError {
+        match self {
+            Self::Stopped => ReadError::Stopped,
+            Self::Fatal(cause) => ReadError::Fatal(cause.clone()),
+        }
+    }
+}
+
+fn leader_text(hint: &Option<(u64, String)>) -> String {
+    match hint {
+        Some((id, address)) => format!("this node does not lead; node {id} at {address} may"),
+        None => "no leader is known".to_owned(),
+    }
+}
+
+fn at_text(position: &Option<Position>) -> String {
+    position.map_or_else(String::new, |position| format!(" (at {position})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_never_be_applied_says_so() {
+        let position = Position { term: 2, index: 7 };
+        for error in [
+            ProposeError::NotLeader { hint: None },
+            ProposeError::Overloaded,
+            ProposeError::TooLarge { bytes: 2, limit: 1 },
+            ProposeError::Superseded { position },
+        ] {
+            assert!(error.is_certainly_not_applied(), "{error}");
+        }
+        for error in [
+            ProposeError::Unknown { position: Some(position) },
+            ProposeError::Stopped,
+            ProposeError::Fatal("cause".into()),
+        ] {
+            assert!(!error.is_certainly_not_applied(), "{error}");
+        }
+    }
+
+    /// A fatal end promises nothing about what was handed over (RAFT-CASE 57).
+    #[test]
+    fn an_open_proposal_never_ends_as_certainly_not_applied() {
+        for closing in [Closing::Stopped, Closing::Fatal("cause".into())] {
+            assert!(!closing.open(None).is_certainly_not_applied());
+        }
+    }
+}

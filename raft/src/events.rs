@@ -1,0 +1,208 @@
+//! What happens to a node, for whoever wants to know.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::Role;
+
+/// Something that happened to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The node changed its role.
+    RoleChanged {
+        /// What it was.
+        from: Role,
+        /// What it is.
+        to: Role,
+        /// The term in which it is that.
+        term: u64,
+    },
+    /// The node follows another leader, or none.
+    LeaderChanged {
+        /// Who leads; `None` while it is unknown.
+        leader: Option<u64>,
+        /// The term.
+        term: u64,
+    },
+    /// The first start is complete: the cluster has its configuration and its name.
+    ClusterFormed {
+        /// The name.
+        cluster: u64,
+    },
+    /// The cluster knows this node with another disk; it takes no part.
+    NotAdmitted {
+        /// Who said so.
+        peer: u64,
+    },
+    /// Messages can be sent to a peer.
+    PeerConnected {
+        /// Which.
+        peer: u64,
+    },
+    /// Messages can not be sent to a peer.
+    PeerLost {
+        /// Which.
+        peer: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A connection was refused, by this node or by the other one.
+    PeerRefused {
+        /// Why, and what can be done.
+        reason: String,
+    },
+    /// A follower has less than it had acknowledged: it lost its disk, or lies.
+    PeerRegressed {
+        /// Which.
+        peer: u64,
+        /// The index it had acknowledged.
+        matched: u64,
+        /// The index it reports now.
+        reported: u64,
+    },
+    /// The node failed; it does nothing more until it is started again.
+    Fatal {
+        /// What failed.
+        cause: Arc<str>,
+    },
+    /// This receiver was slow and lost this many events, the oldest.
+    Lagged(u64),
+    /// The node is stopped. The last event.
+    Stopped,
+}
+
+/// Receives the events of a node from the moment it was made.
+///
+/// Bounded by [`events_max`](crate::Options::events_max): who reads too slowly loses the oldest
+/// and learns how many; the node never waits.
+#[derive(Debug)]
+pub struct Events(Arc<Receiver>);
+
+impl Events {
+    /// The next event, or `None` after `timeout` or when the node is stopped and all were read.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Option<Event> {
+        self.next_until(Instant::now().checked_add(timeout))
+    }
+
+    fn next_until(&mut self, deadline: Option<Instant>) -> Option<Event> {
+        let mut waiting = self.0.waiting.lock();
+        loop {
+            if waiting.lost > 0 {
+                return Some(Event::Lagged(std::mem::take(&mut waiting.lost)));
+            }
+            if let Some(event) = waiting.events.pop_front() {
+                return Some(event);
+            }
+            if waiting.ended {
+                return None;
+            }
+            match deadline {
+                None => self.0.arrived.wait(&mut waiting),
+                Some(deadline) => {
+                    if self.0.arrived.wait_until(&mut waiting, deadline).timed_out() {
+                        return waiting.events.pop_front();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Blocks until something happens; ends when the node is stopped.
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.next_until(None)
+    }
+}
+
+/// Where a node tells its events.
+#[derive(Debug)]
+pub(crate) struct EventHub {
+    events_max: usize,
+    hub: Mutex<Hub>,
+}
+
+#[derive(Debug, Default)]
+struct Hub {
+    receivers: Vec<Weak<Receiver>>,
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Receiver {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    events: VecDeque<Event>,
+    lost: u64,
+    ended: bool,
+}
+
+impl EventHub {
+    pub(crate) fn new(events_max: usize) -> Self {
+        Self { events_max, hub: Mutex::default() }
+    }
+
+    pub(crate) fn receiver(&self) -> Events {
+        let mut hub = self.hub.lock();
+        let receiver = Arc::new(Receiver::default());
+        receiver.waiting.lock().ended = hub.ended;
+        hub.receivers.retain(|receiver| receiver.strong_count() > 0);
+        hub.receivers.push(Arc::downgrade(&receiver));
+        Events(receiver)
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        let mut hub = self.hub.lock();
+        if hub.ended {
+            return;
+        }
+        hub.ended = event == Event::Stopped;
+        for receiver in hub.receivers.iter().filter_map(Weak::upgrade) {
+            let mut waiting = receiver.waiting.lock();
+            if waiting.events.len() == self.events_max {
+                waiting.events.pop_front();
+                waiting.lost += 1;
+            }
+            waiting.events.push_back(event.clone());
+            waiting.ended = hub.ended;
+            drop(waiting);
+            receiver.arrived.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_receiver_loses_the_oldest_and_learns_how_many() {
+        let hub = EventHub::new(2);
+        let events = hub.receiver();
+        for cluster in 1..=4 {
+            hub.tell(Event::ClusterFormed { cluster });
+        }
+        hub.tell(Event::Stopped);
+        let expected = [Event::Lagged(3), Event::ClusterFormed { cluster: 4 }, Event::Stopped];
+        assert_eq!(events.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_receiver_made_after_the_end_ends_at_once() {
+        let hub = EventHub::new(2);
+        hub.tell(Event::Stopped);
+        assert_eq!(hub.receiver().next(), None);
+    }
+}

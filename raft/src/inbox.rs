@@ -1,0 +1,416 @@
+//! Everything that waits for the driver, behind one lock.
+//!
+//! The driver takes all of it at once: that is the batch, and there is no timer. A thread is woken
+//! once per batch, by whoever finds the inbox empty.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use kontiki_core::{Entry, FetchId, LogIndex, WriteSeq};
+use kontiki_wal::WalError;
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    Options, Proposal, ProposalBatch, ProposeError, ReadError,
+    envelope::Envelope,
+    error::Closing,
+    proposal::{Encoder, Group, PeerAnswer, Ready, Settled},
+    reading::ReadJob,
+    slot::{Completer, Outcome, slot},
+    transport::Hello,
+};
+
+/// The queue into the driver. Bounded by count and bytes of what has no outcome yet, not of what
+/// waits here: so the bound covers a command's whole life.
+pub(crate) struct Inbox {
+    limits: Limits,
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+struct Limits {
+    command_bytes_max: usize,
+    proposals_max: usize,
+    proposal_bytes_max: usize,
+    reads_max: usize,
+    inbound_bytes_max: usize,
+}
+
+struct State {
+    arrivals: Arrivals,
+    encoder: Encoder,
+    /// Commands without an outcome, and their bytes.
+    proposals: usize,
+    proposal_bytes: usize,
+    reads: usize,
+    /// Bytes of the messages in `arrivals`.
+    inbound_bytes: usize,
+    /// A leader is known.
+    serving: bool,
+    ready: Vec<Completer<Result<(), ProposeError>>>,
+    closed: Option<Closing>,
+}
+
+/// What has arrived since the last turn.
+#[derive(Default)]
+pub(crate) struct Arrivals {
+    /// The commands of `groups`, one after the other.
+    pub(crate) payloads: Vec<Bytes>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) reads: Vec<ReadJob>,
+    pub(crate) mail: Vec<Mail>,
+    pub(crate) completions: Vec<Completion>,
+    /// The newest index the applier has reported.
+    pub(crate) applied: Option<LogIndex>,
+    /// Why this turn is the last.
+    pub(crate) closed: Option<Closing>,
+}
+
+/// What peers and the transport say.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    Hello(Hello),
+    NotAdmitted {
+        peer: u64,
+        reason: String,
+    },
+    Connected {
+        peer: u64,
+    },
+    Disconnected {
+        peer: u64,
+        reason: String,
+    },
+    AnswersLost {
+        peer: u64,
+    },
+    Contact {
+        from: u64,
+    },
+    /// `bytes` is its length as it came.
+    Message {
+        from: u64,
+        envelope: Envelope,
+        bytes: usize,
+    },
+}
+
+/// What was asked of another thread and is done. As many as were asked for.
+#[derive(Debug)]
+pub(crate) enum Completion {
+    /// A write of the protocol is durable, or never will be.
+    Written(WriteSeq, Result<(), WalError>),
+    /// The configuration of the first start is durable, or never will be.
+    Formed(Result<(), WalError>),
+    /// The log takes appends again.
+    Room,
+    Fetched(FetchId, Result<Vec<Entry>, ()>),
+    /// The state machine may be ready for more: see the applied index.
+    Applied,
+    /// Commands that peers passed on have outcomes.
+    Answers(Vec<PeerAnswer>),
+    /// A thread can not go on.
+    Failed(Arc<str>),
+}
+
+impl Inbox {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            limits: Limits {
+                command_bytes_max: options.command_bytes_max,
+                proposals_max: options.proposals_max,
+                proposal_bytes_max: options.proposal_bytes_max,
+                reads_max: options.reads_max,
+                inbound_bytes_max: options.inbound_bytes_max,
+            },
+            state: Mutex::new(State {
+                arrivals: Arrivals::default(),
+                encoder: Encoder::new(),
+                proposals: 0,
+                proposal_bytes: 0,
+                reads: 0,
+                inbound_bytes: 0,
+                serving: false,
+                ready: Vec::new(),
+                closed: None,
+            }),
+            arrived: Condvar::new(),
+        }
+    }
+
+    /// Queues one command, or refuses it at once.
+    pub(crate) fn propose(&self, command: &[u8]) -> Proposal {
+        if let Err(error) = self.check_length(command.len()) {
+            return Proposal::refused(error);
+        }
+        let (group, proposal) = Group::one(command.len());
+        let is_large = command.len() >= LARGE_COMMAND_BYTES;
+        let large = is_large.then(|| Entry::encode_command(command));
+        let mut state = self.state.lock();
+        if let Err(error) = self.admit(&mut state, 1, command.len()) {
+            drop(state);
+            refuse(group, error);
+            return proposal;
+        }
+        let was_empty = state.arrivals.is_empty();
+        let payload = large.unwrap_or_else(|| state.encoder.encode(command));
+        state.arrivals.payloads.push(payload);
+        state.arrivals.groups.push(group);
+        drop(state);
+        self.wake_if(was_empty);
+        proposal
+    }
+
+    /// Queues commands as one, or refuses them all at once.
+    pub(crate) fn propose_batch(&self, commands: &[Bytes]) -> ProposalBatch {
+        if commands.is_empty() {
+            return ProposalBatch(Outcome::ready(Vec::new()));
+        }
+        let (count, bytes) = (commands.len(), commands.iter().map(Bytes::len).sum());
+        if let Err(error) = self.check_length(bytes) {
+            return ProposalBatch::refused(&error, count);
+        }
+        let mut payloads = Encoder::encode_all(commands);
+        let (group, proposal) = Group::many(count, bytes);
+        let mut state = self.state.lock();
+        if let Err(error) = self.admit(&mut state, count, bytes) {
+            drop(state);
+            refuse(group, error);
+            return proposal;
+        }
+        let was_empty = state.arrivals.is_empty();
+        state.arrivals.payloads.append(&mut payloads);
+        state.arrivals.groups.push(group);
+        drop(state);
+        self.wake_if(was_empty);
+        proposal
+    }
+
+    /// Takes room for commands that a peer passes on; the caller is the driver.
+    pub(crate) fn admit_forwarded(&self, count: usize, bytes: usize) -> Result<(), ProposeError> {
+        self.admit(&mut self.state.lock(), count, bytes)
+    }
+
+    /// Takes room for a read; the [`ReadJob`] gives it back.
+    pub(crate) fn admit_read(&self) -> Result<(), ReadError> {
+        let mut state = self.state.lock();
+        if let Some(closed) = &state.closed {
+            return Err(closed.read());
+        }
+        if state.reads >= self.limits.reads_max {
+            return Err(ReadError::Overloaded);
+        }
+        state.reads += 1;
+        Ok(())
+    }
+
+    pub(crate) fn release_read(&self) {
+        self.state.lock().reads -= 1;
+    }
+
+    /// Queues a read that [`admit_read`](Self::admit_read) let in.
+    pub(crate) fn read(&self, job: ReadJob) {
+        let mut state = self.state.lock();
+        if let Some(closed) = &state.closed {
+            let error = closed.read();
+            drop(state);
+            return job.fail(error);
+        }
+        let was_empty = state.arrivals.is_empty();
+        state.arrivals.reads.push(job);
+        drop(state);
+        self.wake_if(was_empty);
+    }
+
+    /// Queues what a peer or the transport says. A message that finds too many before it is lost,
+    /// as a network may lose it; the rest is news of connections, which are few.
+    pub(crate) fn mail(&self, mail: Mail) {
+        let bytes = match &mail {
+            Mail::Message { bytes, .. } => bytes + MESSAGE_OVERHEAD_BYTES,
+            _ => 0,
+        };
+        let mut state = self.state.lock();
+        let full = bytes > 0 && state.inbound_bytes + bytes > self.limits.inbound_bytes_max;
+        let repeated = matches!(
+            (&mail, state.arrivals.mail.last()),
+            (Mail::Contact { from }, Some(Mail::Contact { from: last })) if from == last
+        );
+        if full || repeated || state.closed.is_some() {
+            return;
+        }
+        let was_empty = state.arrivals.is_empty();
+        state.inbound_bytes += bytes;
+        state.arrivals.mail.push(mail);
+        drop(state);
+        self.wake_if(was_empty);
+    }
+
+    /// Queues what another thread has done.
+    pub(crate) fn complete(&self, completion: Completion) {
+        let mut state = self.state.lock();
+        if state.closed.is_some() {
+            return;
+        }
+        let was_empty = state.arrivals.is_empty();
+        state.arrivals.completions.push(completion);
+        drop(state);
+        self.wake_if(was_empty);
+    }
+
+    /// Notes how far the state machine is, for the next turn, whenever that is.
+    pub(crate) fn note_applied(&self, index: LogIndex) {
+        self.state.lock().arrivals.applied = Some(index);
+    }
+
+    /// Gives room back and wakes everybody whose outcome is known. No lock may be held.
+    pub(crate) fn settle(&self, settled: &mut Settled) {
+        if settled.count > 0 {
+            let mut state = self.state.lock();
+            state.proposals -= settled.count;
+            state.proposal_bytes -= settled.bytes;
+            let ready = self.take_ready(&mut state);
+            drop(state);
+            wake_ready(ready, &Ok(()));
+            (settled.count, settled.bytes) = (0, 0);
+        }
+        if !settled.answers.is_empty() {
+            self.complete(Completion::Answers(std::mem::take(&mut settled.answers)));
+        }
+        for waker in settled.wakers.drain(..) {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn ready(&self) -> Ready {
+        let mut state = self.state.lock();
+        if let Some(closed) = &state.closed {
+            return Ready(Outcome::ready(Err(closed.untaken())));
+        }
+        if state.serving && self.has_room(&state) {
+            return Ready(Outcome::ready(Ok(())));
+        }
+        let (completer, outcome) = slot();
+        if state.ready.len() == state.ready.capacity() {
+            state.ready.retain(|completer| !completer.is_abandoned());
+        }
+        state.ready.push(completer);
+        Ready(outcome)
+    }
+
+    /// Says whether a leader is known.
+    pub(crate) fn set_serving(&self, serving: bool) {
+        let mut state = self.state.lock();
+        state.serving = serving;
+        let ready = self.take_ready(&mut state);
+        drop(state);
+        wake_ready(ready, &Ok(()));
+    }
+
+    /// Takes nothing more; the driver's next turn is its last. The first reason counts.
+    pub(crate) fn close(&self, closing: Closing) {
+        let mut state = self.state.lock();
+        if state.closed.is_some() {
+            return;
+        }
+        let error = closing.untaken();
+        state.arrivals.closed = Some(closing.clone());
+        state.closed = Some(closing);
+        let ready = std::mem::take(&mut state.ready);
+        drop(state);
+        self.arrived.notify_one();
+        wake_ready(ready, &Err(error));
+    }
+
+    /// Why nothing more is taken, if so.
+    pub(crate) fn closed(&self) -> Option<Closing> {
+        self.state.lock().closed.clone()
+    }
+
+    /// Swaps everything that waits for `arrivals`, which must be empty.
+    pub(crate) fn take(&self, arrivals: &mut Arrivals) {
+        let mut state = self.state.lock();
+        std::mem::swap(&mut state.arrivals, arrivals);
+        state.inbound_bytes = 0;
+    }
+
+    /// Sleeps until something waits or the deadline has passed.
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>) {
+        let mut state = self.state.lock();
+        while state.arrivals.is_empty() {
+            match deadline {
+                None => self.arrived.wait(&mut state),
+                Some(deadline) => {
+                    if self.arrived.wait_until(&mut state, deadline).timed_out() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_length(&self, bytes: usize) -> Result<(), ProposeError> {
+        let limit = self.limits.command_bytes_max;
+        if bytes > limit { Err(ProposeError::TooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
+    fn admit(&self, state: &mut State, count: usize, bytes: usize) -> Result<(), ProposeError> {
+        if let Some(closed) = &state.closed {
+            return Err(closed.untaken());
+        }
+        if state.proposals + count > self.limits.proposals_max
+            || state.proposal_bytes + bytes > self.limits.proposal_bytes_max
+        {
+            return Err(ProposeError::Overloaded);
+        }
+        state.proposals += count;
+        state.proposal_bytes += bytes;
+        Ok(())
+    }
+
+    fn has_room(&self, state: &State) -> bool {
+        state.proposals < self.limits.proposals_max
+            && state.proposal_bytes < self.limits.proposal_bytes_max
+    }
+
+    fn take_ready(&self, state: &mut State) -> Vec<Completer<Result<(), ProposeError>>> {
+        if !state.ready.is_empty() && state.serving && self.has_room(state) {
+            return std::mem::take(&mut state.ready);
+        }
+        Vec::new()
+    }
+
+    /// Whoever finds the inbox empty wakes the driver; later ones find it awake, or woken.
+    fn wake_if(&self, was_empty: bool) {
+        if was_empty {
+            self.arrived.notify_one();
+        }
+    }
+}
+
+impl Arrivals {
+    fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+            && self.reads.is_empty()
+            && self.mail.is_empty()
+            && self.completions.is_empty()
+            && self.closed.is_none()
+    }
+}
+
+/// From this size on a command is copied before the lock is taken.
+const LARGE_COMMAND_BYTES: usize = 4 << 10;
+
+/// About what a message costs in memory beside its bytes.
+const MESSAGE_OVERHEAD_BYTES: usize = 128;
+
+/// Answers a group that was never admitted: it has no room to give back.
+fn refuse(group: Group, error: ProposeError) {
+    let mut settled = Settled::default();
+    group.fail(|_| error.clone(), &mut settled);
+}
+
+fn wake_ready(ready: Vec<Completer<Result<(), ProposeError>>>, result: &Result<(), ProposeError>) {
+    for completer in ready {
+        completer.complete_and_wake(result.clone());
+    }
+}

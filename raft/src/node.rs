@@ -1,0 +1,227 @@
+//! The handle of a node, and its threads.
+
+use std::{
+    any::Any,
+    marker::PhantomData,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use bytes::Bytes;
+use kontiki_wal::Log;
+
+use crate::{
+    Builder, Event, Events, Proposal, ProposalBatch, Read, Reading, Ready, Role, StartError,
+    StateMachine, Status,
+    applier::{Applier, ApplyQueue, Work, panic_text},
+    driver::Driver,
+    error::Closing,
+    fetcher,
+    inbox::Completion,
+    reading::ReadJob,
+    shared::Shared,
+    slot::{Outcome, future},
+};
+
+/// A member of a cluster: proposes commands to the replicated log and reads the state machine.
+///
+/// Cheap to clone. The node stops when the last handle is dropped, without anybody waiting for it;
+/// [`shutdown`](Self::shutdown) stops it and tells when it is done.
+pub struct Node<S> {
+    handle: Arc<Handle>,
+    machine: PhantomData<fn(S)>,
+}
+
+future!(
+    /// Resolves when every thread of the node has ended and its data directory is free.
+    Shutdown => ()
+);
+
+struct Handle {
+    shared: Arc<Shared>,
+    applier: Arc<ApplyQueue>,
+    address: SocketAddr,
+}
+
+/// Whatever its state machine: [`Builder::start`] decides that.
+impl Node<()> {
+    /// Sets up node `id` (any number but 0, the same for ever) with its data below `directory`.
+    pub fn builder(id: u64, directory: impl AsRef<Path>) -> Builder {
+        Builder::new(id, directory.as_ref())
+    }
+}
+
+impl<S: StateMachine> Node<S> {
+    pub(crate) fn new(shared: Arc<Shared>, applier: Arc<ApplyQueue>, address: SocketAddr) -> Self {
+        Self { handle: Arc::new(Handle { shared, applier, address }), machine: PhantomData }
+    }
+
+    /// Proposes a command, on any member: a follower passes it on to its leader.
+    ///
+    /// It is queued, or refused, when this returns; the future only waits for the outcome. The
+    /// proposals of one thread are appended in the order of its calls, or fail.
+    pub fn propose(&self, command: impl Into<Bytes>) -> Proposal {
+        self.handle.shared.inbox.propose(&command.into())
+    }
+
+    /// Proposes commands that follow one another in the log: one place in the queue, one wake-up.
+    ///
+    /// The outcomes come together, in the order of `commands`. All commands together are bounded
+    /// like one, by [`command_bytes_max`](crate::Options::command_bytes_max).
+    pub fn propose_batch(&self, commands: Vec<Bytes>) -> ProposalBatch {
+        self.handle.shared.inbox.propose_batch(&commands)
+    }
+
+    /// Runs `read` on the state machine of this node and returns its value.
+    ///
+    /// It runs on the thread that applies: while it runs nothing is applied, so a long scan should
+    /// copy what it needs.
+    pub fn read<R: Send + 'static>(
+        &self,
+        freshness: Read,
+        read: impl FnOnce(&S) -> R + Send + 'static,
+    ) -> Reading<R> {
+        let Handle { shared, applier, .. } = &*self.handle;
+        if let Err(error) = shared.inbox.admit_read() {
+            return Reading(Outcome::ready(Err(error)));
+        }
+        let (job, reading) = ReadJob::new(shared.clone(), read);
+        match freshness {
+            Read::Linearizable => shared.inbox.read(job),
+            Read::Local => {
+                let work = Work::Read { index: kontiki_core::LogIndex(0), jobs: vec![job] };
+                applier.extend(&mut vec![work]);
+            }
+        }
+        reading
+    }
+
+    /// How the node stands.
+    pub fn status(&self) -> Status {
+        self.handle.shared.board.status()
+    }
+
+    /// What happens to the node from now on.
+    pub fn events(&self) -> Events {
+        self.handle.shared.events.receiver()
+    }
+
+    /// Resolves when the node serves (its first start is complete and a leader is known) and has
+    /// room for proposals.
+    pub fn ready(&self) -> Ready {
+        self.handle.shared.inbox.ready()
+    }
+
+    /// Stops the node. Proposals without an outcome end as
+    /// [`Unknown`](crate::ProposeError::Unknown) or, if nobody took them yet, as
+    /// [`Stopped`](crate::ProposeError::Stopped).
+    pub fn shutdown(&self) -> Shutdown {
+        self.handle.shared.inbox.close(Closing::Stopped);
+        Shutdown(self.handle.shared.end.wait())
+    }
+
+    /// Where this node listens.
+    pub fn address(&self) -> SocketAddr {
+        self.handle.address
+    }
+}
+
+impl<S> Clone for Node<S> {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.clone(), machine: PhantomData }
+    }
+}
+
+impl<S> std::fmt::Debug for Node<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.handle.shared.id).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.inbox.close(Closing::Stopped);
+    }
+}
+
+/// The threads of a node. The driver's outlives the others and cleans up.
+pub(crate) struct Threads {
+    applier: JoinHandle<()>,
+    fetcher: JoinHandle<()>,
+}
+
+impl Threads {
+    pub(crate) fn start<S: StateMachine>(
+        shared: &Arc<Shared>,
+        mut driver: Driver,
+        applier: Applier<S>,
+        log: Log,
+    ) -> Result<(), StartError> {
+        let queue = driver.fetches();
+        let (for_applier, for_fetcher) = (shared.clone(), shared.clone());
+        let applier = spawn(shared, "applier", move || {
+            let run = catch_unwind(AssertUnwindSafe(|| applier.run()));
+            report_panic(&for_applier, "applier", run);
+        });
+        let fetcher = spawn(shared, "fetcher", move || {
+            let run = catch_unwind(AssertUnwindSafe(|| fetcher::run(&for_fetcher, &queue, &log)));
+            report_panic(&for_fetcher, "fetcher", run);
+        });
+        let (applier, fetcher) = match (applier, fetcher) {
+            (Ok(applier), Ok(fetcher)) => (applier, fetcher),
+            (Err(error), _) | (_, Err(error)) => {
+                driver.stop();
+                return Err(error);
+            }
+        };
+        let threads = Self { applier, fetcher };
+        let shared_of_driver = shared.clone();
+        spawn(shared, "driver", move || {
+            let shared = shared_of_driver;
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| driver.run())) {
+                shared.fail(format!("panic in the driver: {}", panic_text(panic.as_ref())).into());
+            }
+            threads.stop(&shared, driver);
+        })?;
+        Ok(())
+    }
+
+    /// Ends everything; the data directory is free afterwards.
+    fn stop(self, shared: &Shared, driver: Driver) {
+        let wal = driver.stop();
+        for thread in [self.applier, self.fetcher] {
+            if thread.join().is_err() {
+                tracing::error!(node = shared.id, "a thread of the node panicked at its end");
+            }
+        }
+        shared.board.release_wal();
+        if let Err(error) = wal.close() {
+            tracing::warn!(node = shared.id, %error, "the log was not closed cleanly");
+        }
+        drop(wal);
+        shared.board.update(|status| (status.role, status.leader) = (Role::Stopped, None));
+        shared.events.tell(Event::Stopped);
+        shared.end.come();
+    }
+}
+
+fn report_panic(shared: &Shared, name: &str, result: Result<(), Box<dyn Any + Send>>) {
+    if let Err(panic) = result {
+        let cause = format!("panic in the {name}: {}", panic_text(panic.as_ref()));
+        shared.inbox.complete(Completion::Failed(cause.into()));
+    }
+}
+
+fn spawn(
+    shared: &Shared,
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
+    thread::Builder::new()
+        .name(format!("kontiki-{}-{name}", shared.id))
+        .spawn(run)
+        .map_err(|error| StartError::Io(Arc::new(error)))
+}

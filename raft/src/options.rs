@@ -1,0 +1,188 @@
+//! Every bound, by name.
+
+use std::time::Duration;
+
+use kontiki_core::{Config, NodeId};
+
+use crate::StartError;
+
+/// What can be set. Every queue of a node is bounded by one of these; together they are the memory
+/// bound, see [`memory_bytes_max`](Self::memory_bytes_max).
+///
+/// ```
+/// let mut options = kontiki::Options::default();
+/// options.proposal_timeout = std::time::Duration::from_secs(1);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// How often a leader without work shows that it is alive. 100 ms: far above a round trip, far
+    /// below an election timeout.
+    pub heartbeat: Duration,
+    /// The shortest time without a leader after which a follower campaigns. 600 ms: six lost
+    /// heartbeats, or a disk or scheduler that stalls for half a second, depose nobody.
+    pub election_timeout_min: Duration,
+    /// The longest such time; each is drawn anew in between, so that two followers seldom
+    /// campaign together. 1200 ms.
+    pub election_timeout_max: Duration,
+    /// After this long without progress of its own disk a leader steps down. 2 s: longer than
+    /// the stalls of a healthy disk.
+    pub disk_stall: Duration,
+    /// How long a proposal or read may wait for a leader, and a forwarded one for its answer.
+    /// 5 s: several elections.
+    pub proposal_timeout: Duration,
+    /// The longest command, and the longest batch of one `propose_batch`. 8 MiB; at most a quarter
+    /// of `segment_bytes` less 4 KiB.
+    pub command_bytes_max: usize,
+    /// Proposals without an outcome; beyond it `Overloaded`. 65,536: about 20 MiB of bookkeeping.
+    pub proposals_max: usize,
+    /// Bytes of commands without an outcome; beyond it `Overloaded`. 64 MiB: some tenths of a
+    /// second of a fast disk's work. At least `command_bytes_max`.
+    pub proposal_bytes_max: usize,
+    /// Reads without an outcome; beyond it `Overloaded`. 65,536.
+    pub reads_max: usize,
+    /// Bytes of commands that one turn of the driver hands to the protocol. 4 MiB: large enough
+    /// to keep a disk busy, small enough that messages do not wait long behind them.
+    pub turn_bytes_max: usize,
+    /// Bytes of messages from peers that wait for the driver; what comes on top is dropped, as a
+    /// network may. 64 MiB: more than the windows of the peers, so that it is never reached in a
+    /// healthy cluster.
+    pub inbound_bytes_max: usize,
+    /// Payload of one message that replicates entries. 1 MiB.
+    pub append_bytes_max: usize,
+    /// Messages with entries under way to one follower. 256.
+    pub inflight_messages_max: usize,
+    /// Bytes of entries under way to one follower. 8 MiB: the delay of a network times its speed.
+    pub inflight_bytes_max: usize,
+    /// Newest entries kept in memory to serve followers; older ones are read back from the log.
+    /// Also bounds what is handed to the state machine and not applied yet. 32 MiB.
+    pub tail_bytes_max: usize,
+    /// Bytes of one such reading back, and of one step of applying from the log. 1 MiB.
+    pub fetch_bytes_max: usize,
+    /// Size of a file of the log; 64 MiB. From 16 KiB to 1 GiB, a multiple of 4 KiB.
+    pub segment_bytes: u64,
+    /// Bytes appended to the log and not yet on the disk; beyond it the node keeps its writes
+    /// back. 64 MiB.
+    pub unsynced_bytes_max: u64,
+    /// Events that one receiver may leave unread before it loses the oldest. 1024.
+    pub events_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election_timeout_min: Duration::from_millis(600),
+            election_timeout_max: Duration::from_millis(1200),
+            disk_stall: Duration::from_secs(2),
+            proposal_timeout: Duration::from_secs(5),
+            command_bytes_max: 8 << 20,
+            proposals_max: 1 << 16,
+            proposal_bytes_max: 64 << 20,
+            reads_max: 1 << 16,
+            turn_bytes_max: 4 << 20,
+            inbound_bytes_max: 64 << 20,
+            append_bytes_max: 1 << 20,
+            inflight_messages_max: 256,
+            inflight_bytes_max: 8 << 20,
+            tail_bytes_max: 32 << 20,
+            fetch_bytes_max: 1 << 20,
+            segment_bytes: 64 << 20,
+            unsynced_bytes_max: 64 << 20,
+            events_max: 1024,
+        }
+    }
+}
+
+impl Options {
+    /// The bound of what a node with `peers` other members keeps in memory: the sum of the bounds
+    /// above, of which most share their bytes in practice. The state machine, the transport's own
+    /// buffers and the mapped pages of the log come on top.
+    pub fn memory_bytes_max(&self, peers: usize) -> usize {
+        let bookkeeping = (self.proposals_max + self.reads_max) * BOOKKEEPING_BYTES;
+        let unsynced = usize::try_from(self.unsynced_bytes_max).unwrap_or(usize::MAX);
+        [
+            self.proposal_bytes_max,
+            self.uncommitted_bytes_max(),
+            self.inbound_bytes_max,
+            self.tail_bytes_max,
+            peers.saturating_mul(self.inflight_bytes_max + self.fetch_bytes_max),
+            unsynced,
+            bookkeeping,
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add)
+    }
+
+    /// The options as the protocol takes them.
+    pub(crate) fn config(&self, id: u64) -> Config {
+        let mut config = Config::new(NodeId(id));
+        config.heartbeat = self.heartbeat;
+        config.election_timeout_min = self.election_timeout_min;
+        config.election_timeout_max = self.election_timeout_max;
+        config.disk_stall = self.disk_stall;
+        config.append_bytes_max = self.append_bytes_max;
+        config.command_bytes_max = self.command_bytes_max;
+        config.inflight_messages_max = self.inflight_messages_max;
+        config.inflight_bytes_max = self.inflight_bytes_max;
+        config.uncommitted_bytes_max = self.uncommitted_bytes_max();
+        config.tail_bytes_max = self.tail_bytes_max;
+        config.fetch_bytes_max = self.fetch_bytes_max;
+        config.reads_max = self.reads_max;
+        config
+    }
+
+    /// More than may be proposed, so that a node that refuses does so at its queue: the protocol
+    /// adds an overhead to each entry, and entries whose proposers have got their answer can still
+    /// be uncommitted.
+    fn uncommitted_bytes_max(&self) -> usize {
+        self.proposal_bytes_max
+            .saturating_add(self.proposals_max.saturating_mul(BOOKKEEPING_BYTES))
+            .saturating_mul(2)
+    }
+
+    /// The longest entry that the log is given: a quarter of a segment, less what frames it.
+    pub(crate) fn entry_bytes_max(&self) -> usize {
+        let quarter = usize::try_from(self.segment_bytes / 4).unwrap_or(usize::MAX);
+        quarter.min(16 << 20).saturating_sub(4 << 10)
+    }
+
+    /// Checks what the protocol and the log do not check themselves.
+    pub(crate) fn check(&self, id: u64) -> Result<(), StartError> {
+        let room = self.entry_bytes_max();
+        if self.command_bytes_max == 0 || self.command_bytes_max > room {
+            return Err(StartError::Options {
+                option: "command_bytes_max",
+                reason: format!(
+                    "{} is not within 1..={room}, a quarter of segment_bytes less 4 KiB",
+                    self.command_bytes_max
+                ),
+            });
+        }
+        if self.proposal_bytes_max < self.command_bytes_max {
+            return Err(StartError::Options {
+                option: "proposal_bytes_max",
+                reason: format!(
+                    "{} is less than command_bytes_max, {}",
+                    self.proposal_bytes_max, self.command_bytes_max
+                ),
+            });
+        }
+        for (option, value) in [
+            ("proposals_max", self.proposals_max),
+            ("reads_max", self.reads_max),
+            ("events_max", self.events_max),
+        ] {
+            if value == 0 {
+                return Err(StartError::Options { option, reason: "0, at least 1".to_owned() });
+            }
+        }
+        self.config(id).validate().map_err(|error| StartError::Options {
+            option: "of the protocol",
+            reason: error.to_string(),
+        })
+    }
+}
+
+/// What a waiting proposal or read costs beside its bytes.
+const BOOKKEEPING_BYTES: usize = 320;

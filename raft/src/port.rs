@@ -1,0 +1,97 @@
+//! Where the transport hands in what peers say.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::{
+    Event,
+    bootstrap::{Identity, Judgement},
+    envelope,
+    inbox::Mail,
+    shared::Shared,
+    storage::GROUP,
+    transport::{Hello, Inbound},
+};
+
+/// Judges and decodes on the transport's threads and leaves the rest to the driver.
+#[derive(Debug)]
+pub(crate) struct Port {
+    shared: Arc<Shared>,
+    identity: Arc<Identity>,
+    /// The newest refusals: a peer that tries again and again is told of once.
+    refusals: Mutex<VecDeque<String>>,
+}
+
+impl Port {
+    pub(crate) fn new(shared: Arc<Shared>, identity: Arc<Identity>) -> Self {
+        Self { shared, identity, refusals: Mutex::default() }
+    }
+
+    fn report(&self, reason: &str) {
+        let mut refusals = self.refusals.lock();
+        if refusals.iter().any(|known| known == reason) {
+            return;
+        }
+        if refusals.len() == REFUSALS_MAX {
+            refusals.pop_front();
+        }
+        refusals.push_back(reason.to_owned());
+        drop(refusals);
+        tracing::warn!(node = self.shared.id, reason, "a connection was refused");
+        self.shared.events.tell(Event::PeerRefused { reason: reason.to_owned() });
+    }
+}
+
+impl Inbound for Port {
+    fn hello(&self, hello: Hello) -> Result<(), String> {
+        match self.identity.judge(&hello) {
+            Judgement::Accept => {
+                self.shared.inbox.mail(Mail::Hello(hello));
+                Ok(())
+            }
+            Judgement::Refuse(reason) => {
+                self.report(&reason);
+                Err(reason)
+            }
+            Judgement::NotAdmitted(reason) => {
+                let mail = Mail::NotAdmitted { peer: hello.node, reason: reason.clone() };
+                self.shared.inbox.mail(mail);
+                Err(reason)
+            }
+        }
+    }
+
+    fn message(&self, from: u64, group: u32, message: Bytes) -> Result<(), String> {
+        if group != GROUP {
+            return Err(format!("group {group} is not known here"));
+        }
+        let bytes = message.len();
+        let envelope = envelope::decode(message)?;
+        self.shared.inbox.mail(Mail::Message { from, envelope, bytes });
+        Ok(())
+    }
+
+    fn contact(&self, from: u64) {
+        self.shared.inbox.mail(Mail::Contact { from });
+    }
+
+    fn connected(&self, peer: u64) {
+        self.shared.inbox.mail(Mail::Connected { peer });
+    }
+
+    fn disconnected(&self, peer: u64, reason: &str) {
+        self.shared.inbox.mail(Mail::Disconnected { peer, reason: reason.to_owned() });
+    }
+
+    fn answers_lost(&self, peer: u64, _reason: &str) {
+        self.shared.inbox.mail(Mail::AnswersLost { peer });
+    }
+
+    fn refused(&self, reason: &str) {
+        self.report(reason);
+    }
+}
+
+const REFUSALS_MAX: usize = 32;

@@ -1,0 +1,146 @@
+//! The node's log: where it lies, whose it is, and what it held at the start.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use kontiki_core::{Entry, Incarnation, LogIndex, Position, Recovered, State, Term};
+use kontiki_disk::Disk;
+use kontiki_wal::{Log, LogId, OpenError, ReadError, Wal};
+
+use crate::{Options, StartError};
+
+/// The group of a node, which is also its log's id: one node is one group today.
+pub(crate) const GROUP: u32 = 1;
+
+/// An open log.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    pub(crate) wal: Wal,
+    pub(crate) log: Log,
+    /// As it was last written; `incarnation` is never 0.
+    pub(crate) state: State,
+}
+
+impl Storage {
+    /// Opens the log of node `id` below `directory`. An empty one is given an incarnation, which is
+    /// durable when this returns: a node that has spoken once is the same one ever after.
+    pub(crate) fn open(
+        directory: &Path,
+        id: u64,
+        options: &Options,
+        disk: Option<Arc<dyn Disk>>,
+    ) -> Result<Self, StartError> {
+        let shown = directory.display().to_string();
+        let wal = open_wal(directory, id, options, disk)?;
+        let log = wal.log(LogId(GROUP)).map_err(|error| state_error(&shown, &error))?;
+        if let Some(bytes) = log.state() {
+            let state = State::decode(&bytes).map_err(|error| state_error(&shown, &error))?;
+            let state = state.ok_or_else(|| {
+                state_error(&shown, &"its state was not written by a node of Kontiki")
+            })?;
+            return Ok(Self { wal, log, state });
+        }
+        if log.last() > 0 {
+            return Err(state_error(&shown, &"it has entries and no state"));
+        }
+        let state = State { incarnation: draw_incarnation()?, ..State::default() };
+        log.set_state(state.encode())
+            .map_err(|error| state_error(&shown, &error))?
+            .wait()
+            .map_err(|error| state_error(&shown, &error))?;
+        Ok(Self { wal, log, state })
+    }
+
+    /// What the protocol is to know of the disk.
+    pub(crate) fn recovered(&self) -> Recovered {
+        let compacted = self.log.first() - 1;
+        let term = self.log.term(compacted).unwrap_or(0);
+        let runs = self.log.runs().into_iter();
+        Recovered {
+            state: self.state.clone(),
+            compacted: Position { term: Term(term), index: LogIndex(compacted) },
+            runs: runs.map(|(first, term)| (LogIndex(first), Term(term))).collect(),
+            last: LogIndex(self.log.last()),
+        }
+    }
+}
+
+/// Reads entries of `[first, end)` up to `bytes_max`, at least one if the log has it.
+pub(crate) fn read(
+    log: &Log,
+    first: LogIndex,
+    end: LogIndex,
+    bytes_max: usize,
+) -> Result<Vec<Entry>, ReadError> {
+    log.read(first.0..end.0, bytes_max)
+        .map(|entry| {
+            let entry = entry?;
+            let (index, term) = (LogIndex(entry.index), Term(entry.term));
+            Ok(Entry { index, term, payload: entry.bytes })
+        })
+        .collect()
+}
+
+/// A random number that is not 0.
+pub(crate) fn draw_u64() -> Result<u64, StartError> {
+    loop {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes)
+            .map_err(|error| StartError::Io(Arc::new(std::io::Error::other(error))))?;
+        let number = u64::from_le_bytes(bytes);
+        if number != 0 {
+            return Ok(number);
+        }
+    }
+}
+
+fn draw_incarnation() -> Result<Incarnation, StartError> {
+    draw_u64().map(Incarnation)
+}
+
+fn open_wal(
+    directory: &Path,
+    id: u64,
+    options: &Options,
+    disk: Option<Arc<dyn Disk>>,
+) -> Result<Wal, StartError> {
+    let mut wal = Wal::options()
+        .segment_bytes(options.segment_bytes)
+        .unsynced_bytes_max(options.unsynced_bytes_max)
+        .owner(owner(id));
+    if let Some(disk) = disk {
+        wal = wal.disk(disk);
+    }
+    wal.open(directory.join("wal")).map_err(|error| {
+        let directory = directory.display().to_string();
+        match error {
+            OpenError::Locked { .. } => StartError::Locked { directory },
+            OpenError::OtherOwner { found, .. } => {
+                StartError::OtherNode { directory, found: node_of(found), expected: id }
+            }
+            error => StartError::Log(error),
+        }
+    })
+}
+
+/// The owner bytes of a node's log: its id, then zeros.
+fn owner(id: u64) -> [u8; 32] {
+    let mut owner = [0; 32];
+    owner[..8].copy_from_slice(&id.to_le_bytes());
+    owner
+}
+
+fn node_of(owner: [u8; 32]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = owner;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn state_error(directory: &str, reason: &dyn std::fmt::Display) -> StartError {
+    StartError::State { directory: directory.to_owned(), reason: reason.to_string() }
+}
+
+/// The bytes of `entries` as the log takes them; shared, not copied.
+pub(crate) fn payloads(entries: &[Entry], into: &mut Vec<Bytes>) {
+    into.clear();
+    into.extend(entries.iter().map(|entry| entry.payload.clone()));
+}

@@ -1,0 +1,182 @@
+//! The protocol's writes on their way into the log, in order.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use kontiki_core::{Apply, Batch, Entry, State, WriteSeq};
+use kontiki_wal::{AppendError, Log, Pending};
+
+use crate::{inbox::Completion, shared::Shared, storage};
+
+/// Hands writes to the log. When the log is full it keeps them, and everything that must come
+/// after them, until there is room: a write is never skipped and never overtaken.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    log: Log,
+    kept: VecDeque<Kept>,
+    /// What is kept waits for space on the disk, of which nobody tells.
+    waits_for_space: bool,
+    /// A quarter of a segment, which is also the bound of a single entry.
+    piece_bytes_max: usize,
+    /// The payloads of one append; kept for its capacity.
+    payloads: Vec<Bytes>,
+}
+
+enum Kept {
+    Write(Write),
+    /// A range of the log to apply: it is there once the writes before it are.
+    Apply(Apply),
+}
+
+/// One write of the protocol, and how much of it the log has taken.
+struct Write {
+    seq: WriteSeq,
+    state: Option<State>,
+    entries: Batch,
+    appended: usize,
+    /// Durability of what was taken last; covers all before it.
+    pending: Option<Pending>,
+}
+
+/// Why the log did not take a write.
+enum Refusal {
+    /// It will take it later.
+    Full,
+    /// The disk has no space left; it may have some later, without saying so.
+    NoSpace,
+    Fatal(String),
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, log: Log) -> Self {
+        let piece_bytes_max = shared.options.entry_bytes_max();
+        Self {
+            shared,
+            log,
+            kept: VecDeque::new(),
+            waits_for_space: false,
+            piece_bytes_max,
+            payloads: Vec::new(),
+        }
+    }
+
+    /// Begins a write; its completion comes to the inbox.
+    ///
+    /// # Errors
+    /// The log can not go on, or broke its contract: the node must stop.
+    pub(crate) fn write(
+        &mut self,
+        seq: WriteSeq,
+        state: Option<State>,
+        entries: Batch,
+    ) -> Result<(), String> {
+        let write = Write { seq, state, entries, appended: 0, pending: None };
+        let was_clear = self.kept.is_empty();
+        self.kept.push_back(Kept::Write(write));
+        if was_clear { self.resume().map(drop) } else { Ok(()) }
+    }
+
+    /// True if nothing is kept back: everything the protocol has written is in the log.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// True if [`resume`](Self::resume) must be called by a timer.
+    pub(crate) fn waits_for_space(&self) -> bool {
+        self.waits_for_space
+    }
+
+    /// Keeps a range to apply behind the writes before it.
+    pub(crate) fn keep(&mut self, apply: Apply) {
+        self.kept.push_back(Kept::Apply(apply));
+    }
+
+    /// True if something to apply is kept: what is applied after it must wait too.
+    pub(crate) fn keeps_apply(&self) -> bool {
+        self.kept.iter().any(|kept| matches!(kept, Kept::Apply(_)))
+    }
+
+    /// Goes on with what is kept, as far as the log takes it; returns what may be applied now.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(crate) fn resume(&mut self) -> Result<Vec<Apply>, String> {
+        let mut released = Vec::new();
+        while let Some(mut kept) = self.kept.pop_front() {
+            let result = match &mut kept {
+                Kept::Write(write) => self.append(write),
+                Kept::Apply(apply) => {
+                    released.push(apply.clone());
+                    continue;
+                }
+            };
+            match result {
+                Ok(()) => {}
+                Err(Refusal::Fatal(cause)) => return Err(cause),
+                Err(refusal) => {
+                    self.kept.push_front(kept);
+                    self.ask_for_room(&refusal);
+                    return Ok(released);
+                }
+            }
+        }
+        self.waits_for_space = false;
+        Ok(released)
+    }
+
+    /// Appends what is left of a write in pieces: entries of one term that fit any segment.
+    fn append(&mut self, write: &mut Write) -> Result<(), Refusal> {
+        if let Some(state) = &write.state {
+            write.pending = Some(self.log.set_state(state.encode()).map_err(refusal)?);
+            write.state = None;
+        }
+        while let Some(first) = write.entries.entries().get(write.appended) {
+            let rest = &write.entries.entries()[write.appended..];
+            let mut bytes = 0;
+            let fits = |entry: &&Entry| {
+                bytes += entry.bytes();
+                entry.term == first.term
+                    && (entry.index == first.index || bytes <= self.piece_bytes_max)
+            };
+            let count = rest.iter().take_while(fits).count();
+            storage::payloads(&rest[..count], &mut self.payloads);
+            let pending = self.log.append(first.index.0, first.term.0, &self.payloads);
+            self.payloads.clear();
+            write.pending = Some(pending.map_err(refusal)?);
+            write.appended += count;
+        }
+        self.watch(write.seq, write.pending.take());
+        Ok(())
+    }
+
+    /// Reports the write once its last part, and so all of it, is durable.
+    fn watch(&self, seq: WriteSeq, pending: Option<Pending>) {
+        let shared = self.shared.clone();
+        match pending {
+            Some(pending) => pending
+                .on_durable(move |result| shared.inbox.complete(Completion::Written(seq, result))),
+            None => shared.inbox.complete(Completion::Written(seq, Ok(()))),
+        }
+    }
+
+    fn ask_for_room(&mut self, refusal: &Refusal) {
+        if matches!(refusal, Refusal::NoSpace) {
+            if !self.waits_for_space {
+                tracing::warn!(node = self.shared.id, "the disk is full; writes wait for space");
+            }
+            self.waits_for_space = true;
+            return;
+        }
+        self.waits_for_space = false;
+        let shared = self.shared.clone();
+        self.log.on_room(move || shared.inbox.complete(Completion::Room));
+    }
+}
+
+fn refusal(error: AppendError) -> Refusal {
+    match error {
+        AppendError::Full { .. } => Refusal::Full,
+        AppendError::NoSpace => Refusal::NoSpace,
+        error => Refusal::Fatal(format!("the log refused a write: {error}")),
+    }
+}

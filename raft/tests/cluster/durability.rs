@@ -1,0 +1,145 @@
+//! What was acknowledged is there afterwards.
+
+use bytes::Bytes;
+use kontiki::{Node, Read};
+
+use crate::harness::{Cluster, Tally, members, quick, ready};
+
+fn numbered(range: std::ops::Range<u32>) -> Vec<Bytes> {
+    range.map(|number| Bytes::from(format!("command {number}"))).collect()
+}
+
+/// RAFT-CASE 59: a restart applies through the ordinary commit path.
+#[test]
+fn a_single_node_replays_its_log_after_a_restart() {
+    let mut cluster = Cluster::start(1);
+    for command in numbered(0..100) {
+        cluster.nodes[&1].propose(command).wait().unwrap();
+    }
+    let before = cluster.agreed();
+    cluster.stop_node(1);
+    ready(cluster.start_node(1));
+    assert_eq!(cluster.agreed(), before);
+    assert_eq!(cluster.agreed().len(), 100);
+}
+
+#[test]
+fn a_node_on_tcp_replays_its_log_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 1..=3 {
+        let node = Node::builder(1, directory.path())
+            .listen("127.0.0.1:0")
+            .initial_members([(1, "127.0.0.1:1")])
+            .options(quick())
+            .start(Tally::default())
+            .unwrap();
+        let reply = node.propose("x").wait().unwrap().reply;
+        assert_eq!(reply, round.to_string());
+        node.shutdown().wait();
+    }
+}
+
+#[test]
+fn three_nodes_apply_what_any_of_them_proposes_in_one_order() {
+    let cluster = Cluster::start(3);
+    let batches: Vec<_> = (0..30)
+        .map(|round| cluster.nodes[&(round % 3 + 1)].propose_batch(numbered(0..20)))
+        .collect();
+    let mut positions = Vec::new();
+    for batch in batches {
+        let results = batch.wait();
+        let of_batch = results.into_iter().map(|result| result.unwrap().position);
+        let of_batch: Vec<_> = of_batch.collect();
+        assert!(of_batch.windows(2).all(|pair| pair[1].index == pair[0].index + 1));
+        positions.extend(of_batch);
+    }
+    positions.sort_unstable();
+    let agreed = cluster.agreed();
+    assert_eq!(agreed.iter().map(|(position, _)| *position).collect::<Vec<_>>(), positions);
+}
+
+#[test]
+fn proposals_of_one_thread_are_applied_in_the_order_they_were_made() {
+    let cluster = Cluster::start(3);
+    let follower = &cluster.nodes[&cluster.follower()];
+    let proposals: Vec<_> =
+        numbered(0..500).into_iter().map(|command| follower.propose(command)).collect();
+    for proposal in proposals {
+        proposal.wait().unwrap();
+    }
+    let applied = follower.read(Read::Linearizable, Tally::commands).wait().unwrap();
+    assert_eq!(applied, numbered(0..500));
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_leader_stops() {
+    let mut cluster = Cluster::start(3);
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        let leader = cluster.leader();
+        for number in 0..50 {
+            let command = Bytes::from(format!("{round} {number}"));
+            if cluster.nodes[&leader].propose(command.clone()).wait().is_ok() {
+                acknowledged.push(command);
+            }
+        }
+        cluster.stop_node(leader);
+        cluster.leader();
+        let command = Bytes::from(format!("{round} without {leader}"));
+        let survivor = cluster.nodes.values().next().unwrap();
+        survivor.propose(command.clone()).wait().unwrap();
+        acknowledged.push(command);
+        ready(cluster.start_node(leader));
+    }
+    let applied: Vec<Bytes> = cluster.agreed().into_iter().map(|(_, command)| command).collect();
+    let found: Vec<_> =
+        applied.into_iter().filter(|command| acknowledged.contains(command)).collect();
+    assert_eq!(found, acknowledged);
+}
+
+#[test]
+fn a_whole_cluster_stops_and_goes_on() {
+    let mut cluster = Cluster::start(3);
+    for command in numbered(0..50) {
+        cluster.nodes[&2].propose(command).wait().unwrap();
+    }
+    let before = cluster.agreed();
+    for id in 1..=3 {
+        cluster.stop_node(id);
+    }
+    for id in 1..=3 {
+        cluster.start_node(id);
+    }
+    cluster.await_ready();
+    assert_eq!(cluster.agreed(), before);
+}
+
+#[test]
+fn three_nodes_on_tcp_apply_what_a_follower_proposes() {
+    let directory = tempfile::tempdir().unwrap();
+    let addresses = free_addresses();
+    let start = |id: u64| {
+        Node::builder(id, directory.path().join(id.to_string()))
+            .initial_members((1..=3).zip(addresses.clone()))
+            .options(quick())
+            .start(Tally::default())
+            .unwrap()
+    };
+    let nodes: Vec<_> = (1..=3).map(start).collect();
+    nodes.iter().for_each(ready);
+    for (round, node) in (1..=30).zip(nodes.iter().cycle()) {
+        let reply = node.propose("x").wait().unwrap().reply;
+        assert_eq!(reply, round.to_string());
+    }
+    for node in &nodes {
+        let count = node.read(Read::Linearizable, |tally: &Tally| tally.applied.len());
+        assert_eq!(count.wait(), Ok(30));
+    }
+}
+
+/// Three addresses that were free a moment ago.
+fn free_addresses() -> Vec<String> {
+    let listeners: Vec<_> =
+        members(3).iter().map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+}

@@ -1,0 +1,155 @@
+//! What ends a node, and what it says then.
+
+use std::{sync::Arc, time::Duration};
+
+use kontiki::{Node, ProposeError, Read, ReadError, Role};
+use kontiki_disk::{
+    Disk,
+    memory::{Fault, Kind, MemoryDisk},
+};
+
+use crate::harness::{Cluster, PATIENCE, Tally, await_fatal, await_stopped, members, quick, ready};
+
+fn on(disk: &MemoryDisk, cluster: &Cluster, id: u64) -> Node<Tally> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    cluster.builder(id).disk(disk).start(Tally::default()).unwrap()
+}
+
+/// RAFT-CASE 29
+#[test]
+fn an_error_of_the_state_machine_stops_the_node_and_the_index_stays() {
+    for command in ["fail", "panic"] {
+        let mut cluster = Cluster::start(1);
+        let mut events = cluster.nodes[&1].events();
+        let before = cluster.nodes[&1].propose("good").wait().unwrap().position;
+        let fatal = cluster.nodes[&1].propose(command);
+        let behind = cluster.nodes[&1].propose("behind");
+        assert!(matches!(fatal.wait(), Err(ProposeError::Fatal(_))));
+        let behind = behind.wait().unwrap_err();
+        assert!(matches!(behind, ProposeError::Fatal(_)), "{behind:?}");
+        assert!(await_fatal(&mut events).contains("told to"));
+        await_stopped(&mut events);
+        let status = cluster.nodes[&1].status();
+        assert_eq!(status.applied, before.index);
+        assert_eq!(status.role, Role::Stopped);
+        assert!(status.fatal.is_some());
+        let read = cluster.nodes[&1].read(Read::Local, Tally::commands).wait();
+        assert!(matches!(read, Err(ReadError::Fatal(_))), "{read:?}");
+
+        // The command is committed: after a restart it is applied again, and fails again.
+        cluster.stop_node(1);
+        let mut events = cluster.start_node(1).events();
+        let cause = cluster.nodes[&1].status().fatal;
+        let cause = cause.unwrap_or_else(|| await_fatal(&mut events));
+        assert!(cause.contains("told to"), "{cause}");
+        assert_eq!(cluster.nodes[&1].status().applied, before.index);
+    }
+}
+
+/// RAFT-CASE 28
+#[test]
+fn a_failed_sync_ends_the_node_and_what_was_open_is_not_certainly_lost() {
+    let cluster = Cluster::prepare(1);
+    let disk = MemoryDisk::new();
+    let node = on(&disk, &cluster, 1);
+    ready(&node);
+    node.propose("durable").wait().unwrap();
+    let mut events = node.events();
+    disk.inject(Kind::Sync, 1, Fault::Fail(5));
+    let error = node.propose("lost or not").wait().unwrap_err();
+    assert!(matches!(error, ProposeError::Fatal(_)), "{error:?}");
+    assert!(!error.is_certainly_not_applied());
+    await_fatal(&mut events);
+    await_stopped(&mut events);
+    assert!(matches!(node.propose("later").wait(), Err(ProposeError::Fatal(_))));
+    assert!(matches!(node.ready().wait(), Err(ProposeError::Fatal(_))));
+    drop(node);
+
+    let node = on(&disk.reopen(), &cluster, 1);
+    ready(&node);
+    let commands = node.read(Read::Linearizable, Tally::commands).wait().unwrap();
+    assert_eq!(commands[0], "durable");
+}
+
+/// RAFT-CASE 13, RAFT-CASE 28
+#[test]
+fn a_leader_whose_disk_fails_is_replaced() {
+    let mut cluster = Cluster::prepare(3);
+    let disks: Vec<MemoryDisk> = (1..=3).map(|_| MemoryDisk::new()).collect();
+    for (id, disk) in (1..).zip(&disks) {
+        let node = on(disk, &cluster, id);
+        cluster.nodes.insert(id, node);
+    }
+    cluster.await_ready();
+    cluster.nodes[&1].propose("before").wait().unwrap();
+    let leader = cluster.leader();
+    let failed = cluster.nodes.remove(&leader).unwrap();
+    let mut events = failed.events();
+    disks[usize::try_from(leader).unwrap() - 1].inject(Kind::Sync, 1, Fault::Fail(5));
+    drop(failed.propose("during"));
+    await_stopped(&mut events);
+    assert_ne!(cluster.leader(), leader);
+    let survivor = cluster.nodes.values().next().unwrap();
+    survivor.propose("after").wait().unwrap();
+    let commands: Vec<_> = cluster.agreed().into_iter().map(|(_, command)| command).collect();
+    assert_eq!((&commands[0], commands.last()), (&"before".into(), Some(&"after".into())));
+}
+
+#[test]
+fn a_full_disk_holds_writes_up_and_lets_them_go_on() {
+    let mut cluster = Cluster::prepare(1);
+    cluster.options = quick();
+    cluster.options.segment_bytes = 64 << 10;
+    cluster.options.command_bytes_max = 8 << 10;
+    cluster.options.disk_stall = Duration::from_secs(60);
+    let disk = MemoryDisk::new();
+    let node = on(&disk, &cluster, 1);
+    ready(&node);
+    disk.set_capacity(Some(0));
+    let proposals: Vec<_> = (0..64).map(|_| node.propose(vec![7; 4 << 10])).collect();
+    let mut left = Vec::new();
+    for proposal in proposals {
+        match proposal.wait_timeout(Duration::from_millis(50)) {
+            Ok(result) => drop(result.unwrap()),
+            Err(proposal) => left.push(proposal),
+        }
+    }
+    assert!(!left.is_empty(), "256 KiB do not fit into a segment");
+    disk.set_capacity(None);
+    for proposal in left {
+        proposal.wait().unwrap();
+    }
+    assert_eq!(node.status().members, members(1));
+}
+
+#[test]
+fn a_log_that_takes_no_more_gets_the_rest_later_and_in_order() {
+    let mut cluster = Cluster::prepare(1);
+    cluster.options.unsynced_bytes_max = 64 << 10;
+    cluster.options.disk_stall = Duration::from_secs(60);
+    let disk = MemoryDisk::new();
+    let node = on(&disk, &cluster, 1);
+    ready(&node);
+    let gate = disk.hold(Kind::Sync, 1);
+    let mut proposals = vec![node.propose("0")];
+    gate.wait_reached();
+    // More than fits, in as many turns as the driver makes of it.
+    for number in 1..100 {
+        let mut command = number.to_string().into_bytes();
+        command.resize(4 << 10, b' ');
+        proposals.push(node.propose(command));
+    }
+    drop(gate);
+    let mut last = 0;
+    for proposal in proposals {
+        let applied = proposal.wait_timeout(PATIENCE).expect("in time").unwrap();
+        assert!(applied.position.index > last);
+        last = applied.position.index;
+    }
+    let commands = node.read(Read::Linearizable, Tally::commands).wait().unwrap();
+    let numbers: Vec<usize> = commands
+        .iter()
+        .map(|command| std::str::from_utf8(command).unwrap().trim().parse().unwrap())
+        .collect();
+    assert_eq!(numbers, (0..100).collect::<Vec<_>>());
+}

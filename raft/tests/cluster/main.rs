@@ -1,0 +1,9 @@
+//! Nodes of one process, with real threads and logs: what only a whole node can show.
+#![expect(clippy::unwrap_used, reason = "what does not work in a test is what it is for")]
+
+mod admission;
+mod durability;
+mod failures;
+mod harness;
+mod outcomes;
+mod reads;
