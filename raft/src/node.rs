@@ -70,7 +70,8 @@ impl<S: StateMachine> Node<S> {
     /// Proposes commands that follow one another in the log: one place in the queue, one wake-up.
     ///
     /// The outcomes come together, in the order of `commands`. All commands together are bounded
-    /// like one, by [`command_bytes_max`](crate::Options::command_bytes_max).
+    /// like one, by [`command_bytes_max`](crate::Options::command_bytes_max); a batch of more than
+    /// [`proposals_max`](crate::Options::proposals_max) commands is always `Overloaded`.
     pub fn propose_batch(&self, commands: Vec<Bytes>) -> ProposalBatch {
         self.handle.shared.inbox.propose_batch(&commands)
     }

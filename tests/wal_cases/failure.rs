@@ -13,7 +13,8 @@ use super::*;
 fn poisoned(kind: Kind, error: i32) -> Session {
     let mut session = start();
     acknowledge(&mut session, L, append(1, 1, &["safe"]));
-    take(&mut session, L, append(2, 1, &["lost"]));
+    // Longer than a sector, so that no write beside it can save it by chance.
+    take(&mut session, L, append(2, 1, &[&"lost".repeat(500)]));
     session.disk.inject(kind, 1, Fault::Fail(error));
     session.settle();
     assert!(session.failed(), "whoever waited was told");
@@ -112,7 +113,7 @@ fn what_is_shown_after_a_close_that_failed_survives_the_power_cut_that_follows()
     for nth in 1..=2 {
         let mut session = start();
         acknowledge(&mut session, L, append(1, 1, &["safe"]));
-        take(&mut session, L, append(2, 1, &["unsynced"]));
+        take(&mut session, L, append(2, 1, &[&"unsynced".repeat(300)]));
         session.disk.inject(Kind::Sync, nth, Fault::Fail(EIO));
         session.wal.close().unwrap_err();
         let (_, disk) = session.kill();

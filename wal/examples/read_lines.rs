@@ -38,7 +38,6 @@ fn read_lines(directory: &OsStr) -> Result<(), Box<dyn Error>> {
     let log = wal.log(LogId(1))?;
     let mut output = BufWriter::new(io::stdout().lock());
     // The entries come as an iterator that reads as it goes: the log may be larger than memory.
-    // Damage is an error of the entry that has it, never a shorter log.
     for entry in log.read(log.first()..log.last() + 1, usize::MAX) {
         let entry = entry?;
         write!(output, "{}\t", entry.index)?;
@@ -46,7 +45,11 @@ fn read_lines(directory: &OsStr) -> Result<(), Box<dyn Error>> {
         output.write_all(b"\n")?;
     }
     output.flush()?;
-    Ok(())
+    // What a read-only open could not show is never passed over in silence.
+    match wal.damage().into_iter().next() {
+        Some(damage) => Err(damage.into()),
+        None => Ok(()),
+    }
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {

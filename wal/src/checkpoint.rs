@@ -23,17 +23,17 @@ const NO_STATE: u32 = u32::MAX;
 
 /// One log of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub struct Bounds {
     /// First index in the log; `last + 1` when it is empty.
-    pub(crate) first: u64,
+    pub first: u64,
     /// Last index in the log; `first - 1` when it is empty.
-    pub(crate) last: u64,
+    pub last: u64,
     /// Term of the entry before `first`.
-    pub(crate) term_before: u64,
+    pub term_before: u64,
     /// First index and term of each run of `first..=last`, both ascending.
-    pub(crate) runs: Vec<(u64, u64)>,
+    pub runs: Vec<(u64, u64)>,
     /// The log's state, if it was ever set.
-    pub(crate) state: Option<Bytes>,
+    pub state: Option<Bytes>,
 }
 
 /// Appends one log to the body of a checkpoint.

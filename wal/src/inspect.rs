@@ -6,9 +6,8 @@ use std::{path::Path, sync::Arc};
 use bytes::Bytes;
 use kontiki_disk::{Access, Directory, Disk};
 
-pub use crate::frame::FrameKind;
 use crate::{
-    Corruption, LogId, Lsn, OpenError,
+    Corruption, LogId, Lsn, OpenError, checkpoint,
     frame::{Header, entry_range},
     recovery::{
         scan::{Found, SegmentFile, Window, io_error},
@@ -16,6 +15,7 @@ use crate::{
     },
     segment::{FRAMES_AT, Segment},
 };
+pub use crate::{checkpoint::Bounds, frame::FrameKind};
 
 /// One frame as it lies on disk.
 #[derive(Clone, Debug)]
@@ -59,6 +59,16 @@ impl Frame {
         (0..self.count)
             .map(|number| (self.first_index + u64::from(number), entry(number)))
             .collect()
+    }
+
+    /// Bounds, terms and state of every log at this frame, if it is a checkpoint and not damaged.
+    pub fn checkpoint(&self) -> Vec<(LogId, Bounds)> {
+        match &self.body {
+            Ok(body) if self.kind == FrameKind::Checkpoint => {
+                checkpoint::decode(body).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -39,8 +39,7 @@ struct World {
 }
 
 fn world() -> World {
-    let mut options = Options::default();
-    options.fetch_bytes_max = 10;
+    let options = Options { fetch_bytes_max: 10, ..Options::default() };
     let disk = Arc::new(MemoryDisk::new());
     let storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
     let shared = Arc::new(Shared::new(1, &options, &storage));

@@ -43,7 +43,7 @@ fn a_member_that_has_not_heard_all_others_adopts_the_configuration() {
     assert_eq!(clusters, [clusters[0]; 3]);
 }
 
-/// RAFT-CASE 27, RAFT-CASE 45
+/// RAFT-CASE 27, RAFT-CASE 45, RAFT-CASE 60
 #[test]
 fn a_wiped_node_is_reported_and_never_votes() {
     let mut cluster = Cluster::start_with(3, |options| {
@@ -88,7 +88,6 @@ fn members_with_different_lists_refuse_each_other() {
     assert_eq!(node.status().role, Role::Starting);
 }
 
-/// RAFT-CASE 60
 #[test]
 fn the_directory_of_another_node_is_refused() {
     let mut cluster = Cluster::start(1);

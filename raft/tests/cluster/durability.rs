@@ -1,15 +1,14 @@
 //! What was acknowledged is there afterwards.
 
 use bytes::Bytes;
-use kontiki::{Node, Read};
+use kontiki::{Node, Read, Role};
 
-use crate::harness::{Cluster, Tally, members, quick, ready};
+use crate::harness::{Cluster, Tally, await_role, members, quick, ready};
 
 fn numbered(range: std::ops::Range<u32>) -> Vec<Bytes> {
     range.map(|number| Bytes::from(format!("command {number}"))).collect()
 }
 
-/// RAFT-CASE 59: a restart applies through the ordinary commit path.
 #[test]
 fn a_single_node_replays_its_log_after_a_restart() {
     let mut cluster = Cluster::start(1);
@@ -110,6 +109,26 @@ fn a_whole_cluster_stops_and_goes_on() {
     for id in 1..=3 {
         cluster.start_node(id);
     }
+    cluster.await_ready();
+    assert_eq!(cluster.agreed(), before);
+}
+
+/// RAFT-CASE 59
+#[test]
+fn a_restarted_node_applies_nothing_before_a_leader_confirms_it() {
+    let mut cluster = Cluster::start(3);
+    for command in numbered(0..10) {
+        cluster.nodes[&1].propose(command).wait().unwrap();
+    }
+    let before = cluster.agreed();
+    for id in 1..=3 {
+        cluster.stop_node(id);
+    }
+    let alone = cluster.start_node(1);
+    await_role(alone, Role::Candidate);
+    assert!(alone.status().last.index > 10);
+    assert_eq!(alone.read(Read::Local, Tally::commands).wait(), Ok(Vec::new()));
+    cluster.start_node(2);
     cluster.await_ready();
     assert_eq!(cluster.agreed(), before);
 }

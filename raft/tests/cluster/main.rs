@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what does not work in a test is what it is for")]
 
 mod admission;
+mod chaos;
 mod durability;
 mod failures;
 mod harness;

@@ -102,6 +102,9 @@ impl FromStr for Choice {
     }
 }
 
+/// Operations of a second life.
+const AGAIN_MAX: usize = 3;
+
 /// Seeded subsets at each cut.
 const SEEDS: u64 = 16;
 
@@ -191,7 +194,10 @@ impl Matrix {
         let found = find(lived, digest, *acknowledged, *appended, &image);
         let found = found.map_err(|error| format!("{place}: {error}"))?;
         if known.is_none() {
-            self.live_on(&image, lived, found).map_err(|error| format!("{place}: {error}"))?;
+            let again = &lived.operations[found..];
+            let other: Vec<_> = again.iter().take(AGAIN_MAX).map(other_bytes).collect();
+            self.live_on(&image, &other).map_err(|error| format!("{place}, others: {error}"))?;
+            self.live_on(&image, again).map_err(|error| format!("{place}, the same: {error}"))?;
         }
         Ok(())
     }
@@ -250,17 +256,16 @@ impl Matrix {
         Ok(())
     }
 
-    /// Uses the log on: what the old life did after what was found is done again, with other
-    /// bytes of the same lengths, so that nothing that was cut off can come back under it.
-    fn live_on(&mut self, image: &MemoryDisk, old: &Life, found: usize) -> Result<(), String> {
-        let mut again = old.operations[found..].iter().map(other_bytes);
+    /// Uses the log on. What was lost is done again, with the same bytes or with others of the
+    /// same lengths: whatever was cut off must not come back behind it.
+    fn live_on(&mut self, image: &MemoryDisk, again: &[(LogId, Operation)]) -> Result<(), String> {
         let mut random = Random::new(image.fingerprint());
-        let (mut session, _) = Session::open(image).map_err(|error| error.to_string())?;
+        let (mut session, _) = Session::open(&image.reopen()).map_err(|error| error.to_string())?;
         // What was shown to the caller must be durable by now.
         self.recover_again(&session.disk, session.life.world().digest())
             .map_err(|error| format!("shown, then lost: kept{error}"))?;
-        for _ in 0..3 {
-            let (log, operation) = again.next().unwrap_or_else(|| {
+        for number in 0..AGAIN_MAX {
+            let (log, operation) = again.get(number).cloned().unwrap_or_else(|| {
                 let log = LOGS[0];
                 (log, draw(&mut random, &session.life.world().log(log)))
             });
@@ -273,10 +278,10 @@ impl Matrix {
 
         for (number, cut) in life.cuts.iter().enumerate() {
             self.check_images(&life, &cut.cut.before, cut.acknowledged, cut.appended)
-                .map_err(|error| format!("second life, cut {number}{error}"))?;
+                .map_err(|error| format!("cut {number}{error}"))?;
         }
         self.check_images(&life, &disk, appended, appended)
-            .map_err(|error| format!("second life, at the end{error}"))
+            .map_err(|error| format!("at the end{error}"))
     }
 
     /// Whatever a power cut leaves of `disk` must hold one of the histories of `life`.

@@ -79,7 +79,7 @@ fn a_second_writer_is_refused_until_the_first_is_gone() {
     });
 }
 
-/// WAL-CASES 38 and 40: the lock goes with the last view, not with the directory.
+/// WAL-CASE 38, WAL-CASE 40: the lock goes with the last view, not with the directory.
 #[test]
 fn files_and_views_hold_the_lock_as_well() {
     on_each_disk(|disk, path| {

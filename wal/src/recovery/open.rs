@@ -7,7 +7,7 @@ use kontiki_disk::{Access, Directory};
 use crate::{
     Lsn, OpenError, Options,
     core::{Core, Mode},
-    frame::{HEADER_BYTES, Header},
+    frame::HEADER_BYTES,
     header::SegmentHeader,
     recovery::{
         repair::Repair,
@@ -122,7 +122,7 @@ fn walk_older(gathered: &mut Gathered, run: &[SegmentFile]) -> Result<(), OpenEr
 impl Examined {
     /// Repairs what an unclean stop left, and goes on at the end.
     fn repair(
-        mut self,
+        self,
         options: &Options,
         directory: &dyn Directory,
     ) -> Result<(Gathered, Stream), OpenError> {
@@ -139,33 +139,36 @@ impl Examined {
             // Its name can be in the cache only, if the process before was killed.
             sync(directory)?;
         }
+        let mark = clean.map(|mark| {
+            let salt = self.gathered.segments[self.end.number].salt;
+            mark.header.encode(salt, mark.offset)
+        });
+        let (gathered, mut stream) = self.go_on(options, mark);
+        stream.successor = successor;
+        Ok((gathered, stream))
+    }
+
+    /// The stream from the end on; with the `mark` of a clean close as its first bytes.
+    fn go_on(mut self, options: &Options, mark: Option<[u8; 48]>) -> (Gathered, Stream) {
         let active = &self.tail[self.end.number];
         let header = active.header.clone();
-        if self.end.last.is_none() {
+        let Some(last) = &self.end.last else {
             let file = Arc::clone(&active.file);
-            let (gathered, stream) = begin(options, header, file);
-            return Ok((gathered, stream));
-        }
-        let tail_end = self.gathered.segments.len() - 1;
-        let mark = clean
-            .map(|mark| encode_mark(&mark.header, &self.gathered.segments[tail_end], mark.offset));
-        self.publish(mark.is_some());
-        let end = stream::End {
-            room: Room {
-                segment_bytes: header.segment_bytes,
-                offset: self.end.offset,
-                frames: self.end.frames,
-            },
-            last_crc: self.end.last.as_ref().map_or(0, |last| last.crc),
-            attested: self.end.watermark,
-            mark,
+            return begin(options, header, file);
         };
+        let room = Room {
+            segment_bytes: header.segment_bytes,
+            offset: self.end.offset,
+            frames: self.end.frames,
+        };
+        let attested = self.end.watermark;
+        let end = stream::End { room, last_crc: last.crc, attested, mark };
+        self.publish(end.mark.is_some());
         let segments = self.older.drain(..).chain(self.gathered.segments.drain(..));
         let segments: BTreeMap<u64, Segment> =
             segments.map(|segment| (segment.sequence, segment)).collect();
-        let mut stream = Stream::new(&header, options.segment_bytes, segments, end);
-        stream.successor = successor;
-        Ok((self.gathered, stream))
+        let stream = Stream::new(&header, options.segment_bytes, segments, end);
+        (self.gathered, stream)
     }
 
     fn run_repair(&self, directory: &dyn Directory) -> Result<(), OpenError> {
@@ -192,10 +195,6 @@ impl Examined {
             segment.file.publish(end);
         }
     }
-}
-
-fn encode_mark(mark: &Header, segment: &Segment, offset: u64) -> [u8; 48] {
-    mark.encode(segment.salt, offset)
 }
 
 /// Makes the first segment of a log.

@@ -1,6 +1,12 @@
 //! What goes wrong on the memory disk, and when.
 
-use std::{error, fmt, io, mem, ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    error, fmt, io, mem,
+    ops::Range,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
@@ -79,10 +85,15 @@ pub struct Gate {
 
 impl Gate {
     /// Waits until the operation has arrived.
+    ///
+    /// # Panics
+    /// If it does not come within 30 seconds: a test that fails tells more than one that hangs.
     pub fn wait_reached(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
         let mut stage = self.inner.stage.lock();
         while !stage.reached {
-            self.inner.changed.wait(&mut stage);
+            let late = self.inner.changed.wait_until(&mut stage, deadline).timed_out();
+            assert!(!late, "the operation that should wait at the gate never came");
         }
     }
 

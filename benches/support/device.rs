@@ -1,0 +1,61 @@
+//! What the block device under a directory counted: tells whether a sync reached it.
+
+use std::{
+    fs, io,
+    ops::Sub,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// The whole device that a directory lies on. Others may use it too: measure on a quiet machine.
+#[derive(Debug)]
+pub(crate) struct Device {
+    statistics: PathBuf,
+}
+
+impl Device {
+    /// The device of `directory`; an error where the kernel does not show one (other systems than
+    /// Linux, network and overlay file systems).
+    pub(crate) fn of(directory: &Path) -> io::Result<Self> {
+        let number = fs::metadata(directory)?.dev();
+        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+        let mut device = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
+        // Flushes are counted for the whole device only, not for its partitions.
+        if device.join("partition").exists() {
+            device.pop();
+        }
+        let device = Self { statistics: device.join("stat") };
+        device.counters()?;
+        Ok(device)
+    }
+
+    /// What it has counted since the machine started.
+    pub(crate) fn counters(&self) -> io::Result<Counters> {
+        let text = fs::read_to_string(&self.statistics)?;
+        let field =
+            |number: usize| -> Option<u64> { text.split_whitespace().nth(number)?.parse().ok() };
+        // Fields as the kernel's Documentation/block/stat.rst counts them, from 0.
+        match (field(6), field(15)) {
+            (Some(sectors), Some(flushes)) => Ok(Counters { kib_written: sectors / 2, flushes }),
+            _ => Err(io::Error::other("this kernel counts no flushes")),
+        }
+    }
+}
+
+/// Counted by a device.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) kib_written: u64,
+    pub(crate) flushes: u64,
+}
+
+impl Sub for Counters {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            kib_written: self.kib_written - earlier.kib_written,
+            flushes: self.flushes - earlier.flushes,
+        }
+    }
+}

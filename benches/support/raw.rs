@@ -1,0 +1,55 @@
+//! The raw disk: what any log has to pay, and nothing else. Positional writes and fdatasync, one
+//! after the other, on a file that was filled with zeros and synced before, so that no write has
+//! to grow it or to convert an extent.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// A file to write frames' worth of bytes to.
+#[derive(Debug)]
+pub(crate) struct RawDisk {
+    file: File,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl RawDisk {
+    /// Makes a file in `directory` whose groups are `group_bytes` long.
+    pub(crate) fn create(directory: &Path, group_bytes: usize) -> io::Result<Self> {
+        let path = directory.join(format!("raw-{group_bytes}"));
+        let file = File::options().read(true).write(true).create_new(true).open(path)?;
+        let zeros = vec![0; FILL_BYTES];
+        for offset in (0..FILE_BYTES).step_by(FILL_BYTES) {
+            file.write_all_at(&zeros, offset)?;
+        }
+        file.sync_all()?;
+        // Anything but zeros, so that no layer below can save itself the work.
+        let bytes = (0..=u8::MAX).map(|byte| byte | 1).cycle().take(group_bytes).collect();
+        Ok(Self { file, offset: 0, bytes })
+    }
+
+    /// Writes and syncs `groups` groups, each where the last one ended; begins again at the
+    /// file's start when its end is reached.
+    pub(crate) fn run(&mut self, groups: u64) -> io::Result<Duration> {
+        let length = self.bytes.len() as u64;
+        let start = Instant::now();
+        for _ in 0..groups {
+            if self.offset + length > FILE_BYTES {
+                self.offset = 0;
+            }
+            self.file.write_all_at(&self.bytes, self.offset)?;
+            self.file.sync_data()?;
+            self.offset += length;
+        }
+        Ok(start.elapsed())
+    }
+}
+
+/// The size of the log's segments, so that both have the same pages in the cache.
+const FILE_BYTES: u64 = 64 << 20;
+const FILL_BYTES: usize = 1 << 20;

@@ -1,0 +1,40 @@
+//! The two examples as programs. Cargo builds them before it runs this test when everything is
+//! tested, and not when only this test is; so they are built here, which then costs nothing.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+pub(crate) struct Examples {
+    pub(crate) append_lines: PathBuf,
+    pub(crate) read_lines: PathBuf,
+}
+
+impl Examples {
+    pub(crate) fn build() -> Self {
+        let output = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--message-format=json", "--package=kontiki-wal"])
+            .args(["--example=append_lines", "--example=read_lines"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo");
+        assert!(output.status.success(), "the examples do not build");
+        let messages = String::from_utf8(output.stdout).expect("JSON");
+        Self {
+            append_lines: executable(&messages, "append_lines"),
+            read_lines: executable(&messages, "read_lines"),
+        }
+    }
+}
+
+/// Where Cargo put an executable, by the messages of its build.
+fn executable(messages: &str, name: &str) -> PathBuf {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .unwrap_or_else(|| panic!("cargo built no {name}"))
+}

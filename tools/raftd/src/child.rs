@@ -1,0 +1,212 @@
+//! One node of the demo: a `raftd serve` process that is started again when it dies.
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, BufReader},
+    process::{Child, Command},
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
+
+/// How to start one node.
+#[derive(Clone, Debug)]
+pub(crate) struct ChildOptions {
+    pub(crate) id: u64,
+    pub(crate) program: PathBuf,
+    pub(crate) data: PathBuf,
+    pub(crate) peers: String,
+    pub(crate) client: String,
+    pub(crate) log: String,
+}
+
+/// What the demo hears of a node.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ChildEvent {
+    /// It serves clients and knows who leads.
+    Ready { id: u64, leader: String },
+    /// It died and is started again.
+    Died { id: u64, how: String },
+    /// It died too often in a row, or could not be started.
+    GaveUp { id: u64, why: String },
+}
+
+/// How urgently children are to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    No,
+    Gently,
+    Now,
+}
+
+/// Keeps one node running until told to stop, or until it dies too often.
+pub(crate) async fn supervise(
+    options: ChildOptions,
+    events: mpsc::Sender<ChildEvent>,
+    mut stop: watch::Receiver<Stop>,
+) {
+    let id = options.id;
+    let mut deaths_in_a_row = 0;
+    loop {
+        let end = match spawn(&options) {
+            Ok(process) => run(process, id, &events, &mut stop).await,
+            Err(error) => End::Died {
+                how: "could not be started".to_owned(),
+                last_line: format!("{}: {error}", options.program.display()),
+                had_served: false,
+            },
+        };
+        let End::Died { how, last_line, had_served } = end else { return };
+        deaths_in_a_row = if had_served { 1 } else { deaths_in_a_row + 1 };
+        if deaths_in_a_row >= DEATHS_IN_A_ROW_MAX {
+            let why = format!("{how}, {deaths_in_a_row} times in a row; it said: {last_line}");
+            let _ = events.send(ChildEvent::GaveUp { id, why }).await;
+            return;
+        }
+        if events.send(ChildEvent::Died { id, how }).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = sleep(BACKOFF * ((1 << (deaths_in_a_row - 1)) - 1)) => {}
+            () = told(&mut stop, Stop::Gently) => return,
+        }
+    }
+}
+
+/// How a process came to its end.
+enum End {
+    Died { how: String, last_line: String, had_served: bool },
+    Stopped,
+}
+
+fn spawn(options: &ChildOptions) -> io::Result<Child> {
+    Command::new(&options.program)
+        .arg("serve")
+        .args(["--id", &options.id.to_string()])
+        .arg("--data")
+        .arg(&options.data)
+        .args(["--peers", &options.peers, "--client", &options.client, "--log", &options.log])
+        // Its own entry among the peers is where each listens.
+        .env_remove("RAFTD_LISTEN")
+        // The pipe below is how a child learns that we are gone, whatever ended us.
+        .arg("--exit-with-parent")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Ctrl-C in the terminal is for us; we stop the children.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+}
+
+async fn run(
+    mut process: Child,
+    id: u64,
+    events: &mpsc::Sender<ChildEvent>,
+    stop: &mut watch::Receiver<Stop>,
+) -> End {
+    // Taken out, because waiting for a process closes its standard input: that tells it to stop.
+    let stdin = process.stdin.take().expect("piped by spawn");
+    let stdout = process.stdout.take().expect("piped by spawn");
+    let stderr = process.stderr.take().expect("piped by spawn");
+    let announcing = tokio::spawn(forward_ready(id, stdout, events.clone()));
+    let logging = tokio::spawn(forward_log(id, stderr));
+
+    let died = tokio::select! {
+        status = process.wait() => Some(status),
+        () = told(stop, Stop::Gently) => None,
+    };
+    let Some(status) = died else {
+        drop(stdin);
+        stop_process(&mut process, stop).await;
+        return End::Stopped;
+    };
+    // The pipes end with the process, so what it said last is soon here.
+    let last_words = async { (announcing.await, logging.await) };
+    let (had_served, last_line) = match timeout(LAST_WORDS, last_words).await {
+        Ok((announced, logged)) => (announced.unwrap_or(false), logged.ok().flatten()),
+        Err(_) => (false, None),
+    };
+    let last_line = last_line.unwrap_or_else(|| "nothing".to_owned());
+    End::Died { how: describe(status), last_line, had_served }
+}
+
+/// Waits for a process whose standard input was closed; by force when there is no time or no answer.
+async fn stop_process(process: &mut Child, stop: &mut watch::Receiver<Stop>) {
+    tokio::select! {
+        _ = process.wait() => return,
+        () = told(stop, Stop::Now) => {}
+        () = sleep(GENTLE_STOP) => {}
+    }
+    // It may have ended by itself meanwhile.
+    let _ = process.start_kill();
+    let _ = process.wait().await;
+}
+
+/// Resolves when it is time to stop, so urgently or more; also when nobody can tell any more.
+async fn told(stop: &mut watch::Receiver<Stop>, urgency: Stop) {
+    let _ = stop.wait_for(|&told| told >= urgency).await;
+}
+
+/// Tells when the child serves; returns whether it ever did.
+async fn forward_ready(
+    id: u64,
+    stdout: impl AsyncRead + Unpin,
+    events: mpsc::Sender<ChildEvent>,
+) -> bool {
+    let mut had_served = false;
+    let mut lines = BufReader::new(stdout).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let mut words = line.split(' ');
+        if words.next() == Some("ready") {
+            let leader = words.find_map(|word| word.strip_prefix("leader=")).unwrap_or("unknown");
+            had_served = true;
+            let _ = events.send(ChildEvent::Ready { id, leader: leader.to_owned() }).await;
+        }
+    }
+    had_served
+}
+
+/// Passes a child's log on, each line with its id; returns the last line.
+async fn forward_log(id: u64, stderr: impl AsyncRead + Unpin) -> Option<String> {
+    let mut lines = BufReader::new(stderr).lines();
+    let mut last = None;
+    while let Ok(Some(line)) = lines.next_line().await {
+        let _ = writeln!(io::stderr(), "[node {id}] {line}");
+        last = Some(line);
+    }
+    last
+}
+
+fn describe(status: io::Result<ExitStatus>) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match status {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!("ended with exit code {code}"),
+            (None, Some(signal)) => format!("was killed by signal {signal}"),
+            (None, None) => "ended".to_owned(),
+        },
+        Err(error) => format!("was lost: {error}"),
+    }
+}
+
+/// Where one node of a demo keeps its log.
+pub(crate) fn data_directory(demo: &Path, id: u64) -> PathBuf {
+    demo.join(id.to_string())
+}
+
+/// Deaths of a child that never served in between: it does not get better by trying.
+const DEATHS_IN_A_ROW_MAX: u32 = 5;
+
+/// The first restart is at once; then 1, 3 and 7 times this.
+const BACKOFF: Duration = Duration::from_millis(250);
+
+/// After this, a child that was asked to stop is killed.
+const GENTLE_STOP: Duration = Duration::from_secs(10);
+
+const LAST_WORDS: Duration = Duration::from_secs(1);

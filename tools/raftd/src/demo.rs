@@ -1,0 +1,235 @@
+//! `raftd demo`: three nodes on this machine, kept running until they are asked to stop.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek as _, Write as _},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use tokio::{
+    runtime::Builder,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep_until,
+};
+
+use crate::{
+    child::{ChildEvent, ChildOptions, Stop, data_directory, supervise},
+    failure::{Failure, FailureKind},
+    members::Members,
+    signals::StopSignals,
+};
+
+/// What `raftd demo` is told.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DemoOptions {
+    /// Clients reach the nodes at this port and the two after it; the nodes reach each other at
+    /// these plus 100
+    #[arg(
+        long,
+        env = "RAFTD_DEMO_PORT",
+        default_value_t = 7001,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(u16::MAX - PEER_PORT_OFFSET - 2))
+    )]
+    port: u16,
+    /// Directory of the three logs, kept between runs
+    #[arg(long, env = "RAFTD_DEMO_DATA", value_name = "DIR", default_value = "raftd-demo")]
+    data: PathBuf,
+}
+
+/// Runs the demo until it is asked to stop.
+pub(crate) fn run(options: &DemoOptions, log: &str) -> Result<(), Failure> {
+    // Held to the end; the system gives it back even if we are killed.
+    let _lock = claim(&options.data, options.port)?;
+    check_ports(options.port)?;
+    let program = std::env::current_exe().map_err(cannot_start)?;
+    let children = IDS.map(|id| ChildOptions {
+        id,
+        program: program.clone(),
+        data: data_directory(&options.data, id),
+        peers: peers(options.port).to_string(),
+        client: format!("127.0.0.1:{}", client_port(options.port, id)),
+        log: log.to_owned(),
+    });
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    runtime.block_on(supervise_all(options, children))
+}
+
+async fn supervise_all(
+    options: &DemoOptions,
+    children: [ChildOptions; NODES],
+) -> Result<(), Failure> {
+    let mut signals = StopSignals::install().map_err(cannot_start)?;
+    let (stop, stopping) = watch::channel(Stop::No);
+    let (events, mut heard) = mpsc::channel(EVENTS_MAX);
+    let mut supervisors = JoinSet::new();
+    say(format!("starting three nodes, data in {}", options.data.display()));
+    for child in children {
+        supervisors.spawn(supervise(child, events.clone(), stopping.clone()));
+    }
+
+    let mut story = Story { port: options.port, leader_announced: false };
+    let mut progress_at = Instant::now() + PROGRESS_FIRST;
+    let failure = loop {
+        tokio::select! {
+            signal = signals.next() => {
+                say(format!("stopping ({signal}); once more to stop at once"));
+                break None;
+            }
+            Some(event) = heard.recv() => {
+                if let Some(failure) = story.tell(event) {
+                    break Some(failure);
+                }
+            }
+            () = sleep_until(progress_at.into()), if !story.leader_announced => {
+                say("waiting for a leader: the nodes greet each other and elect one");
+                progress_at += PROGRESS_NEXT;
+            }
+        }
+    };
+
+    // Nobody listens from here on, so no child waits to be heard.
+    drop(heard);
+    stop.send_replace(Stop::Gently);
+    let all_stopped = async { while supervisors.join_next().await.is_some() {} };
+    tokio::pin!(all_stopped);
+    tokio::select! {
+        () = &mut all_stopped => {
+            say("stopped; the data is kept");
+            failure.map_or(Ok(()), Err)
+        }
+        signal = signals.next() => {
+            stop.send_replace(Stop::Now);
+            all_stopped.await;
+            let line = format!("stopped at once by a second signal ({signal}); the data is kept");
+            Err(Failure::new(FailureKind::Run, line))
+        }
+    }
+}
+
+/// What the user has been told so far.
+struct Story {
+    port: u16,
+    leader_announced: bool,
+}
+
+impl Story {
+    /// Tells of an event; a failure ends the demo.
+    fn tell(&mut self, event: ChildEvent) -> Option<Failure> {
+        match event {
+            ChildEvent::Ready { leader, .. } if !self.leader_announced => {
+                self.leader_announced = true;
+                let port = self.port;
+                say(format!("node {leader} leads"));
+                say(format!("try: redis-cli -p {port}     (or {}, {})", port + 1, port + 2));
+            }
+            ChildEvent::Ready { id, leader } => {
+                say(format!("node {id} serves; node {leader} leads"));
+            }
+            ChildEvent::Died { id, how } => say(format!("node {id} {how}; starting it again")),
+            ChildEvent::GaveUp { id, why } => {
+                return Some(Failure::new(FailureKind::Run, format!("node {id} {why}")));
+            }
+        }
+        None
+    }
+}
+
+/// Takes the data directory for this demo, and checks that it was made for these ports.
+fn claim(data: &Path, port: u16) -> Result<File, Failure> {
+    let shown = data.display();
+    let cannot_use = |error: io::Error| {
+        Failure::new(
+            FailureKind::Data,
+            format!("cannot use {shown}: {error}; choose another directory with --data"),
+        )
+    };
+    fs::create_dir_all(data).map_err(cannot_use)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.open(data.join(CLAIM_FILE)).map_err(cannot_use)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(Failure::new(
+                FailureKind::Data,
+                format!("another demo uses {shown}: stop it, or choose another --data and --port"),
+            ));
+        }
+        Err(TryLockError::Error(error)) => return Err(cannot_use(error)),
+    }
+    let mut text = String::new();
+    Read::by_ref(&mut file).take(CLAIM_BYTES_MAX).read_to_string(&mut text).map_err(cannot_use)?;
+    let wanted = format!("port {port}\n");
+    if text.is_empty() {
+        file.rewind().and_then(|()| file.write_all(wanted.as_bytes())).map_err(cannot_use)?;
+    } else if text != wanted {
+        // The nodes know each other by the addresses of their first start.
+        return Err(Failure::new(
+            FailureKind::Data,
+            format!(
+                "{shown} was made with --{}: use that, or choose another --data",
+                text.trim_end()
+            ),
+        ));
+    }
+    Ok(file)
+}
+
+/// All ports are tried before anything is started.
+fn check_ports(port: u16) -> Result<(), Failure> {
+    for id in IDS {
+        for port in [client_port(port, id), peer_port(port, id)] {
+            TcpListener::bind(("127.0.0.1", port)).map_err(|error| {
+                Failure::new(
+                    FailureKind::Address,
+                    format!(
+                        "cannot listen on 127.0.0.1:{port}: {error}; stop what uses it, or \
+                         choose other ports with --port (and another --data)"
+                    ),
+                )
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn peers(port: u16) -> Members {
+    let list = IDS.map(|id| format!("{id}=127.0.0.1:{}", peer_port(port, id))).join(",");
+    Members::parse(&list).expect("made of ids and ports that differ")
+}
+
+fn client_port(port: u16, id: u64) -> u16 {
+    port + u16::try_from(id - 1).expect("ids are 1 to 3")
+}
+
+fn peer_port(port: u16, id: u64) -> u16 {
+    client_port(port, id) + PEER_PORT_OFFSET
+}
+
+/// Standard output may be closed; the demo goes on.
+fn say(line: impl AsRef<str>) {
+    let _ = writeln!(io::stdout(), "{}", line.as_ref());
+    let _ = io::stdout().flush();
+}
+
+fn cannot_start(error: io::Error) -> Failure {
+    Failure::new(FailureKind::Run, format!("cannot start: {error}"))
+}
+
+const NODES: usize = 3;
+const IDS: [u64; NODES] = [1, 2, 3];
+const PEER_PORT_OFFSET: u16 = 100;
+
+/// Holds the lock, and the port that the data was made with.
+const CLAIM_FILE: &str = "demo.lock";
+const CLAIM_BYTES_MAX: u64 = 64;
+
+/// What children say waits here; a full channel makes them wait, not us.
+const EVENTS_MAX: usize = 64;
+
+const PROGRESS_FIRST: Duration = Duration::from_secs(1);
+const PROGRESS_NEXT: Duration = Duration::from_secs(10);

@@ -1,0 +1,126 @@
+//! What `INFO` tells: lines of `name:value` in sections, as Redis writes them.
+
+use std::fmt::Write as _;
+
+use kontiki::{Role, Status};
+
+/// What the server knows of itself, at one moment.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) status: Status,
+    pub(crate) port: u16,
+    pub(crate) uptime_seconds: u64,
+    pub(crate) clients: usize,
+    pub(crate) clients_max: usize,
+    pub(crate) connections: u64,
+    pub(crate) commands: u64,
+    /// `None` if the state machine could not be asked.
+    pub(crate) keys: Option<usize>,
+}
+
+/// The sections asked for by name, in lower case; all of them for none, `all` or `everything`.
+pub(crate) fn render(facts: &Facts, asked: &[String]) -> String {
+    let everything = asked.is_empty()
+        || asked.iter().any(|name| matches!(name.as_str(), "all" | "everything" | "default"));
+    let mut out = String::new();
+    for (name, section) in SECTIONS {
+        if everything || asked.iter().any(|asked| asked.eq_ignore_ascii_case(name)) {
+            let blank = if out.is_empty() { "" } else { "\r\n" };
+            let _ = write!(out, "{blank}# {name}\r\n");
+            for (field, value) in section(facts) {
+                let _ = write!(out, "{field}:{value}\r\n");
+            }
+        }
+    }
+    out
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Starting => "starting",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Leader => "leader",
+        Role::NotAdmitted => "not-admitted",
+        Role::Stopped => "stopped",
+        _ => "other",
+    }
+}
+
+/// A section's name, and what makes its lines.
+type Section = (&'static str, fn(&Facts) -> Fields);
+type Fields = Vec<(&'static str, String)>;
+
+const SECTIONS: &[Section] = &[
+    ("Server", server),
+    ("Clients", clients),
+    ("Stats", stats),
+    ("Raft", raft),
+    ("Keyspace", keyspace),
+];
+
+fn server(facts: &Facts) -> Fields {
+    vec![
+        // Client libraries look here for what they may ask.
+        ("redis_version", REDIS_VERSION.to_owned()),
+        ("redis_mode", "standalone".to_owned()),
+        ("raftd_version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("os", std::env::consts::OS.to_owned()),
+        ("arch_bits", usize::BITS.to_string()),
+        ("process_id", std::process::id().to_string()),
+        ("tcp_port", facts.port.to_string()),
+        ("uptime_in_seconds", facts.uptime_seconds.to_string()),
+    ]
+}
+
+fn clients(facts: &Facts) -> Fields {
+    vec![
+        ("connected_clients", facts.clients.to_string()),
+        ("maxclients", facts.clients_max.to_string()),
+    ]
+}
+
+fn stats(facts: &Facts) -> Fields {
+    vec![
+        ("total_connections_received", facts.connections.to_string()),
+        ("total_commands_processed", facts.commands.to_string()),
+    ]
+}
+
+fn raft(facts: &Facts) -> Fields {
+    let status = &facts.status;
+    let (leader, leader_address) = match &status.leader {
+        Some((id, address)) => (id.to_string(), address.clone()),
+        None => (String::new(), String::new()),
+    };
+    let members: Vec<_> =
+        status.members.iter().map(|(id, address)| format!("{id}={address}")).collect();
+    vec![
+        ("raft_id", status.id.to_string()),
+        ("raft_role", role_name(status.role).to_owned()),
+        ("raft_term", status.term.to_string()),
+        ("raft_leader", leader),
+        ("raft_leader_address", leader_address),
+        ("raft_last_index", status.last.index.to_string()),
+        ("raft_last_term", status.last.term.to_string()),
+        ("raft_durable_index", status.durable.to_string()),
+        ("raft_commit_index", status.committed.to_string()),
+        ("raft_applied_index", status.applied.to_string()),
+        ("raft_members", members.join(",")),
+        ("raft_cluster", format!("{:016x}", status.cluster)),
+        ("raft_incarnation", format!("{:016x}", status.incarnation)),
+        ("log_segments", status.log_segments.to_string()),
+        ("log_syncs", status.log_syncs.to_string()),
+        ("fatal", status.fatal.as_deref().unwrap_or("").replace(['\r', '\n'], " ")),
+    ]
+}
+
+fn keyspace(facts: &Facts) -> Fields {
+    match facts.keys {
+        None | Some(0) => Vec::new(),
+        Some(keys) => vec![("db0", format!("keys={keys},expires=0,avg_ttl=0"))],
+    }
+}
+
+/// The version whose replies ours are like.
+pub(crate) const REDIS_VERSION: &str = "7.0.0";

@@ -1,0 +1,146 @@
+//! raftd: the reference server of Kontiki, a replicated key-value store for any Redis client.
+//!
+//! ```text
+//! main      flags, logging, exit code
+//! serve     one node: start, clients, stop           demo, child   three of them on this machine
+//! clients   connections in and out
+//! connection  requests of one client -> batches -> replies
+//! resp, request, command   bytes -> request -> what to do -> what is replicated
+//! store     the state machine        reply, info, service   what goes back
+//! ```
+#![forbid(unsafe_code)]
+
+mod child;
+mod clients;
+mod command;
+mod connection;
+mod demo;
+mod failure;
+mod info;
+mod members;
+mod reply;
+mod request;
+mod resp;
+mod serve;
+mod service;
+mod signals;
+mod store;
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    demo::DemoOptions,
+    failure::{EXIT_CODES, Failure, FailureKind},
+    serve::ServeOptions,
+};
+
+/// A replicated, durable key-value store that any Redis client can talk to
+#[derive(Debug, Parser)]
+#[command(name = "raftd", version, after_help = AFTER_HELP)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+    /// What to log to standard error: error, warn, info, debug, or target=level,...
+    /// [default: RUST_LOG, else info; demo: error]
+    #[arg(long, env = "RAFTD_LOG", value_name = "FILTER", global = true)]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one node of a cluster
+    #[command(after_help = format!("{SERVE_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Serve(ServeOptions),
+    /// Run a cluster of three nodes on this machine, to try it out
+    #[command(after_help = format!("{DEMO_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Demo(DemoOptions),
+}
+
+fn main() -> ExitCode {
+    match parse_flags().and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Standard error may be gone with whoever started us.
+            let _ = writeln!(io::stderr(), "raftd: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Help and version end the program here; a mistake becomes one line.
+fn parse_flags() -> Result<Options, Failure> {
+    Options::try_parse().map_err(|error| {
+        if error.exit_code() == 0
+            || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        {
+            error.exit();
+        }
+        let text = error.render().to_string();
+        let told = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+        let told =
+            told.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+        let line = told.collect::<Vec<_>>().join(" ");
+        let line = line.strip_prefix("error: ").unwrap_or(&line);
+        Failure::new(FailureKind::Usage, format!("{line}; see raftd --help, raftd serve --help"))
+    })
+}
+
+fn run(options: Options) -> Result<(), Failure> {
+    let default = match options.command {
+        Command::Serve(_) => "info",
+        // What concerns one node alone is no news for who tries three of them.
+        Command::Demo(_) => "error,raftd=warn",
+    };
+    let log = options
+        .log
+        .or_else(|| std::env::var(EnvFilter::DEFAULT_ENV).ok())
+        .filter(|filter| !filter.is_empty())
+        .unwrap_or_else(|| default.to_owned());
+    let filter = EnvFilter::try_new(&log).map_err(|error| {
+        Failure::new(
+            FailureKind::Usage,
+            format!("{log:?} is not a filter for logs: {error}; use --log info, for example"),
+        )
+    })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        // A lost standard error must not become a panic.
+        .log_internal_errors(false)
+        .init();
+    match options.command {
+        Command::Serve(options) => serve::run(options),
+        Command::Demo(options) => demo::run(&options, &log),
+    }
+}
+
+const AFTER_HELP: &str = "\
+Try it:
+  raftd demo
+  redis-cli -p 7001 set greeting hello
+
+The commands, the errors and the limits are listed in tools/raftd/README.md.";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  PEERS=1=127.0.0.1:7101,2=127.0.0.1:7102,3=127.0.0.1:7103
+  raftd serve --id 1 --data data/1 --peers $PEERS --client 127.0.0.1:7001
+  raftd serve --id 2 --data data/2 --peers $PEERS --client 127.0.0.1:7002
+  raftd serve --id 3 --data data/3 --peers $PEERS --client 127.0.0.1:7003
+  RAFTD_ID=1 RAFTD_DATA=data/1 RAFTD_PEERS=$PEERS raftd serve --log debug
+
+Prints one line to standard output when it serves clients: ready id=1 client=... leader=2
+The errors that clients may get are listed in tools/raftd/README.md.";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  raftd demo
+  raftd demo --port 8001 --data /tmp/raftd-demo
+  redis-cli -p 7001 incr visits";

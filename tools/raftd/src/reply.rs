@@ -1,0 +1,135 @@
+//! What goes back to a client: RESP2 frames, and which error each error of the node becomes.
+//!
+//! The prefix of an error decides what client libraries do with it. `CLUSTERDOWN` and `TRYAGAIN`
+//! are the two that they may send again by themselves (go-redis always; redis-rs and redis-py when
+//! they talk to a cluster), so they are given only for what certainly was not applied. An unknown
+//! outcome gets a prefix that no library knows, and the connection stays open: a closed connection
+//! is what most of them answer with a retry.
+
+use bytes::{Bytes, BytesMut};
+use kontiki::{ProposeError, ReadError};
+use redis_protocol::resp2::{encode::extend_encode, types::BytesFrame};
+
+/// `+OK`.
+pub(crate) fn ok() -> BytesFrame {
+    simple("OK")
+}
+
+/// A simple string.
+pub(crate) fn simple(text: &'static str) -> BytesFrame {
+    BytesFrame::SimpleString(Bytes::from_static(text.as_bytes()))
+}
+
+/// A bulk string of fixed text.
+pub(crate) fn text(text: &'static str) -> BytesFrame {
+    BytesFrame::BulkString(Bytes::from_static(text.as_bytes()))
+}
+
+/// A bulk string, or nil.
+pub(crate) fn bulk(bytes: Option<Bytes>) -> BytesFrame {
+    bytes.map_or(BytesFrame::Null, BytesFrame::BulkString)
+}
+
+/// A count as an integer.
+pub(crate) fn count(count: usize) -> BytesFrame {
+    BytesFrame::Integer(i64::try_from(count).expect("counts of things in memory fit"))
+}
+
+/// An error; `line` begins with its prefix. Bytes that would end the line become spaces.
+pub(crate) fn error(line: impl Into<String>) -> BytesFrame {
+    let line = line.into().replace(['\r', '\n'], " ");
+    BytesFrame::Error(line.into())
+}
+
+/// Appends a frame to `out`.
+pub(crate) fn write(out: &mut BytesMut, frame: &BytesFrame) {
+    extend_encode(out, frame, false).expect("the buffer was extended to the frame's length");
+}
+
+/// Appends the beginning of an array; `length` frames make the rest.
+pub(crate) fn write_array_header(out: &mut BytesMut, length: usize) {
+    out.extend_from_slice(format!("*{length}\r\n").as_bytes());
+}
+
+/// A frame by itself.
+pub(crate) fn encode(frame: &BytesFrame) -> Bytes {
+    let mut out = BytesMut::new();
+    write(&mut out, frame);
+    out.freeze()
+}
+
+/// The reply to a write that failed. The table is in README.md, "Errors"; change both or neither.
+pub(crate) fn propose_error(error_found: &ProposeError) -> BytesFrame {
+    let certainly_not_applied = error_found.is_certainly_not_applied();
+    error(match error_found {
+        ProposeError::TooLarge { bytes, limit } => {
+            format!("ERR the command takes {bytes} bytes, the limit is {limit}")
+        }
+        ProposeError::Unknown { .. } => UNKNOWN_RESULT.to_owned(),
+        // From here on: whatever may have been applied must not look like something to retry.
+        other if !certainly_not_applied => format!("{UNKNOWN_RESULT} ({other})"),
+        ProposeError::NotLeader { .. } => NO_LEADER.to_owned(),
+        ProposeError::Overloaded => OVERLOADED.to_owned(),
+        ProposeError::Superseded { .. } => {
+            "TRYAGAIN a new leader put another command in its place: not applied, send it again"
+                .to_owned()
+        }
+        other => format!("ERR not applied: {other}"),
+    })
+}
+
+/// The reply to a read that failed. A read changes nothing, so sending it again is always right.
+pub(crate) fn read_error(error_found: &ReadError) -> BytesFrame {
+    error(match error_found {
+        ReadError::NotLeader { .. } => NO_LEADER.to_owned(),
+        ReadError::Overloaded => OVERLOADED.to_owned(),
+        ReadError::TimedOut => {
+            "TRYAGAIN no quorum confirmed the read in time, send it again".to_owned()
+        }
+        ReadError::Stopped => STOPPED.to_owned(),
+        ReadError::Fatal(cause) => {
+            format!("ERR this node has failed and takes nothing more, use another one: {cause}")
+        }
+        other => format!("ERR {other}"),
+    })
+}
+
+const UNKNOWN_RESULT: &str = "UNKNOWNRESULT the outcome of this command is unknown: \
+     it may have been applied, or may still be; read before sending it again";
+const NO_LEADER: &str =
+    "CLUSTERDOWN no leader: a majority of the nodes is needed; not applied, send it again";
+const OVERLOADED: &str = "TRYAGAIN too much is waiting on this node; not applied, send it again";
+const STOPPED: &str = "CLUSTERDOWN this node is stopping; not applied, use another one";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_whatever_it_is_made_of() {
+        assert_eq!(encode(&error("ERR a\r\n+OK")), "-ERR a  +OK\r\n");
+    }
+
+    #[test]
+    fn an_unknown_outcome_has_a_prefix_that_no_client_retries() {
+        let reply = encode(&propose_error(&ProposeError::Unknown { position: None }));
+        assert!(reply.starts_with(b"-UNKNOWNRESULT "), "{reply:?}");
+    }
+
+    #[test]
+    fn a_prefix_that_clients_retry_is_given_only_to_what_was_not_applied() {
+        let cause: std::sync::Arc<str> = "disk".into();
+        for failure in [
+            ProposeError::NotLeader { hint: None },
+            ProposeError::Overloaded,
+            ProposeError::TooLarge { bytes: 2, limit: 1 },
+            ProposeError::Unknown { position: None },
+            ProposeError::Stopped,
+            ProposeError::Fatal(cause),
+        ] {
+            let reply = encode(&propose_error(&failure));
+            let retried = reply.starts_with(b"-TRYAGAIN") || reply.starts_with(b"-CLUSTERDOWN");
+            assert!(!retried || failure.is_certainly_not_applied(), "{failure:?}: {reply:?}");
+        }
+    }
+}

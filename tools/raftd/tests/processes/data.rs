@@ -1,0 +1,165 @@
+//! Data directories that are not what they should be: refused or kept out, nothing lost.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::FileExt as _,
+    path::Path,
+};
+
+use bytes::Bytes;
+use kontiki::{ApplyContext, SnapshotWriter, StateMachine};
+use redis::Value;
+
+use crate::support::{
+    Cluster, Node, Process, assert_refused, free_ports, query, serve_arguments, turn,
+};
+
+#[test]
+fn a_directory_in_use_or_of_another_node_is_exit_code_4() {
+    let mut cluster = Cluster::start(1);
+    let data = cluster.nodes[0].data.clone();
+    query::<Value>(&mut cluster.nodes[0].connect(), &["SET", "key", "kept"]).unwrap();
+    start_refused("1", &data, "in use by another process");
+    cluster.nodes[0].process.kill();
+    start_refused("2", &data, "belongs to node 1, not to 2");
+
+    let file = cluster.directory.path().join("file");
+    fs::write(&file, "no directory").unwrap();
+    start_refused("1", &file, "file");
+    assert_still_kept(&mut cluster);
+}
+
+#[test]
+fn a_newer_format_or_a_damaged_log_is_exit_code_4_and_changes_no_file() {
+    let mut cluster = Cluster::start(1);
+    let data = cluster.nodes[0].data.clone();
+    query::<Value>(&mut cluster.nodes[0].connect(), &["SET", "key", "kept"]).unwrap();
+    cluster.nodes[0].process.kill();
+    let segment = data.join("wal/0000000000000001.wal");
+    let whole = fs::read(&segment).unwrap();
+    let file = OpenOptions::new().write(true).open(&segment).unwrap();
+
+    // The header page: the format at 8, the checksum at its end; see wal/FORMAT.md.
+    let mut newer = whole[..4096].to_vec();
+    newer[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    let checksum = crc32fast::hash(&newer[..4092]);
+    newer[4092..].copy_from_slice(&checksum.to_le_bytes());
+    file.write_all_at(&newer, 0).unwrap();
+    start_refused("1", &data, "has format 2; this version reads 1; use a newer");
+    assert_eq!(fs::read(&segment).unwrap()[..4096], newer);
+
+    let mut damaged = whole[..4096].to_vec();
+    damaged[100] ^= 1;
+    file.write_all_at(&damaged, 0).unwrap();
+    start_refused("1", &data, "0000000000000001.wal");
+    assert_eq!(fs::read(&segment).unwrap()[..4096], damaged);
+
+    file.write_all_at(&whole, 0).unwrap();
+    assert_still_kept(&mut cluster);
+}
+
+/// Skipping what others apply would be worse than stopping.
+#[test]
+fn a_command_of_a_newer_raftd_ends_the_node_with_exit_code_1() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let free: Vec<_> = free_ports(2).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let newer = kontiki::Node::builder(1, directory.path())
+        .initial_members([(1, free[0].as_str())])
+        .start(Newer)
+        .unwrap();
+    newer.ready().wait().unwrap();
+    newer.propose(&b"\x02 as a later version writes it"[..]).wait().unwrap();
+    newer.shutdown().wait();
+
+    let peers = format!("1={}", free[0]);
+    let arguments = serve_arguments("1", directory.path(), &peers, &free[1]);
+    let ended = Process::start("raftd", &arguments).wait_end();
+    assert_eq!(ended.status.code(), Some(1));
+    let line = ended.stderr.last().unwrap();
+    assert!(line.contains("command format 2") && line.contains("upgrade raftd"), "{line}");
+}
+
+#[test]
+fn a_directory_of_another_cluster_is_exit_code_4_and_serves_nobody() {
+    let stranger = {
+        let mut other = Cluster::start(1);
+        query::<Value>(&mut other.nodes[0].connect(), &["SET", "key", "other"]).unwrap();
+        other.nodes[0].process.kill();
+        other
+    };
+    let (data, kept) = (stranger.nodes[0].data.clone(), stranger.keep());
+    let mut cluster = Cluster::start(3);
+    query::<Value>(&mut cluster.nodes[1].connect(), &["SET", "key", "kept"]).unwrap();
+    let own = std::mem::replace(&mut cluster.nodes[0].data, data);
+    cluster.nodes[0].process.kill();
+    cluster.nodes[0].restart();
+    let ended = cluster.nodes[0].process.wait_end();
+    assert_eq!(ended.status.code(), Some(4));
+    let line = ended.stderr.last().unwrap();
+    assert!(line.contains("belongs to the cluster 1=") && line.contains("check --data"), "{line}");
+    let value: String = query(&mut cluster.nodes[1].connect(), &["GET", "key"]).unwrap();
+    assert_eq!(value, "kept");
+    cluster.nodes[0].data = own;
+    cluster.nodes[0].restart();
+    cluster.nodes[0].wait_ready();
+    cluster.assert_same_state();
+    drop(kept);
+}
+
+#[test]
+fn a_node_that_lost_its_disk_does_not_vote_and_says_what_to_do() {
+    let mut cluster = Cluster::start(3);
+    query::<Value>(&mut cluster.nodes[1].connect(), &["SET", "key", "kept"]).unwrap();
+    let node = &mut cluster.nodes[0];
+    node.process.kill();
+    let aside = node.data.with_extension("aside");
+    fs::rename(&node.data, &aside).unwrap();
+    node.restart();
+    node.process.wait_for_log("not admitted");
+    assert_eq!(node.info("raft_role"), "not-admitted");
+    let value: String = query(&mut cluster.nodes[1].connect(), &["GET", "key"]).unwrap();
+    assert_eq!(value, "kept");
+
+    let node = &mut cluster.nodes[0];
+    node.process.kill();
+    fs::remove_dir_all(&node.data).unwrap();
+    fs::rename(&aside, &node.data).unwrap();
+    node.restart();
+    node.wait_ready();
+    cluster.assert_same_state();
+}
+
+/// Starts a node on free ports; it must end with exit code 4 and one line that says `expected`.
+fn start_refused(id: &str, data: &Path, expected: &str) {
+    let free: Vec<_> = free_ports(2).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let peers = format!("{id}={}", free[0]);
+    let arguments = serve_arguments(id, data, &peers, &free[1]);
+    assert_refused(Process::start("raftd", &arguments).wait_end(), 4, expected);
+}
+
+fn assert_still_kept(cluster: &mut Cluster) {
+    let node: &mut Node = &mut cluster.nodes[0];
+    node.restart();
+    node.wait_ready();
+    let kept: String = query(&mut node.connect(), &["GET", "key"]).unwrap();
+    assert_eq!(kept, "kept");
+}
+
+/// Stands for a later version: it takes whatever comes.
+struct Newer;
+
+impl StateMachine for Newer {
+    fn apply(&mut self, _context: &ApplyContext, _command: &[u8]) -> io::Result<Bytes> {
+        Ok(Bytes::new())
+    }
+
+    fn snapshot(&self) -> io::Result<Box<dyn SnapshotWriter + Send>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn restore(&mut self, _image: &mut dyn Read) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}

@@ -1,0 +1,173 @@
+//! `raftd demo`: three nodes that live and die with it.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read as _},
+    net::TcpListener,
+    path::Path,
+};
+
+use redis::Value;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Process, connect, free_port, info, poll, query, socket, turn};
+
+#[test]
+fn it_serves_on_three_ports_keeps_its_data_and_stops_when_asked() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_demo_port();
+    for (run, signal) in [Signal::TERM, Signal::INT].into_iter().enumerate() {
+        let mut demo = start(port, directory.path());
+        demo.wait_for("leads");
+        let line = demo.wait_for("redis-cli");
+        assert!(line.contains(&format!("redis-cli -p {port} ")), "{line}");
+        let children: Vec<_> = (port..port + 3).map(process_of).collect();
+        for client in port..port + 3 {
+            let mut client = connect(client).unwrap();
+            let visits: usize = query(&mut client, &["INCR", "visits"]).unwrap();
+            assert!((3 * run + 1..=3 * run + 3).contains(&visits), "{visits} in run {run}");
+        }
+        demo.signal(signal);
+        assert_eq!(demo.wait_end().status.code(), Some(0));
+        assert!(children.into_iter().all(|child| !is_alive(child)));
+    }
+}
+
+#[test]
+fn a_node_that_is_killed_is_started_again() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_demo_port();
+    let demo = start(port, directory.path());
+    demo.wait_for("redis-cli");
+    for client_port in port..port + 3 {
+        process_of(client_port);
+    }
+    for id in 1..=3 {
+        let client_port = port + id - 1;
+        let mut client = connect(client_port).unwrap();
+        query::<Value>(&mut client, &["SET", "key", &id.to_string()]).unwrap();
+        kill_process(process_of(client_port), Signal::KILL).unwrap();
+        demo.wait_for(&format!("node {id} was killed by signal 9; starting it again"));
+        demo.wait_for(&format!("node {id} serves"));
+        let mut client = connect(client_port).unwrap();
+        assert_eq!(query::<u16>(&mut client, &["GET", "key"]).unwrap(), id);
+    }
+}
+
+#[test]
+fn the_nodes_end_when_the_demo_is_killed() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_demo_port();
+    let mut demo = start(port, directory.path());
+    demo.wait_for("redis-cli");
+    for client_port in port..port + 3 {
+        process_of(client_port);
+    }
+    let mut sockets: Vec<_> = (port..port + 3).map(socket).collect();
+    demo.kill();
+    for socket in &mut sockets {
+        // The end of the connection is the end of the node.
+        match socket.read(&mut [0; 1]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("the node is still there: {other:?}"),
+        }
+    }
+    // Everything is given back: the same directory and ports serve again.
+    poll("the ports and the directory", || {
+        (port..port + 3)
+            .flat_map(|port| [port, port + 100])
+            .all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+            .then_some(())
+    });
+    start(port, directory.path()).wait_for("redis-cli");
+}
+
+#[test]
+fn a_second_signal_stops_at_once_whatever_the_nodes_do() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_demo_port();
+    let mut demo = start(port, directory.path());
+    demo.wait_for("redis-cli");
+    // A process that is paused takes no part in a gentle stop.
+    let paused = process_of(port);
+    kill_process(paused, Signal::STOP).unwrap();
+    demo.signal(Signal::TERM);
+    demo.wait_for("stopping");
+    demo.signal(Signal::TERM);
+    let ended = demo.wait_end();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.last().unwrap().contains("at once"), "{:?}", ended.stderr);
+    assert!(!is_alive(paused));
+}
+
+#[test]
+fn a_node_that_cannot_start_ends_the_demo_with_what_it_said() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("2"), "no directory").unwrap();
+    let mut demo = start(free_demo_port(), directory.path());
+    demo.wait_for("node 2 ended with exit code 4; starting it again");
+    let ended = demo.wait_end();
+    assert_eq!(ended.status.code(), Some(1));
+    let line = ended.stderr.last().unwrap();
+    let expected = "node 2 ended with exit code 4, 5 times in a row; it said: raftd: ";
+    assert!(line.contains(expected), "{line}");
+}
+
+#[test]
+fn what_is_in_use_is_said_before_anything_is_started() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_demo_port();
+    let demo = start(port, directory.path());
+    demo.wait_for("redis-cli");
+
+    let same_data = start(free_demo_port(), directory.path()).wait_end();
+    assert_eq!(same_data.status.code(), Some(4));
+    assert_one_line(&same_data.stderr, "another demo uses");
+
+    let other = tempfile::tempdir().unwrap();
+    let same_port = start(port, other.path()).wait_end();
+    assert_eq!(same_port.status.code(), Some(3));
+    assert_one_line(&same_port.stderr, &format!("cannot listen on 127.0.0.1:{port}"));
+    let made = fs::read_dir(other.path()).unwrap().count();
+    assert_eq!(made, 1, "only the claim, no node's data");
+
+    drop(demo);
+    let other_port = start(free_demo_port(), directory.path()).wait_end();
+    assert_eq!(other_port.status.code(), Some(4));
+    assert_one_line(&other_port.stderr, &format!("was made with --port {port}"));
+}
+
+fn start(port: u16, data: &Path) -> Process {
+    let (port, data) = (port.to_string(), data.to_str().unwrap());
+    Process::start("demo", &["demo", "--port", &port, "--data", data])
+}
+
+/// The process behind a port, once it serves.
+fn process_of(port: u16) -> Pid {
+    poll("a node that serves", || {
+        let mut client = connect(port).ok()?;
+        query::<usize>(&mut client, &["DBSIZE"]).ok()?;
+        Pid::from_raw(info(&mut client, "process_id").parse().unwrap())
+    })
+}
+
+/// Whether a process runs; one that ended and was not collected does not.
+fn is_alive(process: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()))
+        .is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.starts_with(" Z"))
+}
+
+fn assert_one_line(lines: &[String], text: &str) {
+    assert!(matches!(lines, [line] if line.contains(text)), "{text}: {lines:?}");
+}
+
+fn free_demo_port() -> u16 {
+    free_port(&[0, 1, 2, 100, 101, 102])
+}

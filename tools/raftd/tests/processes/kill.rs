@@ -1,0 +1,210 @@
+//! Nodes are killed while clients write: nothing acknowledged is lost, and all end alike.
+//!
+//! `kill -9` leaves the page cache in place: this shows restart and failover, not durability.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use redis::Connection;
+
+use crate::support::{Cluster, Node, connect, poll, query};
+
+/// One after the other, ten times the leader and ten times a follower, in random order.
+#[test]
+fn twenty_kills_lose_nothing_and_writes_resume_within_three_seconds() {
+    let mut random = Random::seeded();
+    let mut cluster = Cluster::start(3);
+    let ports: Vec<_> = cluster.nodes.iter().map(|node| node.client_port).collect();
+    let writers = [0, 1, 2].map(|writer| Writer::start(writer, &ports));
+
+    let mut longest = Duration::ZERO;
+    for (round, leader_dies) in random.shuffled(KILLS).into_iter().enumerate() {
+        let leader = cluster.leader();
+        let other = (leader + 1 + random.below(2)) % 3;
+        let victim = if leader_dies { leader } else { other };
+        // A moment in the middle of the work, not always right after the restart.
+        thread::sleep(Duration::from_millis(random.below(200) as u64));
+
+        let killed = Instant::now();
+        cluster.nodes[victim].process.kill();
+        for writer in &writers {
+            let resumed = poll("a write after the kill", || writer.first_begun_after(killed));
+            let gap = resumed.duration_since(killed);
+            longest = longest.max(gap);
+            assert!(gap < RESUME_MAX, "round {round}: writes resumed after {gap:?}");
+        }
+        cluster.nodes[victim].restart();
+        cluster.nodes[victim].wait_ready();
+    }
+
+    let written = writers.map(Writer::stop);
+    cluster.assert_same_state();
+    for node in &cluster.nodes {
+        let mut client = node.connect();
+        written.iter().for_each(|written| written.check(&mut client));
+    }
+    let acknowledged: usize = written.iter().map(|written| written.acknowledged.len()).sum();
+    println!("{acknowledged} writes acknowledged; the longest gap was {longest:?}");
+    assert!(acknowledged > KILLS * 100, "only {acknowledged} writes: the test proves little");
+}
+
+/// The power of the whole cluster, as far as `kill -9` can show it.
+#[test]
+fn killing_all_three_at_once_loses_nothing() {
+    let mut cluster = Cluster::start(3);
+    let ports: Vec<_> = cluster.nodes.iter().map(|node| node.client_port).collect();
+    let writers = [0, 1, 2].map(|writer| Writer::start(writer, &ports));
+    for _ in 0..5 {
+        let begun = Instant::now();
+        for writer in &writers {
+            poll("some writes", || writer.first_begun_after(begun));
+        }
+        cluster.nodes.iter_mut().for_each(|node| node.process.kill());
+        cluster.nodes.iter_mut().for_each(Node::restart);
+        for node in &cluster.nodes {
+            node.wait_ready();
+        }
+    }
+    let written = writers.map(Writer::stop);
+    cluster.assert_same_state();
+    for node in &cluster.nodes {
+        let mut client = node.connect();
+        written.iter().for_each(|written| written.check(&mut client));
+    }
+}
+
+/// Writes keys of its own, each once, and counts with INCR; on another node after each error.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    /// Newest acknowledged write: when it was begun, and when it was acknowledged.
+    newest: Arc<Mutex<Option<(Instant, Instant)>>>,
+    thread: JoinHandle<Written>,
+}
+
+/// What one writer knows at the end.
+#[derive(Default)]
+struct Written {
+    writer: u64,
+    acknowledged: BTreeMap<String, String>,
+    increments_acknowledged: i64,
+    increments_sent: i64,
+}
+
+impl Writer {
+    fn start(writer: u64, ports: &[u16]) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let newest = Arc::new(Mutex::new(None));
+        let (stopped, told, ports) = (Arc::clone(&stop), Arc::clone(&newest), ports.to_vec());
+        let thread = thread::spawn(move || {
+            let mut written = Written { writer, ..Written::default() };
+            let mut ports = ports.iter().cycle().skip(usize::try_from(writer).unwrap());
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok(mut client) = connect(*ports.next().unwrap()) else { continue };
+                client.set_read_timeout(Some(ANSWER_MAX)).unwrap();
+                // Any error: the connection is given up, so that no late answer is taken for
+                // that of a later write.
+                while !stopped.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    if written.write_some(&mut client).is_err() {
+                        break;
+                    }
+                    *told.lock().unwrap() = Some((begun, Instant::now()));
+                }
+            }
+            written
+        });
+        Self { stop, newest, thread }
+    }
+
+    /// When the newest write was acknowledged, if it was begun after `moment`.
+    fn first_begun_after(&self, moment: Instant) -> Option<Instant> {
+        let newest = *self.newest.lock().unwrap();
+        newest.filter(|(begun, _)| *begun > moment).map(|(_, acknowledged)| acknowledged)
+    }
+
+    fn stop(self) -> Written {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+impl Written {
+    /// A pipeline of one increment and some keys; acknowledged as a whole or not at all.
+    fn write_some(&mut self, client: &mut Connection) -> redis::RedisResult<()> {
+        let round = self.increments_sent;
+        self.increments_sent += 1;
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("INCR").arg(self.counter());
+        let pairs: Vec<_> = (0..KEYS_PER_PIPELINE)
+            .map(|place| (format!("w{}:{round}:{place}", self.writer), format!("value {round}")))
+            .collect();
+        for (key, value) in &pairs {
+            pipeline.cmd("SET").arg(key).arg(value).ignore();
+        }
+        let _: (i64,) = pipeline.query(client)?;
+        self.increments_acknowledged += 1;
+        self.acknowledged.extend(pairs);
+        Ok(())
+    }
+
+    fn counter(&self) -> String {
+        format!("counter:{}", self.writer)
+    }
+
+    /// Everything acknowledged is there, and no increment was applied twice.
+    fn check(&self, client: &mut Connection) {
+        let pairs: Vec<_> = self.acknowledged.iter().collect();
+        for pairs in pairs.chunks(1000) {
+            let keys: Vec<_> = pairs.iter().map(|(key, _)| *key).collect();
+            let values: Vec<Option<String>> = redis::cmd("MGET").arg(&keys).query(client).unwrap();
+            for ((key, expected), found) in pairs.iter().zip(values) {
+                assert_eq!(found.as_ref(), Some(*expected), "{key} was acknowledged");
+            }
+        }
+        let counted: i64 = query(client, &["GET", &self.counter()]).unwrap();
+        let possible = self.increments_acknowledged..=self.increments_sent;
+        assert!(possible.contains(&counted), "{counted} increments, {possible:?} are possible");
+    }
+}
+
+/// SplitMix64, seeded by RAFTD_TEST_SEED or the clock; the seed is printed.
+struct Random(u64);
+
+impl Random {
+    fn seeded() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let seed = env::var("RAFTD_TEST_SEED").map_or(now, |seed| seed.parse().unwrap());
+        println!("RAFTD_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % end as u64).unwrap()
+    }
+
+    /// As many true as false, in random order.
+    fn shuffled(&mut self, count: usize) -> Vec<bool> {
+        let mut list: Vec<_> = (0..count).map(|place| place % 2 == 0).collect();
+        for place in (1..count).rev() {
+            list.swap(place, self.below(place + 1));
+        }
+        list
+    }
+}
+
+const KILLS: usize = 20;
+const KEYS_PER_PIPELINE: usize = 8;
+const RESUME_MAX: Duration = Duration::from_secs(3);
+const ANSWER_MAX: Duration = Duration::from_secs(2);

@@ -1,0 +1,194 @@
+//! What can be asked.
+
+use std::{ops::RangeInclusive, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kontiki_wal::inspect::FrameKind;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  whole; also a live tail, that is, a writer is at work
+  1  torn tail (verify): bytes behind the last whole frame, as a crash leaves them; opening cuts
+     them off, and nothing that was acknowledged and attested is among them
+  2  corrupt: bytes that were durable are damaged or missing
+  3  cannot read: no such directory, no log in it, no permission, a newer format
+  4  usage: an unknown command, flag or value";
+
+const DUMP_EXAMPLES: &str = "\
+Examples:
+  wal-inspect dump data/1                          every frame, every entry
+  wal-inspect dump data/1 --log 1 --index 100..200 the entries 100 to 199 of log 1
+  wal-inspect dump data/1 --kind state             terms and votes over time
+  wal-inspect dump data/1 --format jsonl | jq .    one JSON object a frame
+
+Exit codes: 0 done, 2 done but the log is corrupt (see standard error), 3 cannot read, 4 usage.";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  wal-inspect verify data/1
+  wal-inspect verify data/1 > /dev/null || echo \"exit code $?\"";
+
+/// Looks into a Kontiki log without changing it, also while a writer is at work.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Prints the frames of the log, each with its place, and what they hold.
+    #[command(after_help = DUMP_EXAMPLES)]
+    Dump(DumpArguments),
+    /// Reads every byte of the log and says whether it is whole, and if not, where it is damaged.
+    #[command(after_help = format!("{VERIFY_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Verify(VerifyArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DumpArguments {
+    /// Directory of the log.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Only frames of these logs.
+    #[arg(long = "log", value_name = "LOG", value_delimiter = ',')]
+    pub(crate) logs: Vec<u32>,
+    /// Only entries with these indexes: A..B (without B), A..=B, A.., ..B or A.
+    #[arg(long, value_name = "A..B", value_parser = parse_indexes)]
+    pub(crate) index: Option<RangeInclusive<u64>>,
+    /// Only frames of these kinds.
+    #[arg(long = "kind", value_name = "KIND", value_enum, value_delimiter = ',')]
+    pub(crate) kinds: Vec<Kind>,
+    /// Stop after so many frames.
+    #[arg(long, value_name = "FRAMES")]
+    pub(crate) limit: Option<usize>,
+    /// How many bytes of each payload to show; 0 for none.
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    pub(crate) preview: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// Directory of the log.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A line a frame, and below it an indented line for each thing that it holds.
+    Text,
+    /// A JSON object a line, one for each frame.
+    Jsonl,
+}
+
+/// The kinds of frames, by the names that they have in what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    SegmentStart,
+    Checkpoint,
+    Entries,
+    State,
+    Truncate,
+    Compact,
+    Reset,
+    Forget,
+    Mark,
+}
+
+impl From<FrameKind> for Kind {
+    fn from(kind: FrameKind) -> Self {
+        match kind {
+            FrameKind::SegmentStart => Self::SegmentStart,
+            FrameKind::Checkpoint => Self::Checkpoint,
+            FrameKind::Entries => Self::Entries,
+            FrameKind::State => Self::State,
+            FrameKind::Truncate => Self::Truncate,
+            FrameKind::Compact => Self::Compact,
+            FrameKind::Reset => Self::Reset,
+            FrameKind::Forget => Self::Forget,
+            FrameKind::Mark => Self::Mark,
+        }
+    }
+}
+
+impl Kind {
+    /// As it is printed, and as `--kind` takes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::SegmentStart => "segment-start",
+            Self::Checkpoint => "checkpoint",
+            Self::Entries => "entries",
+            Self::State => "state",
+            Self::Truncate => "truncate",
+            Self::Compact => "compact",
+            Self::Reset => "reset",
+            Self::Forget => "forget",
+            Self::Mark => "mark",
+        }
+    }
+}
+
+/// Reads a range of indexes as Rust writes it; a number alone is that index.
+fn parse_indexes(text: &str) -> Result<RangeInclusive<u64>, String> {
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .map_err(|_| format!("{text:?} is not an index; write A..B, as in 5..10"))
+    };
+    let Some((first, end)) = text.split_once("..") else {
+        let index = number(text)?;
+        return Ok(index..=index);
+    };
+    let first = if first.is_empty() { 0 } else { number(first)? };
+    let last = match end.strip_prefix('=') {
+        _ if end.is_empty() => u64::MAX,
+        Some(last) => number(last)?,
+        None => {
+            number(end)?.checked_sub(1).ok_or("no index lies before 0; indexes count from 1")?
+        }
+    };
+    if first > last {
+        return Err("the range is empty".to_owned());
+    }
+    Ok(first..=last)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn kinds_are_taken_by_the_names_that_are_printed() {
+        for kind in Kind::value_variants() {
+            assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.name());
+        }
+    }
+
+    #[test]
+    fn ranges_of_indexes_are_read_as_rust_writes_them() {
+        for (text, range) in [
+            ("5..10", 5..=9),
+            ("5..=10", 5..=10),
+            ("5..", 5..=u64::MAX),
+            ("..10", 0..=9),
+            ("7", 7..=7),
+            ("..", 0..=u64::MAX),
+        ] {
+            assert_eq!(parse_indexes(text), Ok(range), "{text}");
+        }
+        for text in ["", "a", "5..a", "-1", "10..5", "5..5", "..0", "5...9", "5..=4"] {
+            assert!(parse_indexes(text).is_err(), "{text}");
+        }
+    }
+}

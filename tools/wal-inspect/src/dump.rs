@@ -1,0 +1,139 @@
+//! `dump`: the frames of a log, each with its place, and what they hold.
+
+use std::io::{self, BufWriter, ErrorKind, Write};
+
+use bytes::Bytes;
+use kontiki_wal::{
+    LogId,
+    inspect::{Bounds, Frame, FrameKind, Scan, Verdict},
+};
+
+use crate::{
+    arguments::{DumpArguments, Format, Kind},
+    outcome::{Failure, Outcome, corruption_line, expect_a_log},
+    raft::{RaftEntry, RaftLogs, RaftState},
+    rows::{EntryRow, FrameRow, LogRow, Payload, StateRow, belongs_to_a_log},
+};
+
+pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
+    let scan = Scan::open(&arguments.directory)?;
+    expect_a_log(&scan, &arguments.directory)?;
+    match write_frames(&scan, arguments, &mut BufWriter::new(io::stdout().lock())) {
+        // The reader has seen enough, as in `| head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Outcome::Whole),
+        result => result?,
+    }
+    Ok(remark(&scan))
+}
+
+fn write_frames(scan: &Scan, arguments: &DumpArguments, out: &mut impl Write) -> io::Result<()> {
+    let mut raft_logs = RaftLogs::default();
+    let mut left = arguments.limit.unwrap_or(usize::MAX);
+    for frame in scan.frames() {
+        raft_logs.observe(&frame);
+        if left == 0 {
+            break;
+        }
+        let Some(row) = row(&frame, arguments, raft_logs.contain(frame.log)) else { continue };
+        left -= 1;
+        match arguments.format {
+            Format::Text => row.write_text(out)?,
+            Format::Jsonl => {
+                serde_json::to_writer(&mut *out, &row)?;
+                out.write_all(b"\n")?;
+            }
+        }
+    }
+    out.flush()
+}
+
+/// What is shown of a frame, if anything is asked for.
+fn row(frame: &Frame, arguments: &DumpArguments, is_raft: bool) -> Option<FrameRow> {
+    let DumpArguments { logs, kinds, index, preview, .. } = arguments;
+    let of_an_asked_log = belongs_to_a_log(frame.kind) && logs.contains(&frame.log.0);
+    if !(logs.is_empty() || of_an_asked_log) {
+        return None;
+    }
+    if !kinds.is_empty() && !kinds.contains(&Kind::from(frame.kind)) {
+        return None;
+    }
+    if let Some(indexes) = index {
+        let end = frame.first_index.saturating_add(u64::from(frame.count));
+        let overlaps = frame.first_index <= *indexes.end() && *indexes.start() < end;
+        if frame.kind != FrameKind::Entries || !overlaps {
+            return None;
+        }
+    }
+    let mut row = FrameRow::of(frame);
+    match (frame.kind, &frame.body) {
+        (FrameKind::Entries, Ok(_)) => {
+            row.entries = frame
+                .entries()
+                .into_iter()
+                .filter(|(number, _)| index.as_ref().is_none_or(|asked| asked.contains(number)))
+                .map(|(number, bytes)| entry_row(number, frame.term, bytes, is_raft, *preview))
+                .collect();
+        }
+        (FrameKind::State, Ok(body)) => row.state = Some(state_row(body, *preview)),
+        (FrameKind::Checkpoint, Ok(_)) => {
+            row.logs = frame
+                .checkpoint()
+                .into_iter()
+                .map(|(log, bounds)| log_row(log, bounds, *preview))
+                .collect();
+        }
+        _ => {}
+    }
+    Some(row)
+}
+
+fn entry_row(index: u64, term: u64, bytes: Bytes, is_raft: bool, preview: usize) -> EntryRow {
+    let length = bytes.len();
+    let (raft, unexplained) = if is_raft {
+        let (raft, unexplained) = RaftEntry::read(index, term, bytes);
+        (Some(raft), unexplained)
+    } else {
+        (None, Some(bytes))
+    };
+    let payload = unexplained.map_or_else(Payload::none, |bytes| Payload::of(&bytes, preview));
+    EntryRow { index, bytes: length, raft, payload }
+}
+
+fn log_row(log: LogId, bounds: Bounds, preview: usize) -> LogRow {
+    LogRow {
+        log: log.0,
+        first_index: bounds.first,
+        last_index: bounds.last,
+        term_before: bounds.term_before,
+        runs: bounds.runs,
+        state: bounds.state.map(|state| state_row(&state, preview)),
+    }
+}
+
+fn state_row(body: &Bytes, preview: usize) -> StateRow {
+    let raft = RaftState::read(body).and_then(Result::ok);
+    let payload = if raft.is_some() { Payload::none() } else { Payload::of(body, preview) };
+    StateRow { bytes: body.len(), raft, payload }
+}
+
+/// Says on standard error what a reader of the frames cannot see in them.
+fn remark(scan: &Scan) -> Outcome {
+    let mut remarks = io::stderr().lock();
+    match scan.verdict() {
+        Verdict::Whole { .. } => Outcome::Whole,
+        Verdict::TornTail { .. } if scan.is_live() => Outcome::Whole,
+        Verdict::TornTail { segment, offset, .. } => {
+            // An unheard remark changes nothing: `verify` is the command that tells.
+            let _unheard =
+                writeln!(remarks, "wal-inspect: torn tail at segment {segment} offset {offset}");
+            Outcome::Whole
+        }
+        Verdict::Corrupt(corruptions) => {
+            for corruption in corruptions {
+                let _unheard =
+                    writeln!(remarks, "wal-inspect: corrupt: {}", corruption_line(corruption));
+            }
+            Outcome::Corrupt
+        }
+    }
+}

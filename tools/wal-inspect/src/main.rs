@@ -1,0 +1,54 @@
+//! `wal-inspect`: looks into the log of a Kontiki node, or of any program that uses kontiki-wal.
+//!
+//! It reads the files themselves, frame by frame, takes no lock and changes nothing; so it works
+//! on damaged logs and while a writer is at work. Logs whose state carries Raft's magic are shown
+//! as Raft's: terms, votes, configurations and commands instead of bytes.
+//!
+//! `wal-inspect --help` explains commands and exit codes.
+
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod dump;
+mod outcome;
+mod place;
+mod progress;
+mod raft;
+mod rows;
+mod verify;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use crate::{
+    arguments::{Arguments, Command},
+    outcome::Outcome,
+};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error).into(),
+    };
+    let outcome = match arguments.command {
+        Command::Dump(arguments) => dump::dump(&arguments),
+        Command::Verify(arguments) => verify::verify(&arguments),
+    };
+    outcome
+        .unwrap_or_else(|failure| {
+            // Without a standard error the exit code still says it.
+            let _unheard = writeln!(io::stderr(), "wal-inspect: {failure}");
+            failure.outcome()
+        })
+        .into()
+}
+
+/// Clap's own exit code, 2, means corrupt here.
+fn usage(error: &clap::Error) -> Outcome {
+    let _unheard = error.print();
+    if error.use_stderr() { Outcome::Usage } else { Outcome::Whole }
+}

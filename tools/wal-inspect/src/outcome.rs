@@ -1,0 +1,109 @@
+//! How a run ends: exit codes, and what kept it from its work.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use kontiki_wal::{
+    Corruption, OpenError,
+    inspect::{Scan, Verdict},
+};
+
+use crate::place;
+
+/// The exit code. Ordered by how bad it is for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing is missing.
+    Whole = 0,
+    /// Bytes that nobody vouches for lie behind the last whole frame: the usual crash.
+    TornTail = 1,
+    /// Bytes that were durable are damaged.
+    Corrupt = 2,
+    /// Could not look.
+    CannotRead = 3,
+    /// Was asked something it does not understand.
+    Usage = 4,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(outcome as u8)
+    }
+}
+
+/// Why there is no result.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The log cannot be opened.
+    Open(OpenError),
+    /// There are no segments.
+    NoLog { directory: PathBuf },
+    /// The result cannot be written.
+    Write(io::Error),
+}
+
+impl Failure {
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Open(OpenError::Corruption(_) | OpenError::MissingSegment { .. }) => {
+                Outcome::Corrupt
+            }
+            Self::Open(_) | Self::NoLog { .. } | Self::Write(_) => Outcome::CannotRead,
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Open(OpenError::Corruption(corruption)) => {
+                write!(f, "corrupt: {}", corruption_line(corruption))
+            }
+            Self::Open(error) => write!(f, "{error}"),
+            Self::NoLog { directory } => write!(
+                f,
+                "{} holds no log: no segment file is in it; is it the right directory?",
+                directory.display()
+            ),
+            Self::Write(error) => write!(f, "cannot write the result: {error}"),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+/// A directory without segments is most likely the wrong one, and never a good answer.
+pub(crate) fn expect_a_log(scan: &Scan, directory: &Path) -> Result<(), Failure> {
+    match scan.verdict() {
+        Verdict::Whole { .. } if scan.segments().is_empty() => {
+            Err(Failure::NoLog { directory: directory.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Place, loss and cause of one damage, in one line.
+pub(crate) fn corruption_line(corruption: &Corruption) -> String {
+    let Corruption { segment, offset, what, log, indexes, term, expected, found, .. } = corruption;
+    let mut line = format!("segment {segment} offset {offset}");
+    place::push(&mut line, "log", log.map(|log| log.0));
+    if let Some((first, last)) = *indexes {
+        line.push_str(&format!(" index {}", place::range(first, last)));
+    }
+    place::push(&mut line, "term", *term);
+    line.push_str(&format!(": {what} (expected {expected:#x}, found {found:#x})"));
+    line
+}

@@ -1,0 +1,90 @@
+//! `verify`: whether a log is whole, and if not, where it is damaged. One line for each finding.
+
+use std::io::{self, ErrorKind, Write};
+
+use kontiki_wal::inspect::{Frame, FrameKind, Scan, Verdict};
+
+use crate::{
+    arguments::VerifyArguments,
+    outcome::{Failure, Outcome, corruption_line, expect_a_log},
+    place, progress,
+};
+
+pub(crate) fn verify(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
+    let directory = &arguments.directory;
+    let (outcome, lines) = progress::watched(directory, || -> Result<_, Failure> {
+        let scan = Scan::open(directory)?;
+        expect_a_log(&scan, directory)?;
+        Ok(findings(&scan))
+    })?;
+    match io::stdout().write_all(lines.as_bytes()) {
+        // The exit code tells what the reader did not wait for.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(outcome),
+    }
+}
+
+fn findings(scan: &Scan) -> (Outcome, String) {
+    let contents = Contents::of(scan);
+    match scan.verdict() {
+        Verdict::Corrupt(corruptions) => {
+            let lines = corruptions
+                .iter()
+                .map(|corruption| format!("corrupt: {}\n", corruption_line(corruption)))
+                .collect();
+            (Outcome::Corrupt, lines)
+        }
+        Verdict::Whole { end, .. } | Verdict::TornTail { end, .. } if scan.is_live() => {
+            let text = contents.text();
+            (Outcome::Whole, format!("live tail: {text}, end lsn {}; a writer is at work\n", end.0))
+        }
+        Verdict::Whole { end, closed } => {
+            let closed = if *closed { "closed" } else { "not closed" };
+            (Outcome::Whole, format!("whole: {}, end lsn {}, {closed}\n", contents.text(), end.0))
+        }
+        Verdict::TornTail { end, segment, offset } => {
+            let mut line = format!("torn tail: segment {segment} offset {offset} lsn {}", end.0);
+            if let Some(frame) = scan.frames().find(|frame| frame.lsn == *end) {
+                push_frame(&mut line, &frame);
+            }
+            line.push_str(": not attested; opening the log will cut it off\n");
+            (Outcome::TornTail, line)
+        }
+    }
+}
+
+/// What is lost with a frame of entries.
+fn push_frame(line: &mut String, frame: &Frame) {
+    place::push(line, "log", Some(frame.log.0));
+    if frame.kind == FrameKind::Entries {
+        let last = frame.first_index + u64::from(frame.count).saturating_sub(1);
+        place::push(line, "index", Some(place::range(frame.first_index, last)));
+        place::push(line, "term", Some(frame.term));
+    }
+}
+
+/// How much was read.
+#[derive(Debug, Default)]
+struct Contents {
+    segments: usize,
+    frames: u64,
+    entries: u64,
+}
+
+impl Contents {
+    fn of(scan: &Scan) -> Self {
+        let mut contents = Self { segments: scan.segments().len(), ..Self::default() };
+        for frame in scan.frames() {
+            contents.frames += 1;
+            if frame.kind == FrameKind::Entries {
+                contents.entries += u64::from(frame.count);
+            }
+        }
+        contents
+    }
+
+    fn text(&self) -> String {
+        let Self { segments, frames, entries } = self;
+        format!("{segments} segments, {frames} frames, {entries} entries")
+    }
+}

@@ -1,0 +1,218 @@
+//! `dump`: what is shown, and by which filters.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::Stdio,
+};
+
+use bytes::Bytes;
+use kontiki_core::{
+    ClusterId, Configuration, Entry, HardState, Incarnation, LogIndex, Member, NodeId, Position,
+    State, Term,
+};
+use kontiki_wal::LogId;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{
+    append, closed_log, command, copy_of, crashed_log, dump, options, run_segment_jobs,
+};
+
+#[test]
+fn every_entry_is_shown_with_its_place() {
+    let run = dump(closed_log().path(), &[]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(run.stderr, "");
+    assert!(
+        run.stdout.starts_with("segment 0000000000000001.wal offset 4096 lsn 0 segment-start "),
+        "{run:?}"
+    );
+    assert!(run.stdout.contains(" entries log 7 index 1..=10 term 3 frame_bytes "), "{run:?}");
+    for index in 1..=15 {
+        let bytes = format!("line {index}");
+        let line = format!("\n  index {index} bytes {} \"{bytes}\"\n", bytes.len());
+        assert!(run.stdout.contains(&line), "{line}: {run:?}");
+    }
+    assert!(run.stdout.contains(" mark closed frame_bytes "), "{run:?}");
+}
+
+#[test]
+fn json_lines_hold_the_same_facts() {
+    let run = dump(closed_log().path(), &["--format", "jsonl"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let frames: Vec<Value> =
+        run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let entries: Vec<&Value> = frames.iter().filter(|frame| frame["kind"] == "entries").collect();
+    assert_eq!(entries.len(), 2, "{run:?}");
+    assert_eq!(entries[1]["log"], 7);
+    assert_eq!(entries[1]["first_index"], 11);
+    assert_eq!(entries[1]["last_index"], 15);
+    assert_eq!(entries[1]["term"], 4);
+    assert_eq!(entries[1]["entries"][0]["payload"], "line 11");
+    assert_eq!(entries[1]["entries"][0]["bytes"], 7);
+    let last = frames.last().unwrap();
+    assert_eq!((&last["kind"], &last["closed"]), (&Value::from("mark"), &Value::from(true)));
+    // Frames lie one behind the other.
+    for pair in frames.windows(2) {
+        let end = pair[0]["lsn"].as_u64().unwrap() + pair[0]["frame_bytes"].as_u64().unwrap();
+        assert_eq!(pair[1]["lsn"].as_u64().unwrap(), end, "{run:?}");
+    }
+}
+
+#[test]
+fn filters_choose_by_log_index_and_kind() {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    for log in [1, 2] {
+        let log = wal.log(LogId(log)).unwrap();
+        append(&log, 1, 10);
+        log.set_state(Bytes::from_static(b"opaque")).unwrap().wait().unwrap();
+    }
+    let copy = copy_of(directory.path());
+    let frames = |arguments: &[&str]| {
+        let run = dump(copy.path(), arguments);
+        assert_eq!(run.code, Some(0), "{run:?}");
+        let all = run.stdout.lines();
+        all.filter(|line| !line.starts_with(' ')).map(str::to_owned).collect::<Vec<_>>()
+    };
+
+    let of_log_2 = frames(&["--log", "2"]);
+    assert_eq!(of_log_2.len(), 2, "{of_log_2:?}");
+    assert!(of_log_2.iter().all(|line| line.contains(" log 2 ")), "{of_log_2:?}");
+    assert_eq!(frames(&["--log", "1,2"]).len(), 4);
+    assert_eq!(frames(&["--log", "3"]).len(), 0);
+    assert_eq!(frames(&["--kind", "state"]).len(), 2);
+    assert_eq!(frames(&["--kind", "state,entries", "--log", "1"]).len(), 2);
+    assert_eq!(frames(&["--kind", "entries", "--limit", "1"]).len(), 1);
+    assert_eq!(frames(&["--limit", "0"]).len(), 0);
+    assert_eq!(frames(&["--index", "10..20"]).len(), 2);
+    assert_eq!(frames(&["--index", "11..20"]).len(), 0);
+
+    let run = dump(copy.path(), &["--log", "1", "--index", "3..5"]);
+    let entries: Vec<_> = run.stdout.lines().filter(|line| line.starts_with("  index")).collect();
+    assert_eq!(entries, ["  index 3 bytes 6 \"line 3\"", "  index 4 bytes 6 \"line 4\""]);
+    assert!(dump(copy.path(), &["--kind", "state"]).stdout.contains("  state bytes 6 \"opaque\""));
+}
+
+#[test]
+fn previews_are_cut_where_asked() {
+    let log = crashed_log();
+    let run = dump(log.path(), &["--index", "10", "--preview", "4"]);
+    assert!(run.stdout.contains("\n  index 10 bytes 7 \"line\"...\n"), "{run:?}");
+    let run = dump(log.path(), &["--index", "10", "--preview", "0"]);
+    assert!(run.stdout.contains("\n  index 10 bytes 7\n"), "{run:?}");
+}
+
+#[test]
+fn raft_is_shown_as_raft() {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    log.set_state(raft_state().encode()).unwrap().wait().unwrap();
+    // Kind bytes as the core writes them: 2 is a leader's empty entry, 3 a configuration.
+    let configuration = [&[3], raft_state().configurations[0].1.encode().as_ref()].concat();
+    let entries = [
+        Entry::encode_command(b"SET key \xff"),
+        Bytes::from_static(&[2]),
+        Bytes::from(configuration),
+        Bytes::from_static(&[200, b'?']),
+    ];
+    log.append(1, 6, &entries).unwrap().wait().unwrap();
+    let copy = copy_of(directory.path());
+
+    let run = dump(copy.path(), &["--log", "1"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(
+        run.stdout.contains("\n  state raft term 6 vote 2 cluster 0xc1 incarnation 0x1a "),
+        "{run:?}"
+    );
+    assert!(
+        run.stdout.contains(" configuration at index 4 term 5: 1=one:7 2=two:7 (learner) "),
+        "{run:?}"
+    );
+    for line in [
+        r#"  index 1 command bytes 10 "SET key \xff""#,
+        "  index 2 empty bytes 1",
+        "  index 3 configuration 1=one:7 2=two:7 (learner) bytes 48",
+        r#"  index 4 unknown bytes 2 "\xc8?""#,
+    ] {
+        assert!(run.stdout.lines().any(|shown| shown == line), "{line}: {run:?}");
+    }
+
+    let run = dump(copy.path(), &["--log", "1", "--format", "jsonl"]);
+    let frames: Vec<Value> =
+        run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let raft = &frames[0]["state"]["raft"];
+    assert_eq!((&raft["term"], &raft["vote"]), (&Value::from(6), &Value::from(2)), "{run:?}");
+    assert_eq!(raft["configurations"][0]["members"][1]["address"], "two:7", "{run:?}");
+    assert_eq!(frames[1]["entries"][0]["raft"], "command", "{run:?}");
+    assert_eq!(frames[1]["entries"][2]["members"][0]["id"], 1, "{run:?}");
+}
+
+#[test]
+fn raft_is_known_by_the_checkpoint_when_its_first_state_is_gone() {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    log.set_state(raft_state().encode()).unwrap().wait().unwrap();
+    let entries = vec![Entry::encode_command(&[b'x'; 100]); 50];
+    for round in 0..10 {
+        log.append(round * 50 + 1, 6, &entries).unwrap().wait().unwrap();
+        log.compact_before(round * 50 + 1).unwrap().wait().unwrap();
+        run_segment_jobs(&wal);
+    }
+    let copy = copy_of(directory.path());
+    assert!(!copy.path().join("0000000000000001.wal").exists(), "the first segment is gone");
+
+    let run = dump(copy.path(), &["--kind", "state,entries", "--preview", "1"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(!run.stdout.contains(" state "), "{run:?}");
+    assert!(run.stdout.contains("  index 500 command bytes 101 \"x\"...\n"), "{run:?}");
+    let run = dump(copy.path(), &["--kind", "checkpoint"]);
+    assert!(run.stdout.contains(" term_before 6 from "), "{run:?}");
+    assert!(run.stdout.contains(" state raft term 6 vote 2 "), "{run:?}");
+}
+
+#[test]
+fn other_logs_are_not_taken_for_raft() {
+    let run = dump(crashed_log().path(), &[]);
+    assert!(!run.stdout.contains("command"), "{run:?}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let directory = TempDir::new().unwrap();
+    let wal = options().segment_bytes(1 << 20).open(directory.path()).unwrap();
+    append(&wal.log(LogId(1)).unwrap(), 1, 10_000);
+    wal.close().unwrap();
+    let mut child = command()
+        .arg("dump")
+        .arg(directory.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::with_capacity(16, child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{errors}");
+    assert_eq!(errors, "");
+}
+
+fn raft_state() -> State {
+    let member = |id, address: &str, voter| Member {
+        id: NodeId(id),
+        incarnation: Incarnation(id),
+        address: address.to_owned(),
+        voter,
+    };
+    let members = vec![member(1, "one:7", true), member(2, "two:7", false)];
+    let position = Position { term: Term(5), index: LogIndex(4) };
+    State {
+        cluster: ClusterId(0xc1),
+        incarnation: Incarnation(0x1a),
+        hard: HardState { term: Term(6), vote: Some(NodeId(2)) },
+        configurations: vec![(position, Configuration { members })],
+    }
+}

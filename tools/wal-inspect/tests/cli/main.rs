@@ -1,0 +1,11 @@
+//! The command as its users run it, on logs that kontiki-wal wrote.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+mod damage;
+mod dump;
+mod live;
+mod support;
+mod usage;
+mod verify;

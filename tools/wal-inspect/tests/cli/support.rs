@@ -1,0 +1,128 @@
+//! Logs to look into, and what a run of the command gave.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use bytes::Bytes;
+use kontiki_wal::{
+    Log, LogId, Options, Wal,
+    inspect::{Frame, FrameKind, Scan},
+};
+use tempfile::TempDir;
+
+/// What a run of the command gave.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs `wal-inspect` to its end.
+pub(crate) fn wal_inspect<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Run {
+    let output = command().args(arguments).stdin(Stdio::null()).output().unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+pub(crate) fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_wal-inspect"))
+}
+
+/// `wal-inspect verify DIRECTORY`.
+pub(crate) fn verify(directory: &Path) -> Run {
+    wal_inspect([OsStr::new("verify"), directory.as_os_str()])
+}
+
+/// `wal-inspect dump DIRECTORY ...`.
+pub(crate) fn dump(directory: &Path, arguments: &[&str]) -> Run {
+    let arguments = arguments.iter().map(OsStr::new);
+    wal_inspect([OsStr::new("dump"), directory.as_os_str()].into_iter().chain(arguments))
+}
+
+/// Small segments, and no thread that would write a mark whenever it likes.
+pub(crate) fn options() -> Options {
+    Wal::options().segment_bytes(16 << 10).without_threads()
+}
+
+/// What the preparer's thread would do by now: segments come and go.
+pub(crate) fn run_segment_jobs(wal: &Wal) {
+    while let Some(job) = wal.begin_segment() {
+        let result = job.run();
+        wal.finish_segment(job, result);
+    }
+}
+
+/// Appends `count` lines to `log` in one frame and waits until they are durable.
+pub(crate) fn append(log: &Log, term: u64, count: u64) {
+    let first = log.last() + 1;
+    let lines: Vec<Bytes> =
+        (first..first + count).map(|index| Bytes::from(format!("line {index}"))).collect();
+    log.append(first, term, &lines).unwrap().wait().unwrap();
+}
+
+/// Ten lines in term 3, then five in term 4, of log 7: two frames, the first attested by the
+/// second, the second by nothing. As a crash right after the last acknowledgement leaves it.
+pub(crate) fn crashed_log() -> TempDir {
+    let writing = TempDir::new().unwrap();
+    let wal = options().open(writing.path()).unwrap();
+    let log = wal.log(LogId(7)).unwrap();
+    append(&log, 3, 10);
+    append(&log, 4, 5);
+    copy_of(writing.path())
+}
+
+/// The same log after a clean close: everything is attested.
+pub(crate) fn closed_log() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let log = wal.log(LogId(7)).unwrap();
+    append(&log, 3, 10);
+    append(&log, 4, 5);
+    wal.close().unwrap();
+    directory
+}
+
+/// A copy of the files as they are: what the disk holds while a writer lives, without the writer.
+pub(crate) fn copy_of(directory: &Path) -> TempDir {
+    let copy = TempDir::new().unwrap();
+    for (name, bytes) in files(directory) {
+        fs::write(copy.path().join(name), bytes).unwrap();
+    }
+    copy
+}
+
+/// Every file with its bytes.
+pub(crate) fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect()
+}
+
+/// The frames of entries in a directory.
+pub(crate) fn entries_frames(directory: &Path) -> Vec<Frame> {
+    let scan = Scan::open(directory).unwrap();
+    scan.frames().filter(|frame| frame.kind == FrameKind::Entries).collect()
+}
+
+/// Flips one bit `ahead` bytes behind a frame's first.
+pub(crate) fn flip_bit(directory: &Path, frame: &Frame, ahead: u64) {
+    let file = File::options().read(true).write(true).open(directory.join(&frame.file)).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, frame.offset + ahead).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], frame.offset + ahead).unwrap();
+}
+
+/// Where a frame's payload begins to differ from its header.
+pub(crate) const HEADER_BYTES: u64 = 48;

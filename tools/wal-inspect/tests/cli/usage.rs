@@ -1,0 +1,34 @@
+//! What the command line takes, and what it says otherwise.
+
+use crate::support::wal_inspect;
+
+#[test]
+fn what_is_not_understood_ends_with_4_and_changes_nothing() {
+    for arguments in [
+        &["verify"][..],
+        &["frobnicate"],
+        &["verify", ".", "--frobnicate"],
+        &["dump", ".", "--index", "9..3"],
+        &["dump", ".", "--kind", "nonsense"],
+        &["dump", ".", "--format", "xml"],
+        &["dump", ".", "--log", "-1"],
+        &[],
+    ] {
+        let run = wal_inspect(arguments);
+        assert_eq!(run.code, Some(4), "{arguments:?}: {run:?}");
+        assert_eq!(run.stdout, "", "{arguments:?}");
+        assert!(!run.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_tells_exit_codes_and_examples() {
+    let run = wal_inspect(["--help"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    for code in ["0  whole", "1  torn tail", "2  corrupt", "3  cannot read", "4  usage"] {
+        assert!(run.stdout.contains(code), "{code}: {run:?}");
+    }
+    let run = wal_inspect(["dump", "--help"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stdout.contains("Examples:"), "{run:?}");
+}

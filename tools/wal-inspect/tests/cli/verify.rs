@@ -1,0 +1,87 @@
+//! `verify` on logs that nobody damaged.
+
+use std::fs;
+
+use kontiki_wal::LogId;
+use tempfile::TempDir;
+
+use crate::support::{
+    append, closed_log, copy_of, crashed_log, files, options, run_segment_jobs, verify,
+};
+
+#[test]
+fn a_closed_log_is_whole() {
+    let log = closed_log();
+    let before = files(log.path());
+    let run = verify(log.path());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stdout.starts_with("whole: 1 segments, "), "{run:?}");
+    assert!(run.stdout.contains(" 15 entries, "), "{run:?}");
+    assert!(run.stdout.ends_with(", closed\n"), "{run:?}");
+    assert_eq!(run.stderr, "");
+    assert_eq!(files(log.path()), before);
+}
+
+#[test]
+fn a_log_that_was_not_closed_is_whole_too() {
+    let run = verify(crashed_log().path());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stdout.ends_with(", not closed\n"), "{run:?}");
+}
+
+#[test]
+fn a_log_of_many_segments_is_whole() {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    for _ in 0..40 {
+        append(&log, 1, 100);
+        run_segment_jobs(&wal);
+    }
+    assert!(wal.statistics().segments > 2);
+    let run = verify(copy_of(directory.path()).path());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stdout.contains(" 4000 entries, "), "{run:?}");
+}
+
+#[test]
+fn an_empty_directory_is_no_log() {
+    let directory = TempDir::new().unwrap();
+    let run = verify(directory.path());
+    assert_eq!(run.code, Some(3), "{run:?}");
+    assert!(run.stderr.contains("holds no log"), "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+}
+
+#[test]
+fn what_is_no_directory_cannot_be_read() {
+    let directory = TempDir::new().unwrap();
+    let missing = directory.path().join("missing");
+    let file = directory.path().join("file");
+    fs::write(&file, "not a directory").unwrap();
+    for path in [missing, file] {
+        let run = verify(&path);
+        assert_eq!(run.code, Some(3), "{run:?}");
+        assert_eq!(run.stdout, "");
+        assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+        assert!(run.stderr.contains(path.to_str().unwrap()), "{run:?}");
+    }
+}
+
+#[test]
+fn a_foreign_file_beside_the_segments_is_left_alone() {
+    let log = closed_log();
+    fs::write(log.path().join("notes.txt"), "mine").unwrap();
+    let before = files(log.path());
+    let run = verify(log.path());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(files(log.path()), before);
+}
+
+#[test]
+fn a_directory_of_foreign_files_is_no_log() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("notes.txt"), "mine").unwrap();
+    let run = verify(directory.path());
+    assert_eq!(run.code, Some(3), "{run:?}");
+}
