@@ -141,7 +141,7 @@ fn read_body(source: Source, location: &Location) -> Result<Bytes, ReadError> {
                 source: Arc::new(source),
             })?
         }
-        Source::Copied(file) => return copy_body(&file, start),
+        Source::Copied(file) => return copy_body(&file, location),
     };
     let header = usize::try_from(HEADER_BYTES).expect("48 fits");
     Ok(frame.slice(header..))
@@ -149,7 +149,7 @@ fn read_body(source: Source, location: &Location) -> Result<Bytes, ReadError> {
 
 /// Reads through the file and trusts nothing: the salt in the header's checksum also tells a file
 /// that has become another segment meanwhile.
-fn copy_body(file: &SegmentFile, offset: u64) -> Result<Bytes, ReadError> {
+fn copy_body(file: &SegmentFile, location: &Location) -> Result<Bytes, ReadError> {
     let read_error = |error| match error {
         OpenError::Io { path, source, .. } => ReadError::Io { segment: path, source },
         error => ReadError::Io {
@@ -157,8 +157,8 @@ fn copy_body(file: &SegmentFile, offset: u64) -> Result<Bytes, ReadError> {
             source: Arc::new(io::Error::other(error.to_string())),
         },
     };
-    let mut window = Window::new(file);
-    match window.frame(offset, None, None).map_err(read_error)? {
+    let mut window = Window::in_steps(file, location.frame_bytes.into());
+    match window.frame(location.place.offset(), None, None).map_err(read_error)? {
         Err(fault) | Ok(Found { fault: Some(fault), .. }) => Err(file.corruption(&fault).into()),
         Ok(found) => Ok(Bytes::copy_from_slice(window.body(&found).map_err(read_error)?)),
     }

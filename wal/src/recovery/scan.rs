@@ -102,19 +102,28 @@ pub(crate) struct Window<'a> {
     segment: &'a SegmentFile,
     start: u64,
     bytes: Vec<u8>,
+    /// How much is read at least at a time.
+    step_bytes: u64,
 }
 
 impl<'a> Window<'a> {
+    /// A window that moves on through the segment.
     pub(crate) fn new(segment: &'a SegmentFile) -> Self {
-        Self { segment, start: 0, bytes: Vec::new() }
+        Self::in_steps(segment, WINDOW_BYTES)
+    }
+
+    /// A window for what takes `step_bytes`: nothing behind it is read.
+    pub(crate) fn in_steps(segment: &'a SegmentFile, step_bytes: u64) -> Self {
+        Self { segment, start: 0, bytes: Vec::new(), step_bytes }
     }
 
     /// The bytes of `range`, which lies inside the file.
     pub(crate) fn bytes(&mut self, range: Range<u64>) -> Result<&[u8], OpenError> {
         let held = self.start..self.start + self.bytes.len() as u64;
         if range.start < held.start || range.end > held.end {
-            let end =
-                range.end.max((range.start + WINDOW_BYTES).min(self.segment.header.segment_bytes));
+            let end = range
+                .end
+                .max((range.start + self.step_bytes).min(self.segment.header.segment_bytes));
             self.bytes.resize(size(end - range.start), 0);
             self.start = range.start;
             let read = self.segment.file.read_at(range.start, &mut self.bytes);
