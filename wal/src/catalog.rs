@@ -39,13 +39,6 @@ pub(crate) enum Change {
     Forget,
 }
 
-/// Whether a change took the last live entry from a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Killed {
-    None,
-    Some,
-}
-
 /// A frame of entries, some of which are live.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Location {
@@ -207,7 +200,7 @@ impl Catalog {
         place: Place,
         frame_bytes: u32,
         end: Lsn,
-    ) -> Killed {
+    ) {
         let before = self.logs.get(&log).map_or(0, |entry| entry.bounds.checkpoint_bytes());
         let forgets = matches!(change, Change::Forget);
         let entry = self.logs.entry(log).or_default();
@@ -237,7 +230,6 @@ impl Catalog {
             usage.live -= 1;
             usage.killed = usage.killed.max(end);
         }
-        if killed.is_empty() { Killed::None } else { Killed::Some }
     }
 
     /// True if segment `sequence` holds no live entry, and will not after a power cut either.
@@ -352,7 +344,7 @@ impl LogCatalog {
 impl Bounds {
     /// Term of `index`, or of the entry before the first.
     pub(crate) fn term(&self, index: u64) -> Option<u64> {
-        if index + 1 == self.first {
+        if index.checked_add(1) == Some(self.first) {
             return Some(self.term_before);
         }
         if index < self.first || index > self.last {

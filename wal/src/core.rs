@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
     AppendError, LogId, Lsn, Statistics, WalError,
-    catalog::{Catalog, Change, Killed},
+    catalog::{Catalog, Change},
     checkpoint::Bounds,
     frame::Header,
     segment::checkpoint_bytes_max,
@@ -57,8 +57,6 @@ pub(crate) struct State {
     pub(crate) successor_is_needed: bool,
     /// A `SyncJob` is out that only `Wal::finish_sync` will bring back.
     pub(crate) job_is_out: bool,
-    /// When this is durable, a segment may have become dead.
-    pub(crate) dead_from: Option<Lsn>,
     /// The syncing thread sleeps without a deadline.
     pub(crate) sync_thread_sleeps: bool,
     /// When the steps first saw that a mark is due.
@@ -126,7 +124,6 @@ impl Core {
             no_space: false,
             successor_is_needed: false,
             job_is_out: false,
-            dead_from: Some(Lsn(0)),
             sync_thread_sleeps: false,
             idle_since: None,
             room_callbacks: Vec::new(),
@@ -320,13 +317,10 @@ impl State {
         if !room.take(header.frame_bytes()) {
             let checkpoint = self.catalog.checkpoint();
             self.stream.rotate(&checkpoint);
-            self.dead_from.get_or_insert(self.stream.end());
         }
         let (place, bytes) = self.stream.push(header, parts);
         let end = self.stream.end();
-        if self.catalog.apply(log, change, place, bytes, end) == Killed::Some {
-            self.dead_from.get_or_insert(end);
-        }
+        self.catalog.apply(log, change, place, bytes, end);
     }
 
     /// The active segment is half full, or too full for an append, and its successor is not there.
@@ -336,27 +330,20 @@ impl State {
         due && self.stream.successor.is_none()
     }
 
-    /// A segment has become dead since this was asked last.
-    pub(crate) fn frees_segments(&mut self) -> bool {
-        if self.dead_from.is_none_or(|from| from > self.stream.durable()) {
-            return false;
-        }
-        self.dead_from = None;
-        !self.dead_segments().is_empty()
-    }
-
     /// Someone waits for room.
     pub(crate) fn has_room_waiters(&self) -> bool {
         !self.room_callbacks.is_empty()
     }
 
-    /// Sequence numbers of the segments that nothing needs any more.
+    /// Sequence numbers of the segments that nothing needs any more: a prefix, so that every live entry lies in segments
+    /// that follow each other up to the newest, where links and watermarks tell rot from a torn tail. Behind a gap
+    /// nothing would vouch for the last frame before it.
     pub(crate) fn dead_segments(&self) -> Vec<u64> {
         let durable = self.stream.durable();
         let segments = &self.stream.segments;
         let pairs = segments.keys().zip(segments.values().skip(1));
         pairs
-            .filter(|(sequence, above)| {
+            .take_while(|(sequence, above)| {
                 above.checkpoint_end <= durable && self.catalog.is_dead(**sequence, durable)
             })
             .map(|(sequence, _)| *sequence)

@@ -12,7 +12,7 @@ use byteorder::{ByteOrder, LittleEndian};
 use crate::{
     Corruption, OpenError,
     options::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN},
-    segment::PAGE_BYTES,
+    segment::{FIRST_SEQUENCE, PAGE_BYTES, SEQUENCE_END},
 };
 
 /// The format that this version writes, and the newest it reads.
@@ -95,6 +95,9 @@ impl SegmentHeader {
                 sequence,
                 header.sequence,
             ));
+        }
+        if !(FIRST_SEQUENCE..SEQUENCE_END).contains(&sequence) {
+            return Err(damaged("number of a segment", SEQUENCE_END, sequence));
         }
         if header.segment_bytes != file_bytes || !is_segment_size(file_bytes) {
             return Err(damaged("length of a segment", header.segment_bytes, file_bytes));

@@ -67,10 +67,12 @@ pub(crate) struct Place(u64);
 
 /// Offsets are multiples of 8 below 1 GiB.
 const OFFSET_BITS: u32 = 27;
+/// Sequence numbers are below it.
+pub(crate) const SEQUENCE_END: u64 = 1 << (64 - OFFSET_BITS);
 
 impl Place {
     pub(crate) fn new(sequence: u64, offset: u64) -> Self {
-        assert!(sequence >> (64 - OFFSET_BITS) == 0 && (offset / 8) >> OFFSET_BITS == 0);
+        assert!(sequence < SEQUENCE_END && (offset / 8) >> OFFSET_BITS == 0);
         assert!(offset.is_multiple_of(8));
         Self((sequence << OFFSET_BITS) | (offset / 8))
     }

@@ -178,7 +178,7 @@ impl Core {
             Ok(()) => self.synced(&mut state, &job),
         };
         self.hand_over(&state);
-        let frees = state.frees_segments();
+        let frees = !state.dead_segments().is_empty();
         drop(state);
         if frees {
             self.segment_work.notify_one();
@@ -237,9 +237,14 @@ impl Core {
                 self.poison(&mut state, failure)
             }
             (Err(error), SegmentWork::Prepare { header, .. }) => {
-                tracing::warn!(%error, segment = file_name(header.sequence), "cannot prepare a segment");
-                state.no_space = true;
-                self.publish(&mut state)
+                // Whoever waits for room hears of it once; the next news is success.
+                if std::mem::replace(&mut state.no_space, true) {
+                    Wakeups::default()
+                } else {
+                    let segment = file_name(header.sequence);
+                    tracing::warn!(%error, segment, "cannot prepare a segment");
+                    self.publish(&mut state)
+                }
             }
             (Err(error), SegmentWork::Free { sequences }) => {
                 // The files stay until the next open finds them dead again.

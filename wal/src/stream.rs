@@ -93,7 +93,11 @@ pub(crate) struct End {
     pub(crate) room: Room,
     pub(crate) last_crc: u32,
     pub(crate) attested: Lsn,
-    /// The mark of a close, found as the last frame: written again by the first group.
+    /// End of the last frame that is no mark: a mark that attests it is not added a second time.
+    pub(crate) changed: Lsn,
+    /// The last frame is the mark of a close.
+    pub(crate) closed: bool,
+    /// The mark of a clean close: written again by the first group.
     pub(crate) mark: Option<[u8; 48]>,
 }
 
@@ -106,7 +110,11 @@ impl Stream {
         end: End,
     ) -> Self {
         let active = *segments.last_key_value().expect("a log has a segment").0;
-        let mut stream = Self {
+        let mark = end.mark.as_ref().map_or(&[][..], |mark| &mark[..]);
+        let offset = end.room.offset - mark.len() as u64;
+        let bytes = BytesMut::from(mark);
+        let chunk = Chunk { sequence: active, offset, bytes, marks_only: true };
+        Self {
             uuid: header.uuid,
             owner: header.owner,
             segment_bytes,
@@ -115,19 +123,13 @@ impl Stream {
             successor: None,
             room: end.room,
             last_crc: end.last_crc,
-            changed: Lsn(0),
+            changed: end.changed,
             attested: end.attested,
-            chunks: VecDeque::new(),
+            chunks: VecDeque::from([chunk]),
             flight: None,
-            closed: end.mark.is_some(),
+            closed: end.closed,
             filled: end.room.offset.next_multiple_of(FILL_BYTES),
-        };
-        let mark = end.mark.as_ref().map_or(&[][..], |mark| &mark[..]);
-        let offset = end.room.offset - mark.len() as u64;
-        let bytes = BytesMut::from(mark);
-        stream.chunks.push_back(Chunk { sequence: active, offset, bytes, marks_only: true });
-        stream.changed = stream.active().lsn(offset);
-        stream
+        }
     }
 
     /// The segment that takes what is appended.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     WalError,
-    core::{Core, Mode},
+    core::{Core, Mode, State},
     steps::{IDLE, SyncJob},
 };
 
@@ -39,23 +39,17 @@ pub(crate) fn run_sync(core: &Core, job: SyncJob) {
     });
 }
 
-/// One piece of work on segments, if any is due.
-fn segment_once(core: &Core) -> bool {
-    poison_on_panic(core, || {
-        let Some(job) = core.begin_segment(&mut core.state.lock()) else { return false };
-        let result = job.run();
-        core.finish_segment(job, result);
-        true
-    })
-}
-
 /// Syncs what others cannot sync themselves, what nobody waits for within 50 ms, and marks an idle log.
 fn run_syncer(core: &Core) {
     let start = Instant::now();
     let mut state = core.state.lock();
     while matches!(state.mode, Mode::Open) {
         let passive = state.waiters.has_passive() || state.has_room_waiters();
-        if state.syncing || !(state.stream.has_unsynced() || state.stream.needs_mark()) {
+        if state.syncing {
+            // Whoever syncs wakes this thread only for those who cannot sync themselves; what came meanwhile, and a
+            // mark, are its own to look after.
+            core.sync_work.wait_for(&mut state, IDLE);
+        } else if !(state.stream.has_unsynced() || state.stream.needs_mark()) {
             state.sync_thread_sleeps = true;
             core.sync_work.wait(&mut state);
         } else if passive && state.stream.has_unsynced() {
@@ -74,22 +68,33 @@ fn run_syncer(core: &Core) {
     }
 }
 
-/// Prepares and frees segments. After a failure it waits before it tries again.
+/// Prepares and frees segments.
 fn run_preparer(core: &Core) {
+    poison_on_panic(core, || prepare_and_free(core));
+}
+
+/// After a second failure in a row it waits before it tries again, unless there is something to free.
+fn prepare_and_free(core: &Core) {
     let mut state = core.state.lock();
     while matches!(state.mode, Mode::Open) {
         let failed = state.no_space;
-        drop(state);
-        let worked = segment_once(core);
-        state = core.state.lock();
-        if !matches!(state.mode, Mode::Open) {
-            return;
-        }
-        if worked && state.no_space && failed {
-            core.segment_work.wait_for(&mut state, RETRY);
-        } else if !worked {
+        // Decided and slept on under one lock: a notification in between would be lost.
+        let Some(job) = core.begin_segment(&mut state) else {
             core.segment_work.wait(&mut state);
-        }
+            continue;
+        };
+        drop(state);
+        let result = job.run();
+        core.finish_segment(job, result);
+        state = core.state.lock();
+        let retry_at = Instant::now() + RETRY;
+        let waits = |state: &State| {
+            failed
+                && state.no_space
+                && matches!(state.mode, Mode::Open)
+                && state.dead_segments().is_empty()
+        };
+        while waits(&state) && !core.segment_work.wait_until(&mut state, retry_at).timed_out() {}
     }
 }
 

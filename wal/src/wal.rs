@@ -110,7 +110,8 @@ impl Wal {
     /// same and logs the error.
     ///
     /// # Errors
-    /// The log is or becomes poisoned: then nothing more is written. `Closed` if a job of
+    /// The log is or becomes poisoned: then nothing more is written. `Closed` if another thread is
+    /// closing it, which alone learns the outcome, or if a job of
     /// [`steps`](crate::steps) is out, which cannot be waited for: then the log stops without the
     /// mark.
     pub fn close(&self) -> Result<(), WalError> {
@@ -134,7 +135,9 @@ impl Handle {
             let mut state = core.state.lock();
             match &state.mode {
                 Mode::Open => state.mode = Mode::Closing,
-                Mode::Closing | Mode::Closed | Mode::ReadOnly => return Ok(()),
+                // Another thread closes, and only it will know whether that succeeded.
+                Mode::Closing => return Err(WalError::Closed),
+                Mode::Closed | Mode::ReadOnly => return Ok(()),
                 Mode::Poisoned(error) => return Err(error.clone()),
             }
         }
@@ -188,6 +191,10 @@ impl Core {
             };
             let Some(job) = job else {
                 state.mode = Mode::Closed;
+                // Whoever waits for room learns from its next append that there will be none.
+                let wakeups = self.publish(&mut state);
+                drop(state);
+                wakeups.serve();
                 return Ok(());
             };
             drop(state);

@@ -132,13 +132,10 @@ impl Examined {
         if clean.is_none() {
             self.run_repair(directory)?;
         }
-        let successor = self.tail.get(self.end.number + 1).filter(|_| clean.is_some());
-        let successor = successor
-            .map(|file| Successor { header: file.header.clone(), file: Arc::clone(&file.file) });
-        if successor.is_some() {
-            // Its name can be in the cache only, if the process before was killed.
-            sync(directory)?;
-        }
+        let successor = match self.tail.get(self.end.number + 1).filter(|_| clean.is_some()) {
+            Some(file) => take_over(options, directory, file)?,
+            None => None,
+        };
         let mark = clean.map(|mark| {
             let salt = self.gathered.segments[self.end.number].salt;
             mark.header.encode(salt, mark.offset)
@@ -161,8 +158,9 @@ impl Examined {
             offset: self.end.offset,
             frames: self.end.frames,
         };
-        let attested = self.end.watermark;
-        let end = stream::End { room, last_crc: last.crc, attested, mark };
+        let (attested, changed) = (self.end.watermark, self.end.changed);
+        let (last_crc, closed) = (last.crc, last.header.closed);
+        let end = stream::End { room, last_crc, attested, changed, closed, mark };
         self.publish(end.mark.is_some());
         let segments = self.older.drain(..).chain(self.gathered.segments.drain(..));
         let segments: BTreeMap<u64, Segment> =
@@ -195,6 +193,22 @@ impl Examined {
             segment.file.publish(end);
         }
     }
+}
+
+/// The prepared segment of the process before, if it has the size that this one promises room for.
+fn take_over(
+    options: &Options,
+    directory: &dyn Directory,
+    file: &SegmentFile,
+) -> Result<Option<Successor>, OpenError> {
+    let fits = file.header.segment_bytes == options.segment_bytes;
+    if !fits {
+        let name = file.name();
+        directory.remove(&name).map_err(|source| io_error("remove", &name, source))?;
+    }
+    // Its name, or that it is gone, can be in the cache only.
+    sync(directory)?;
+    Ok(fits.then(|| Successor { header: file.header.clone(), file: Arc::clone(&file.file) }))
 }
 
 /// Makes the first segment of a log.
@@ -230,7 +244,8 @@ fn begin(
     let segment = Segment::new(&header, Lsn(0), file);
     let segments = BTreeMap::from([(segment.sequence, segment)]);
     let room = Room::empty(header.segment_bytes);
-    let end = stream::End { room, last_crc: 0, attested: Lsn(0), mark: None };
+    let (attested, changed) = (Lsn(0), Lsn(0));
+    let end = stream::End { room, last_crc: 0, attested, changed, closed: false, mark: None };
     let gathered = Gathered::new();
     let mut stream = Stream::new(&header, options.segment_bytes, segments, end);
     stream.push_opening(0, &gathered.catalog.checkpoint());

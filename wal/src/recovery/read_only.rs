@@ -194,7 +194,14 @@ fn stream(header: &SegmentHeader, look: &mut Look) -> Stream {
     let offset = look.end.map_or(FRAMES_AT, |(_, offset)| offset);
     let segment_bytes = segments.last_key_value().map_or(0, |(_, segment)| segment.bytes);
     let room = Room { segment_bytes, offset, frames: look.frames };
-    let end = stream::End { room, last_crc: look.last_crc, attested: look.end_lsn, mark: None };
+    let end = stream::End {
+        room,
+        last_crc: look.last_crc,
+        attested: look.end_lsn,
+        changed: look.end_lsn,
+        closed: false,
+        mark: None,
+    };
     Stream::new(header, header.segment_bytes, segments, end)
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct End {
     pub(crate) last: Option<Found>,
     /// The largest watermark passed.
     pub(crate) watermark: Lsn,
+    /// End of the last whole frame that is no mark.
+    pub(crate) changed: Lsn,
     /// What was found instead of another frame.
     pub(crate) fault: Fault,
 }
@@ -123,6 +125,7 @@ impl Gathered {
         let mut watermark = opening.start.header.durable_lsn.max(opening.last.header.durable_lsn);
         let mut last = opening.last;
         let mut frames = 2;
+        let mut changed = segment.lsn(offset);
         let mut window = Window::new(file);
         let fault = loop {
             let lsn = segment.lsn(offset);
@@ -146,12 +149,15 @@ impl Gathered {
             }
             offset += found.header.frame_bytes();
             watermark = watermark.max(found.header.durable_lsn);
+            if found.header.kind != FrameKind::Mark {
+                changed = end;
+            }
             frames += 1;
             last = found;
         };
         let lsn = segment.lsn(offset);
         self.segments.push(segment);
-        Ok(End { number, offset, lsn, frames, last: Some(last), watermark, fault })
+        Ok(End { number, offset, lsn, frames, last: Some(last), watermark, changed, fault })
     }
 
     /// Takes a whole frame in; `Err` says why it cannot follow what was passed.
@@ -180,7 +186,16 @@ impl End {
     /// A log whose first segment has not even its first two frames.
     fn nothing(fault: Fault) -> Self {
         let (offset, lsn) = (FRAMES_AT, Lsn(0));
-        Self { number: 0, offset, lsn, frames: 0, last: None, watermark: Lsn(0), fault }
+        Self {
+            number: 0,
+            offset,
+            lsn,
+            frames: 0,
+            last: None,
+            watermark: Lsn(0),
+            changed: Lsn(0),
+            fault,
+        }
     }
 }
 
