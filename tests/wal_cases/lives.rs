@@ -1,7 +1,12 @@
 //! Many lives of one directory, and the limits of what one log takes.
 
+use std::time::Duration;
+
 use kontiki_disk::memory::Kind;
-use kontiki_wal::AppendError;
+use kontiki_wal::{
+    AppendError,
+    inspect::{FrameKind, Scan},
+};
 
 use super::*;
 
@@ -69,6 +74,41 @@ fn crashes_in_the_middle_of_segments_leave_no_extra_space() {
         most = most.max(files(&disk).len());
     }
     assert!(most <= 4, "{most} files for three live entries");
+}
+
+/// WAL-CASE 46, with time for a mark: room is left for two, and one is enough.
+#[test]
+fn a_log_that_is_killed_idle_again_and_again_has_one_mark() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["safe"]));
+    let mut disk = session.kill().1;
+    for round in 0..20 {
+        let mut session = start_on(&disk);
+        for _ in 0..9 {
+            session.sleep(Duration::from_millis(30));
+            session.work_on_sync();
+        }
+        disk = session.kill().1;
+        let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
+        let marks = scan.frames().filter(|frame| frame.kind == FrameKind::Mark).count();
+        assert_eq!(marks, 1, "round {round}");
+    }
+}
+
+/// Rot in the last frame before a gap would bring back what was overwritten: nothing behind the gap
+/// vouches for that frame. So there is none as long as something before it lives.
+#[test]
+fn a_segment_stays_while_an_older_one_holds_something() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["lags behind"]));
+    fill_up_to(&mut session, OTHER, 5);
+    let last = session.life.world().log(OTHER).last();
+    acknowledge(&mut session, OTHER, Operation::Compact { first: last });
+    session.settle();
+    assert!(segments(&session.disk).len() >= 5, "{:?}", segments(&session.disk));
+    acknowledge(&mut session, L, Operation::Compact { first: 2 });
+    session.settle();
+    assert!(segments(&session.disk).len() <= 2, "{:?}", segments(&session.disk));
 }
 
 /// WAL-CASE 28

@@ -10,6 +10,7 @@ use std::{
     },
     task::{Context, Poll, Wake, Waker},
     thread,
+    time::{Duration, Instant},
 };
 
 use kontiki_disk::memory::{EIO, Fault, Kind};
@@ -187,4 +188,25 @@ fn appends_during_a_sync_share_the_next_one() {
         waiter.join().unwrap().unwrap();
     }
     assert_eq!(wal.statistics().syncs, 2);
+}
+
+/// What is appended while another thread syncs, and waited for by nobody, is the log's own to sync.
+#[test]
+fn what_comes_during_the_sync_of_a_waiting_thread_is_synced_as_well() {
+    let disk = MemoryDisk::new();
+    let (wal, log) = start_threads(&disk);
+    let gate = disk.hold(Kind::Sync, 1);
+    let (_, waited_for) = log.push("waited for").unwrap();
+    let waiter = thread::spawn(move || waited_for.wait());
+    gate.wait_reached();
+    let (_, alone) = log.push("alone").unwrap();
+    let end = alone.lsn();
+    drop(alone);
+    gate.release();
+    waiter.join().unwrap().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while wal.durable_lsn() < end {
+        assert!(Instant::now() < deadline, "nobody syncs it");
+        thread::yield_now();
+    }
 }
