@@ -14,6 +14,7 @@ use crate::{
     bootstrap::{self, FirstStart, Identity},
     driver::{Driver, Neighbours},
     fetcher::FetchQueue,
+    forward::Forwards,
     node::Threads,
     port::Port,
     shared::Shared,
@@ -99,6 +100,7 @@ impl Builder {
         self.check_members()?;
         let storage = Storage::open(&self.directory, self.id, &self.options, self.disk.clone())?;
         let first_start = self.first_start(&storage.state)?;
+        let forwards = Forwards::new()?;
         let members = match bootstrap::newest(&storage.state) {
             Some(configuration) => bootstrap::addresses(configuration),
             None => self.members.clone(),
@@ -123,7 +125,7 @@ impl Builder {
         let machine =
             Applier::new(shared.clone(), applier.clone(), log.clone(), state_machine, before_first);
         let neighbours = Neighbours { transport, applier: applier.clone(), fetcher, identity };
-        let driver = Driver::new(shared.clone(), storage, first_start, neighbours);
+        let driver = Driver::new(shared.clone(), storage, first_start, forwards, neighbours);
         Threads::start(&shared, driver, machine, log)?;
         Ok(Node::new(shared, applier, address))
     }

@@ -88,6 +88,7 @@ impl Driver {
         shared: Arc<Shared>,
         storage: Storage,
         first_start: Option<FirstStart>,
+        forwards: Forwards,
         neighbours: Neighbours,
     ) -> Self {
         let Neighbours { transport, applier, fetcher, identity } = neighbours;
@@ -106,7 +107,7 @@ impl Driver {
             members: Vec::new(),
             writer,
             backlog: Backlog::default(),
-            forwards: Forwards::default(),
+            forwards,
             reads: Reads::default(),
             now: Instant::default(),
             retry_at: None,

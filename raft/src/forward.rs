@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use kontiki_core::Instant;
 
 use crate::{
-    ProposeError,
+    ProposeError, StartError,
     proposal::{Group, ProposeResult, Settled},
+    storage,
 };
 
 /// What this node has passed on and has no answer for.
 ///
 /// A proposal in here may be in the leader's log. Whatever happens to the connection, it is never
 /// sent again: it ends with the leader's answer or as unknown.
-#[derive(Default)]
 pub(crate) struct Forwards {
     last_id: u64,
     under_way: BTreeMap<u64, Forward>,
@@ -26,6 +26,12 @@ struct Forward {
 }
 
 impl Forwards {
+    /// Nothing is under way. Ids begin at a random place: a leader may still answer what an earlier
+    /// process of this node passed on, and that must not be taken for an answer to this one.
+    pub(crate) fn new() -> Result<Self, StartError> {
+        Ok(Self { last_id: storage::draw_u64()? >> 1, under_way: BTreeMap::new() })
+    }
+
     /// The id for the next message.
     pub(crate) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
@@ -96,6 +102,10 @@ mod tests {
     use super::*;
     use crate::Proposal;
 
+    fn empty() -> Forwards {
+        Forwards { last_id: 0, under_way: BTreeMap::new() }
+    }
+
     fn sent(forwards: &mut Forwards, leader: u64) -> (u64, Proposal) {
         let (group, proposal) = Group::one(1);
         let id = forwards.next_id();
@@ -108,7 +118,7 @@ mod tests {
     /// RAFT-CASE 57, RAFT-CASE 65
     #[test]
     fn a_lost_connection_makes_the_outcome_unknown() {
-        let (mut forwards, mut settled) = (Forwards::default(), Settled::default());
+        let (mut forwards, mut settled) = (empty(), Settled::default());
         let (_, lost) = sent(&mut forwards, 2);
         let (id, kept) = sent(&mut forwards, 3);
         forwards.lose_peer(2, &mut settled);
@@ -120,7 +130,7 @@ mod tests {
     /// RAFT-CASE 57
     #[test]
     fn an_answer_after_the_loss_changes_nothing() {
-        let (mut forwards, mut settled) = (Forwards::default(), Settled::default());
+        let (mut forwards, mut settled) = (empty(), Settled::default());
         let (id, proposal) = sent(&mut forwards, 2);
         forwards.lose_all_but(Some(3), &mut settled);
         forwards.answer(2, id, vec![Err(ProposeError::Overloaded)], &mut settled);
@@ -130,7 +140,7 @@ mod tests {
 
     #[test]
     fn an_answer_of_another_node_counts_for_nothing() {
-        let (mut forwards, mut settled) = (Forwards::default(), Settled::default());
+        let (mut forwards, mut settled) = (empty(), Settled::default());
         let (id, proposal) = sent(&mut forwards, 2);
         forwards.answer(3, id, vec![Err(ProposeError::Overloaded)], &mut settled);
         forwards.expire(Instant(10), &mut settled);
@@ -139,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_short_answer_leaves_the_rest_unknown() {
-        let (mut forwards, mut settled) = (Forwards::default(), Settled::default());
+        let (mut forwards, mut settled) = (empty(), Settled::default());
         let (group, proposals) = Group::many(2, 2);
         forwards.sent(1, 2, Instant(10), vec![group]);
         forwards.answer(2, 1, vec![Err(ProposeError::Overloaded)], &mut settled);

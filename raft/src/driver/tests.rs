@@ -76,7 +76,8 @@ impl World {
             fetcher: Arc::default(),
             identity: Arc::new(Identity::new(1, members, &storage.state, true)),
         };
-        let driver = Driver::new(shared.clone(), storage, None, neighbours);
+        let driver =
+            Driver::new(shared.clone(), storage, None, Forwards::new().unwrap(), neighbours);
         let mut world = Self { driver, shared, wire, now: Instant::default() };
         world.driver.begin(world.now);
         world
@@ -110,6 +111,16 @@ impl World {
         let proposal = self.shared.inbox.propose(command);
         self.turn();
         proposal
+    }
+
+    /// The id of the message that carried proposals last.
+    fn forwarded_id(&self) -> u64 {
+        let sent = self.wire.sent.lock();
+        let mut ids = sent.iter().rev().filter_map(|(_, envelope)| match envelope {
+            Envelope::Propose { id, .. } => Some(*id),
+            _ => None,
+        });
+        ids.next().expect("something was passed on")
     }
 
     /// The commands that were passed on, by the message that carried them.
@@ -197,6 +208,26 @@ fn an_answer_that_never_comes_ends_as_unknown() {
     world.now = deadline;
     world.turn_after(Duration::ZERO);
     assert_eq!(outcome(proposal), UNKNOWN);
+}
+
+/// RAFT-CASE 60, RAFT-CASE 65: a leader may answer long after the one who asked was started anew.
+#[test]
+fn an_answer_to_an_earlier_process_of_this_node_answers_nothing() {
+    let (mut earlier, mut later) = (World::new(), World::new());
+    for world in [&mut earlier, &mut later] {
+        world.follow(2, 1);
+    }
+    let _lost = earlier.propose(b"lost");
+    let proposal = later.propose(b"x");
+    let results = vec![Err(ProposeError::Overloaded)];
+    let envelope = Envelope::Outcome { id: earlier.forwarded_id(), results: results.clone() };
+    later.shared.inbox.mail(Mail::Message { from: 2, envelope, bytes: 1 });
+    later.turn();
+    let Err(proposal) = proposal.wait_timeout(Duration::ZERO) else { panic!("answered") };
+    let envelope = Envelope::Outcome { id: later.forwarded_id(), results };
+    later.shared.inbox.mail(Mail::Message { from: 2, envelope, bytes: 1 });
+    later.turn();
+    assert_eq!(outcome(proposal), Err(ProposeError::Overloaded));
 }
 
 #[test]
