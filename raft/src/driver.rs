@@ -7,7 +7,7 @@
 
 use std::{mem, sync::Arc};
 
-use kontiki_core::{Instant, NodeId, Output, Raft, State};
+use kontiki_core::{Instant, NodeId, Output, Raft, State, WriteSeq};
 
 use crate::{
     Event, Role,
@@ -155,16 +155,7 @@ impl Driver {
         let mut arrivals = mem::take(&mut self.arrivals);
         self.shared.inbox.take(&mut arrivals);
         self.closing = arrivals.closed.take();
-        let mut completions = arrivals.completions.drain(..).peekable();
-        while let Some(completion) = completions.next() {
-            // The last one of several writes vouches for all of them.
-            let next_is_written =
-                matches!(completions.peek(), Some(Completion::Written(_, Ok(()))));
-            if !(next_is_written && matches!(completion, Completion::Written(_, Ok(())))) {
-                self.complete(completion);
-            }
-        }
-        drop(completions);
+        self.complete_all(arrivals.completions.drain(..));
         if let Some(index) = arrivals.applied.take() {
             self.feed(|core, now| core.handle_applied(now, index));
         }
@@ -225,6 +216,25 @@ impl Driver {
             }
             Output::Halt { reason } => self.fail(format!("the protocol halts: {reason}")),
             other => self.fail(format!("an output that this version does not know: {other:?}")),
+        }
+    }
+
+    /// Of writes that follow one another the newest vouches for all, wherever among them it stands:
+    /// their callbacks run on several threads of the log.
+    fn complete_all(&mut self, completions: impl Iterator<Item = Completion>) {
+        let mut newest: Option<WriteSeq> = None;
+        for completion in completions {
+            if let Completion::Written(seq, Ok(())) = completion {
+                newest = newest.max(Some(seq));
+                continue;
+            }
+            if let Some(seq) = newest.take() {
+                self.feed(|core, now| core.handle_written(now, seq));
+            }
+            self.complete(completion);
+        }
+        if let Some(seq) = newest {
+            self.feed(|core, now| core.handle_written(now, seq));
         }
     }
 

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
-use kontiki_core::{AppendEntries, Batch, LogIndex, Message, Position, Term};
-use kontiki_disk::memory::MemoryDisk;
+use kontiki_core::{AppendEntries, Batch, Entry, LogIndex, Message, Position, Term};
+use kontiki_disk::memory::{Kind, MemoryDisk};
 use parking_lot::Mutex;
 
 use super::*;
@@ -56,9 +56,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let options = Options::default();
+        Self::on(&MemoryDisk::new(), Options::default())
+    }
+
+    fn on(disk: &MemoryDisk, options: Options) -> Self {
         let members: Vec<(u64, String)> = (1..=3).map(|id| (id, format!("n{id}:1"))).collect();
-        let disk = Arc::new(MemoryDisk::new());
+        let disk = Arc::new(disk.clone());
         let mut storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
         let shared = Arc::new(Shared::new(1, &options, &storage));
         let mut start = FirstStart::new(1, storage.state.incarnation, members.clone());
@@ -94,17 +97,30 @@ impl World {
 
     /// `leader` leads in `term`.
     fn follow(&mut self, leader: u64, term: u64) {
-        let heartbeat = AppendEntries {
-            term: Term(term),
-            previous: Position::default(),
-            commit: LogIndex(0),
-            round: 1,
-            entries: Batch::default(),
-        };
-        let envelope = Envelope::Protocol(Message::AppendEntries(heartbeat));
+        self.hear_append(leader, term, Position::default(), Batch::default());
+        assert_eq!(self.driver.standing.leader, Some(leader));
+    }
+
+    /// Node 2, which leads in term 1, appends a command at `index`.
+    fn append(&mut self, index: u64, command: &[u8]) {
+        let before = LogIndex(index - 1);
+        let term = Term(u64::from(index > 1));
+        let payload = Entry::encode_command(command);
+        let entry = Entry { index: LogIndex(index), term: Term(1), payload };
+        self.hear_append(2, 1, Position { term, index: before }, Batch::from(vec![entry]));
+        assert_eq!(self.core().status().last.index, LogIndex(index));
+    }
+
+    fn hear_append(&mut self, leader: u64, term: u64, previous: Position, entries: Batch) {
+        let term = Term(term);
+        let append = AppendEntries { term, previous, commit: LogIndex(0), round: 1, entries };
+        let envelope = Envelope::Protocol(Message::AppendEntries(append));
         self.shared.inbox.mail(Mail::Message { from: leader, envelope, bytes: 0 });
         self.turn();
-        assert_eq!(self.driver.standing.leader, Some(leader));
+    }
+
+    fn core(&self) -> &Raft {
+        self.driver.core.as_ref().expect("the node has not failed")
     }
 
     fn propose(&mut self, command: &[u8]) -> Proposal {
@@ -259,4 +275,19 @@ fn a_node_that_is_not_admitted_hears_nothing_of_the_protocol() {
     world.turn_after(Duration::from_secs(2));
     assert!(world.wire.sent.lock().is_empty());
     assert_eq!(world.driver.standing.role, Role::NotAdmitted);
+}
+
+#[test]
+fn a_write_that_is_reported_before_an_earlier_one_counts() {
+    let disk = MemoryDisk::new();
+    let mut world = World::on(&disk, Options::default());
+    // Of the log's threads two sync. Both wait, so that this test alone reports writes.
+    let _gates = [1, 2].map(|nth| disk.hold(Kind::Sync, nth));
+    world.follow(2, 1);
+    world.append(1, b"x");
+    for seq in [WriteSeq(2), WriteSeq(1)] {
+        world.shared.inbox.complete(Completion::Written(seq, Ok(())));
+    }
+    world.turn();
+    assert_eq!(world.core().status().durable, LogIndex(1));
 }
