@@ -54,8 +54,10 @@ pub(crate) struct Driver {
     reads: Reads,
     /// The moment of this turn.
     now: Instant,
-    /// Until then nothing is asked again of the leader, or of a full disk, that was refused.
+    /// Until then nothing is asked again of the leader that was refused.
     retry_at: Option<Instant>,
+    /// When a full disk is asked again. Of its own: no news of a peer makes room.
+    space_at: Option<Instant>,
     /// This turn had more to propose than it may take.
     more: bool,
     /// What this turn has for the applier; handed over at its end.
@@ -111,6 +113,7 @@ impl Driver {
             reads: Reads::default(),
             now: Instant::default(),
             retry_at: None,
+            space_at: None,
             more: false,
             work: Vec::new(),
             settled: Settled::default(),
@@ -179,7 +182,7 @@ impl Driver {
         }
         let core = self.core.as_ref().and_then(Raft::poll_timeout);
         let waiting = [self.backlog.deadline(), self.forwards.deadline(), self.reads.deadline()];
-        waiting.into_iter().chain([core, self.retry_at]).flatten().min()
+        waiting.into_iter().chain([core, self.retry_at, self.space_at]).flatten().min()
     }
 
     /// Gives the protocol one input and performs everything that follows.
@@ -297,9 +300,10 @@ impl Driver {
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            if self.writer.waits_for_space() {
-                self.resume_writes();
-            }
+        }
+        if self.space_at.is_some_and(|at| at <= now) {
+            self.space_at = None;
+            self.resume_writes();
         }
         self.forwards.expire(now, &mut self.settled);
         self.expire_requests();

@@ -95,6 +95,17 @@ impl World {
         self.turn_after(Duration::from_millis(1));
     }
 
+    /// Turns as long as the threads of the log need.
+    fn turn_until(&mut self, mut is_done: impl FnMut(&mut Self) -> bool) {
+        let patience = std::time::Instant::now() + Duration::from_secs(20);
+        while !is_done(self) {
+            let now = std::time::Instant::now();
+            assert!(now < patience, "it comes in time");
+            self.shared.inbox.wait_until(Some(now + Duration::from_millis(1)));
+            self.turn_after(Duration::ZERO);
+        }
+    }
+
     /// `leader` leads in `term`.
     fn follow(&mut self, leader: u64, term: u64) {
         self.hear_append(leader, term, Position::default(), Batch::default());
@@ -290,4 +301,29 @@ fn a_write_that_is_reported_before_an_earlier_one_counts() {
     }
     world.turn();
     assert_eq!(world.core().status().durable, LogIndex(1));
+}
+
+#[test]
+fn a_full_disk_is_asked_again_whatever_the_peers_do() {
+    let disk = MemoryDisk::new();
+    let mut options = Options { segment_bytes: 64 << 10, ..Options::default() };
+    options.command_bytes_max = 8 << 10;
+    let mut world = World::on(&disk, options);
+    world.follow(2, 1);
+    disk.set_capacity(Some(0));
+    let mut last = 0;
+    world.turn_until(|world| {
+        last += 1;
+        world.append(last, &[7; 4 << 10]);
+        world.driver.writer.waits_for_space()
+    });
+    world.shared.inbox.mail(Mail::Connected { peer: 3 });
+    world.turn();
+    disk.set_capacity(None);
+    world.turn_until(|world| {
+        world.follow(2, 1);
+        world.now = world.now + Duration::from_millis(100);
+        world.driver.writer.is_clear()
+    });
+    world.turn_until(|world| world.core().status().durable == LogIndex(last));
 }

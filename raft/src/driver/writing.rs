@@ -34,7 +34,8 @@ impl Driver {
 
     fn watch_space(&mut self) {
         if self.writer.waits_for_space() {
-            self.retry_later();
+            let again = self.now + self.shared.options.heartbeat;
+            self.space_at.get_or_insert(again);
         }
     }
 }
