@@ -230,7 +230,10 @@ impl Inbox {
             _ => 0,
         };
         let mut state = self.state.lock();
-        let full = bytes > 0 && state.inbound_bytes + bytes > self.limits.inbound_bytes_max;
+        // Alone it is taken whatever its length: it would be as long each time it is sent again.
+        let full = bytes > 0
+            && state.inbound_bytes > 0
+            && state.inbound_bytes + bytes > self.limits.inbound_bytes_max;
         let repeated = matches!(
             (&mail, state.arrivals.mail.last()),
             (Mail::Contact { from }, Some(Mail::Contact { from: last })) if from == last
@@ -414,3 +417,6 @@ fn wake_ready(ready: Vec<Completer<Result<(), ProposeError>>>, result: &Result<(
         completer.complete_and_wake(result.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kontiki_core::{Config, NodeId};
 
-use crate::StartError;
+use crate::{StartError, transport::MESSAGE_BYTES_MAX};
 
 /// What can be set. Every queue of a node is bounded by one of these; together they are the memory
 /// bound, see [`memory_bytes_max`](Self::memory_bytes_max).
@@ -42,13 +42,14 @@ pub struct Options {
     /// Reads without an outcome; beyond it `Overloaded`. 65,536.
     pub reads_max: usize,
     /// Bytes of commands that one turn of the driver hands to the protocol. 4 MiB: large enough
-    /// to keep a disk busy, small enough that messages do not wait long behind them.
+    /// to keep a disk busy, small enough that messages do not wait long behind them. A
+    /// follower passes on as much in one message: at most 16 MiB.
     pub turn_bytes_max: usize,
     /// Bytes of messages from peers that wait for the driver; what comes on top is dropped, as a
-    /// network may. 64 MiB: more than the windows of the peers, so that it is never reached in a
+    /// network may, but for a message that finds none before it. 64 MiB: more than the windows of the peers, so that it is never reached in a
     /// healthy cluster.
     pub inbound_bytes_max: usize,
-    /// Payload of one message that replicates entries. 1 MiB.
+    /// Payload of one message that replicates entries. 1 MiB; at most 16 MiB.
     pub append_bytes_max: usize,
     /// Messages with entries under way to one follower. 256.
     pub inflight_messages_max: usize,
@@ -177,6 +178,14 @@ impl Options {
                 return Err(StartError::Options { option, reason: "0, at least 1".to_owned() });
             }
         }
+        for (option, value) in
+            [("turn_bytes_max", self.turn_bytes_max), ("append_bytes_max", self.append_bytes_max)]
+        {
+            if value > PAYLOAD_BYTES_MAX {
+                let reason = format!("{value}, at most {PAYLOAD_BYTES_MAX}");
+                return Err(StartError::Options { option, reason });
+            }
+        }
         self.config(id).validate().map_err(|error| StartError::Options {
             option: "of the protocol",
             reason: error.to_string(),
@@ -184,5 +193,38 @@ impl Options {
     }
 }
 
+/// The commands or entries of one message: half of what it may have, so that there is room for what
+/// frames each of them.
+const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
+
 /// What a waiting proposal or read costs beside its bytes.
 const BOOKKEEPING_BYTES: usize = 320;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(options: &Options) -> &'static str {
+        match options.check(1) {
+            Err(StartError::Options { option, .. }) => option,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        Options::default().check(1).unwrap();
+    }
+
+    #[test]
+    fn what_would_not_fit_into_a_message_is_refused() {
+        let limit = MESSAGE_BYTES_MAX / 2;
+        let mut options =
+            Options { append_bytes_max: limit, turn_bytes_max: limit, ..Options::default() };
+        options.check(1).unwrap();
+        options.append_bytes_max = limit + 1;
+        assert_eq!(refused(&options), "append_bytes_max");
+        options = Options { turn_bytes_max: limit + 1, ..Options::default() };
+        assert_eq!(refused(&options), "turn_bytes_max");
+    }
+}
