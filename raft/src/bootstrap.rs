@@ -175,8 +175,8 @@ impl FirstStart {
 
     /// Somebody said an acceptable hello: the state to make durable, once that is known.
     pub(crate) fn hear(&mut self, hello: &Hello) -> Option<State> {
-        if let Some(announced) = announced(hello) {
-            return Some(self.adopt(announced));
+        if hello.configuration.is_some() {
+            return announced(hello).map(|announced| self.adopt(announced));
         }
         self.heard.insert(hello.node, Incarnation(hello.incarnation));
         self.complete()
@@ -248,10 +248,15 @@ fn announcement(state: &State) -> bytes::Bytes {
     state.encode()
 }
 
-/// The configuration of a hello, if it carries a valid one of the cluster it names.
+/// The configuration of a hello, if it carries the one that the cluster it names began with. That
+/// is the only one there is: a configuration from the log is not a node's to adopt without the log.
 fn announced(hello: &Hello) -> Option<State> {
     let state = State::decode(hello.configuration.as_ref()?).ok()??;
-    (state.cluster.0 == hello.cluster && newest(&state).is_some()).then_some(state)
+    let [(position, configuration)] = state.configurations.as_slice() else { return None };
+    let is_first = *position == Position::default()
+        && state.cluster == cluster_id(configuration)
+        && state.cluster.0 == hello.cluster;
+    is_first.then_some(state)
 }
 
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;

@@ -103,3 +103,34 @@ fn strangers_and_doubles_are_refused() {
     assert!(matches!(member.judge(&hello(9)), Judgement::Refuse(_)));
     assert!(matches!(member.judge(&hello(1)), Judgement::Refuse(_)));
 }
+
+/// RAFT-CASE 45
+#[test]
+fn only_the_configuration_that_the_cluster_began_with_is_adopted() {
+    let good = formed(1);
+    let (_, configuration) = good.configurations[0].clone();
+    let later = (Position::new(1, 5), configuration.clone());
+    let mut other_disk = good.clone();
+    other_disk.configurations[0].1.members[0].incarnation = Incarnation(7);
+    let bad = [
+        State { cluster: ClusterId(5), ..good.clone() },
+        State { configurations: vec![later.clone()], ..good.clone() },
+        State { configurations: vec![(Position::default(), configuration), later], ..good.clone() },
+        State { configurations: Vec::new(), ..good.clone() },
+        other_disk,
+    ];
+    let heard = hello(2);
+    for state in bad {
+        let hello = Hello {
+            cluster: state.cluster.0,
+            configuration: Some(announcement(&state)),
+            ..identity(1, &good).hello()
+        };
+        let judgement = identity(3, &fresh(3)).judge(&hello);
+        assert!(matches!(judgement, Judgement::Refuse(_)), "{judgement:?} of {state:?}");
+        let mut start = starter(3);
+        assert_eq!(start.hear(&hello), None, "nothing to make durable");
+        start.hear(&heard);
+        assert_eq!(start.complete(), None, "it does not count as heard");
+    }
+}
