@@ -64,6 +64,11 @@ impl Identity {
         known.configuration = newest(state).cloned();
     }
 
+    /// There is no configuration yet.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.0.lock().configuration.is_none()
+    }
+
     pub(crate) fn judge(&self, theirs: &Hello) -> Judgement {
         let known = self.0.lock();
         if theirs.node == known.hello.node {

@@ -165,6 +165,9 @@ impl Driver {
         for mail in arrivals.mail.drain(..) {
             self.deliver(mail);
         }
+        for from in arrivals.contacts.drain(..) {
+            self.feed(|core, now| core.handle_contact(now, NodeId(from)));
+        }
         self.fire();
         let deadline = now + self.shared.options.proposal_timeout;
         self.reads.extend(&mut arrivals.reads, deadline);
@@ -277,9 +280,6 @@ impl Driver {
                 self.forwards.lose_peer(peer, &mut self.settled);
             }
             Mail::AnswersLost { peer } => self.forwards.lose_peer(peer, &mut self.settled),
-            Mail::Contact { from } => {
-                self.feed(|core, now| core.handle_contact(now, NodeId(from)));
-            }
             Mail::Message { from, envelope: Envelope::Protocol(message), .. } => {
                 self.feed(|core, now| core.handle_message(now, NodeId(from), message));
             }

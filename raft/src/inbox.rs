@@ -59,6 +59,8 @@ pub(crate) struct Arrivals {
     pub(crate) groups: Vec<Group>,
     pub(crate) reads: Vec<ReadJob>,
     pub(crate) mail: Vec<Mail>,
+    /// Peers that live, each once.
+    pub(crate) contacts: Vec<u64>,
     pub(crate) completions: Vec<Completion>,
     /// The newest index the applier has reported.
     pub(crate) applied: Option<LogIndex>,
@@ -83,9 +85,6 @@ pub(crate) enum Mail {
     },
     AnswersLost {
         peer: u64,
-    },
-    Contact {
-        from: u64,
     },
     /// `bytes` is its length as it came.
     Message {
@@ -234,16 +233,24 @@ impl Inbox {
         let full = bytes > 0
             && state.inbound_bytes > 0
             && state.inbound_bytes + bytes > self.limits.inbound_bytes_max;
-        let repeated = matches!(
-            (&mail, state.arrivals.mail.last()),
-            (Mail::Contact { from }, Some(Mail::Contact { from: last })) if from == last
-        );
-        if full || repeated || state.closed.is_some() {
+        if full || state.is_known(&mail) || state.closed.is_some() {
             return;
         }
         let was_empty = state.arrivals.is_empty();
         state.inbound_bytes += bytes;
         state.arrivals.mail.push(mail);
+        drop(state);
+        self.wake_if(was_empty);
+    }
+
+    /// Notes that a peer lives.
+    pub(crate) fn contact(&self, from: u64) {
+        let mut state = self.state.lock();
+        if state.closed.is_some() || state.arrivals.contacts.contains(&from) {
+            return;
+        }
+        let was_empty = state.arrivals.is_empty();
+        state.arrivals.contacts.push(from);
         drop(state);
         self.wake_if(was_empty);
     }
@@ -390,11 +397,21 @@ impl Inbox {
     }
 }
 
+impl State {
+    /// A hello that waits already, word for word. They come in the first start alone, where little
+    /// else waits.
+    fn is_known(&self, mail: &Mail) -> bool {
+        let Mail::Hello(hello) = mail else { return false };
+        self.arrivals.mail.iter().any(|other| matches!(other, Mail::Hello(known) if known == hello))
+    }
+}
+
 impl Arrivals {
     fn is_empty(&self) -> bool {
         self.groups.is_empty()
             && self.reads.is_empty()
             && self.mail.is_empty()
+            && self.contacts.is_empty()
             && self.completions.is_empty()
             && self.closed.is_none()
     }

@@ -48,7 +48,10 @@ impl Inbound for Port {
     fn hello(&self, hello: Hello) -> Result<(), String> {
         match self.identity.judge(&hello) {
             Judgement::Accept => {
-                self.shared.inbox.mail(Mail::Hello(hello));
+                // Of no use to a node that has a configuration; nobody may fill its inbox with it.
+                if self.identity.is_starting() {
+                    self.shared.inbox.mail(Mail::Hello(hello));
+                }
                 Ok(())
             }
             Judgement::Refuse(reason) => {
@@ -74,7 +77,7 @@ impl Inbound for Port {
     }
 
     fn contact(&self, from: u64) {
-        self.shared.inbox.mail(Mail::Contact { from });
+        self.shared.inbox.contact(from);
     }
 
     fn connected(&self, peer: u64) {

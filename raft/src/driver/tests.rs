@@ -327,3 +327,23 @@ fn a_full_disk_is_asked_again_whatever_the_peers_do() {
     });
     world.turn_until(|world| world.core().status().durable == LogIndex(last));
 }
+
+#[test]
+fn a_hello_is_kept_only_during_the_first_start() {
+    let world = World::new();
+    let members: Vec<(u64, String)> = (1..=3).map(|id| (id, format!("n{id}:1"))).collect();
+    let configured = world.driver.identity.clone();
+    let fresh = State { incarnation: kontiki_core::Incarnation(9), ..State::default() };
+    let starting = Arc::new(Identity::new(1, members.clone(), &fresh, true));
+    let state = &world.driver.storage.state;
+    let hello = Identity::new(2, members.clone(), &fresh, true).hello();
+    for (identity, count) in [(configured, 0), (starting, 1)] {
+        // The incarnation that the configuration names, so that it is accepted.
+        let known = state.configurations[0].1.members[1].incarnation.0;
+        let port = crate::port::Port::new(world.shared.clone(), identity);
+        port.hello(Hello { incarnation: known, ..hello.clone() }).unwrap();
+        let mut arrivals = Arrivals::default();
+        world.shared.inbox.take(&mut arrivals);
+        assert_eq!(arrivals.mail.len(), count);
+    }
+}
