@@ -127,7 +127,8 @@ impl Reads {
     /// `id` was not served: its jobs wait to be asked again, before those that came later.
     pub(crate) fn ask_again(&mut self, id: ReadId) {
         for job in self.asked.remove(&id).unwrap_or_default().into_iter().rev() {
-            self.waiting.push_front(job);
+            let place = self.waiting.partition_point(|(deadline, _)| *deadline < job.0);
+            self.waiting.insert(place, job);
         }
     }
 
@@ -155,5 +156,38 @@ impl Reads {
     pub(crate) fn take_all(&mut self) -> Vec<ReadJob> {
         let asked = std::mem::take(&mut self.asked).into_values().flatten();
         self.waiting.drain(..).chain(asked).map(|(_, job)| job).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kontiki_disk::memory::MemoryDisk;
+
+    use super::*;
+    use crate::{Options, storage::Storage};
+
+    #[test]
+    fn reads_that_are_asked_again_keep_the_order_of_their_deadlines() {
+        let options = Options::default();
+        let disk = Arc::new(MemoryDisk::new());
+        let storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
+        let shared = Arc::new(Shared::new(1, &options, &storage));
+        let mut reads = Reads::default();
+        let asked = [10, 20, 30].map(|deadline| {
+            shared.inbox.admit_read().unwrap();
+            let run: Run = Box::new(|_| {});
+            let job = ReadJob { run: Some(run), shared: shared.clone() };
+            reads.extend(&mut vec![job], Instant(deadline));
+            reads.ask().expect("there is one")
+        });
+        // The protocol gives up what it was asked first before what it was asked last.
+        for id in asked {
+            reads.ask_again(id);
+        }
+        assert_eq!(reads.deadline(), Some(Instant(10)));
+        assert_eq!(reads.take_expired(Instant(20)).len(), 2);
+        assert_eq!(reads.deadline(), Some(Instant(30)));
     }
 }
