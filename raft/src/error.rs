@@ -28,6 +28,9 @@ pub enum ProposeError {
         limit: usize,
     },
     /// Another leader's entry was committed where this one would have been. Certainly not applied.
+    ///
+    /// Not to be met at present: a leader that steps down ends what it has appended as
+    /// [`Unknown`](Self::Unknown) before it can learn of another entry in its place.
     #[error("superseded by another leader's entry at {position}: certainly not applied")]
     Superseded {
         /// The place, with the term of the entry that was committed there.

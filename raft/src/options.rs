@@ -29,7 +29,8 @@ pub struct Options {
     /// the stalls of a healthy disk.
     pub disk_stall: Duration,
     /// How long a proposal or read may wait for a leader, and a forwarded one for its answer.
-    /// 5 s: several elections.
+    /// 5 s: several elections. It does not bound a proposal that its leader has appended: that one
+    /// waits until it is applied or the leadership ends.
     pub proposal_timeout: Duration,
     /// The longest command, and the longest batch of one `propose_batch`. 8 MiB; at most a quarter
     /// of `segment_bytes` less 4 KiB.
