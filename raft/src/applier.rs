@@ -76,6 +76,14 @@ impl ApplyQueue {
         }
     }
 
+    /// Answers what a thread that is gone has left; the queue is closed.
+    pub(crate) fn refuse_rest(&self) {
+        let mut state = self.state.lock();
+        let (work, closed) = (std::mem::take(&mut state.work), state.closed.clone());
+        drop(state);
+        refuse(work, &closed.expect("a queue is closed before its thread is gone"));
+    }
+
     /// Swaps what waits for `work`, which must be empty; sleeps while nothing does.
     fn take(&self, work: &mut VecDeque<Work>) {
         let mut state = self.state.lock();

@@ -127,6 +127,11 @@ impl Driver {
         self.fetcher.clone()
     }
 
+    /// The queue of the applier that serves this driver.
+    pub(crate) fn applies(&self) -> Arc<ApplyQueue> {
+        self.applier.clone()
+    }
+
     /// The thread: a turn, a sleep, until the node is closed.
     pub(crate) fn run(&mut self) {
         self.begin(self.shared.clock.now());

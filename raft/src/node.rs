@@ -192,12 +192,15 @@ impl Threads {
 
     /// Ends everything; the data directory is free afterwards.
     fn stop(self, shared: &Shared, driver: Driver) {
+        let applies = driver.applies();
         let wal = driver.stop();
         for thread in [self.applier, self.fetcher] {
             if thread.join().is_err() {
                 tracing::error!(node = shared.id, "a thread of the node panicked at its end");
             }
         }
+        // An applier that panicked has left what came after it.
+        applies.refuse_rest();
         shared.board.release_wal();
         if let Err(error) = wal.close() {
             tracing::warn!(node = shared.id, %error, "the log was not closed cleanly");

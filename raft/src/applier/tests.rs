@@ -133,3 +133,21 @@ fn reads_that_wait_end_with_the_node() {
     world.applier.step(Work::Close(Closing::Stopped));
     assert_eq!(reading.wait(), Err(ReadError::Stopped));
 }
+
+#[test]
+fn what_a_thread_that_is_gone_has_left_is_answered() {
+    let world = world();
+    let (group, proposal) = Group::one(1);
+    let first = LogPosition { term: Term(1), index: LogIndex(4) };
+    let (queue, mut work) = (ApplyQueue::default(), Vec::new());
+    work.push(Work::Register { first, groups: vec![group] });
+    world.shared.inbox.admit_read().unwrap();
+    let (job, reading) = ReadJob::new(world.shared.clone(), |_: &Count| ());
+    work.push(Work::Read { index: LogIndex(4), jobs: vec![job] });
+    work.push(Work::Close(Closing::Stopped));
+    queue.extend(&mut work);
+    queue.refuse_rest();
+    let position = Some(first.into());
+    assert_eq!(proposal.wait(), Err(ProposeError::Unknown { position }));
+    assert_eq!(reading.wait(), Err(ReadError::Stopped));
+}
