@@ -199,6 +199,8 @@ fn what_comes_during_the_sync_of_a_waiting_thread_is_synced_as_well() {
     let (_, waited_for) = log.push("waited for").unwrap();
     let waiter = thread::spawn(move || waited_for.wait());
     gate.wait_reached();
+    // Longer than the log's thread looks aside: by now it knows that somebody else syncs. Time itself is the event.
+    thread::sleep(Duration::from_millis(200));
     let (_, alone) = log.push("alone").unwrap();
     let end = alone.lsn();
     drop(alone);
