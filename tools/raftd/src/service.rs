@@ -106,4 +106,4 @@ impl Drop for Seat {
 }
 
 /// A node that replays its log is asked how it stands just then: the rest is told without the keys.
-const KEYS_WAIT: Duration = Duration::from_millis(100);
+const KEYS_WAIT: Duration = Duration::from_secs(1);

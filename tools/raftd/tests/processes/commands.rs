@@ -160,6 +160,9 @@ fn connection(client: &mut Connection) {
 
 fn server(client: &mut Connection) {
     ask(client, &["SET", "a", "1"]);
+    // INFO tells what this node has applied, which may be less than the leader has: a linearizable
+    // read waits for it.
+    assert_eq!(ask(client, &["GET", "a"]), bulk("1"));
     assert_eq!(info(client, "db0"), "keys=1,expires=0,avg_ttl=0");
     assert_eq!(info(client, "raft_members").split(',').count(), 3);
     let raft: String = query(client, &["INFO", "raft"]).unwrap();
