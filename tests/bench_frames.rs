@@ -27,6 +27,7 @@ fn the_raw_disk_of_the_benches_writes_as_much_as_our_frames_take() {
     let scan = Scan::open(directory.path()).unwrap();
     let written: Vec<u64> = scan
         .frames()
+        .map(Result::unwrap)
         .filter(|frame| frame.kind == FrameKind::Entries)
         .map(|frame| frame.frame_bytes)
         .collect();

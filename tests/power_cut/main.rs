@@ -85,7 +85,7 @@ fn every_printed_index_is_there_after_a_power_cut() {
     }
     let scan = Scan::open(volume.path().join("log")).expect("a readable log");
     assert!(!matches!(scan.verdict(), Verdict::Corrupt(_)), "{:?}", scan.verdict());
-    let used = scan.segments().into_iter().filter(|(_, _, _, bytes_used, _)| *bytes_used > 0);
+    let used = scan.segments().into_iter().filter(|segment| segment.used_bytes > 0);
     assert!(used.count() > 1, "seed {seed}: no change of segment was among it");
     assert!(printed_in_all > 1000, "only {printed_in_all} lines were printed: cut too early?");
     say(&format!("power_cut: {CUTS} cuts, {printed_in_all} lines printed, all there"));

@@ -72,6 +72,22 @@ impl Frame {
     }
 }
 
+/// One segment as it lies on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentSummary {
+    /// Its file's name.
+    pub file: String,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// LSN of its first frame; `None` if it does not begin as a segment with frames should, as one that was prepared and
+    /// not used yet.
+    pub base: Option<Lsn>,
+    /// Bytes of frames up to where whole headers end.
+    pub used_bytes: u64,
+    /// Length of its file.
+    pub segment_bytes: u64,
+}
+
 /// How the log ends, and whether it is whole: the torn-or-corrupt rule, without the repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -149,22 +165,23 @@ impl Scan {
         self.directory.is_locked().unwrap_or(false)
     }
 
-    /// File name, sequence number, base LSN, bytes used by whole frames and size of each segment.
-    /// A segment that was prepared and not used yet has no frames: LSN and bytes used are 0.
-    pub fn segments(&self) -> Vec<(String, u64, Lsn, u64, u64)> {
+    /// Every segment, in the order of their numbers.
+    pub fn segments(&self) -> Vec<SegmentSummary> {
         let segments = self.files.iter().zip(&self.placed);
-        segments
-            .map(|(file, placed)| {
-                let (base, used) =
-                    placed.map_or((Lsn(0), 0), |(base, end)| (base, end - FRAMES_AT));
-                (file.name(), file.header.sequence, base, used, file.header.segment_bytes)
-            })
-            .collect()
+        let summary = |(file, placed): (&SegmentFile, &Option<(Lsn, u64)>)| SegmentSummary {
+            file: file.name(),
+            sequence: file.header.sequence,
+            base: placed.map(|(base, _)| base),
+            used_bytes: placed.map_or(0, |(_, end)| end - FRAMES_AT),
+            segment_bytes: file.header.segment_bytes,
+        };
+        segments.map(summary).collect()
     }
 
     /// Frames in the order of their LSNs, in each segment up to where whole headers end. A frame
-    /// whose header is whole is shown even behind the end of the log.
-    pub fn frames(&self) -> Box<dyn Iterator<Item = Frame> + '_> {
+    /// whose header is whole is shown even behind the end of the log. Of a segment that cannot be
+    /// read further the error is the last item.
+    pub fn frames(&self) -> Box<dyn Iterator<Item = Result<Frame, OpenError>> + '_> {
         let placed = self.files.iter().zip(&self.placed);
         let placed = placed.filter_map(|(file, placed)| placed.map(|(base, _)| (file, base)));
         Box::new(placed.flat_map(|(file, base)| Frames::new(file, base)))
@@ -188,6 +205,8 @@ fn used(file: &SegmentFile, segment: &Segment) -> Result<u64, OpenError> {
 
 /// The frames of one segment.
 struct Frames<'a> {
+    /// Reading failed.
+    failed: bool,
     file: &'a SegmentFile,
     window: Window<'a>,
     base: Lsn,
@@ -197,16 +216,28 @@ struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     fn new(file: &'a SegmentFile, base: Lsn) -> Self {
-        Self { file, window: Window::new(file), base, offset: FRAMES_AT, link: None }
+        let window = Window::new(file);
+        Self { failed: false, file, window, base, offset: FRAMES_AT, link: None }
     }
 
-    fn frame(&mut self, found: &Found, lsn: Lsn) -> Option<Frame> {
+    /// The next frame; `None` where whole headers end.
+    fn read(&mut self) -> Result<Option<Frame>, OpenError> {
+        let lsn = Lsn(self.base.0 + (self.offset - FRAMES_AT));
+        let Ok(found) = self.window.frame(self.offset, self.link, Some(lsn))? else {
+            return Ok(None);
+        };
+        self.offset += found.header.frame_bytes();
+        self.link = Some(found.crc);
+        self.frame(&found, lsn).map(Some)
+    }
+
+    fn frame(&mut self, found: &Found, lsn: Lsn) -> Result<Frame, OpenError> {
         let body = match &found.fault {
             Some(fault) => Err(self.file.corruption(fault)),
-            None => Ok(Bytes::copy_from_slice(self.window.body(found).ok()?)),
+            None => Ok(Bytes::copy_from_slice(self.window.body(found)?)),
         };
         let Header { kind, closed, log, first_index, count, term, durable_lsn, .. } = found.header;
-        Some(Frame {
+        Ok(Frame {
             segment: self.file.header.sequence,
             file: self.file.name(),
             offset: found.offset,
@@ -225,14 +256,14 @@ impl<'a> Frames<'a> {
 }
 
 impl Iterator for Frames<'_> {
-    type Item = Frame;
+    type Item = Result<Frame, OpenError>;
 
-    fn next(&mut self) -> Option<Frame> {
-        let lsn = Lsn(self.base.0 + (self.offset - FRAMES_AT));
-        let found = self.window.frame(self.offset, self.link, Some(lsn)).ok()?.ok()?;
-        let frame = self.frame(&found, lsn)?;
-        self.offset += frame.frame_bytes;
-        self.link = Some(found.crc);
-        Some(frame)
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let frame = self.read();
+        self.failed = frame.is_err();
+        frame.transpose()
     }
 }

@@ -35,7 +35,7 @@ fn written(disk: &MemoryDisk) -> Wal {
 }
 
 fn frames(disk: &MemoryDisk) -> Vec<kontiki_wal::inspect::Frame> {
-    Scan::open_on(disk, DIRECTORY).unwrap().frames().collect()
+    Scan::open_on(disk, DIRECTORY).unwrap().frames().collect::<Result<_, _>>().unwrap()
 }
 
 #[test]

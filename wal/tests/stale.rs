@@ -40,8 +40,8 @@ fn a_segment_full_of_frames_of_an_earlier_life_yields_none_of_them_for_every_cut
     let wal = open(&disk.reopen());
     let last = wal.log(LogId(1)).unwrap().last();
     let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
-    let (_, _, _, used, bytes) = scan.segments()[1].clone();
-    let end = 4096 + used;
+    let segment = scan.segments()[1].clone();
+    let (end, bytes) = (4096 + segment.used_bytes, segment.segment_bytes);
     assert!(end % 8 == 0 && end < bytes - 4096);
 
     // The rest of segment 2 as it would look if its file had been segment 1 before.
@@ -73,7 +73,7 @@ fn a_frame_that_does_not_link_to_the_one_before_is_cut() {
     };
     let (old, disk) = (written(&["old first", "second"]), written(&["new first"]));
     let scan = Scan::open_on(&old, DIRECTORY).unwrap();
-    let second = scan.frames().last().unwrap();
+    let second = scan.frames().last().unwrap().unwrap();
     assert_eq!(second.first_index, 2);
     let bytes = old.contents(Path::new(DIRECTORY).join(SEGMENT)).unwrap();
     let start = usize::try_from(second.offset).unwrap();

@@ -20,16 +20,23 @@ pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
     expect_a_log(&scan, &arguments.directory)?;
     match write_frames(&scan, arguments, &mut BufWriter::new(io::stdout().lock())) {
         // The reader has seen enough, as in `| head`.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Outcome::Whole),
+        Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => {
+            return Ok(Outcome::Whole);
+        }
         result => result?,
     }
     Ok(remark(&scan))
 }
 
-fn write_frames(scan: &Scan, arguments: &DumpArguments, out: &mut impl Write) -> io::Result<()> {
+fn write_frames(
+    scan: &Scan,
+    arguments: &DumpArguments,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
     let mut raft_logs = RaftLogs::default();
     let mut left = arguments.limit.unwrap_or(usize::MAX);
     for frame in scan.frames() {
+        let frame = frame?;
         raft_logs.observe(&frame);
         if left == 0 {
             break;
@@ -39,12 +46,12 @@ fn write_frames(scan: &Scan, arguments: &DumpArguments, out: &mut impl Write) ->
         match arguments.format {
             Format::Text => row.write_text(out)?,
             Format::Jsonl => {
-                serde_json::to_writer(&mut *out, &row)?;
+                serde_json::to_writer(&mut *out, &row).map_err(io::Error::from)?;
                 out.write_all(b"\n")?;
             }
         }
     }
-    out.flush()
+    Ok(out.flush()?)
 }
 
 /// What is shown of a frame, if anything is asked for.

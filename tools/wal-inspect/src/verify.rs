@@ -15,7 +15,7 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     let (outcome, lines) = progress::watched(directory, || -> Result<_, Failure> {
         let scan = Scan::open(directory)?;
         expect_a_log(&scan, directory)?;
-        Ok(findings(&scan))
+        findings(&scan)
     })?;
     match io::stdout().write_all(lines.as_bytes()) {
         // The exit code tells what the reader did not wait for.
@@ -24,9 +24,9 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     }
 }
 
-fn findings(scan: &Scan) -> (Outcome, String) {
-    let contents = Contents::of(scan);
-    match scan.verdict() {
+fn findings(scan: &Scan) -> Result<(Outcome, String), Failure> {
+    let contents = Contents::of(scan)?;
+    Ok(match scan.verdict() {
         Verdict::Corrupt(corruptions) => {
             let lines = corruptions
                 .iter()
@@ -44,13 +44,13 @@ fn findings(scan: &Scan) -> (Outcome, String) {
         }
         Verdict::TornTail { end, segment, offset } => {
             let mut line = format!("torn tail: segment {segment} offset {offset} lsn {}", end.0);
-            if let Some(frame) = scan.frames().find(|frame| frame.lsn == *end) {
-                push_frame(&mut line, &frame);
+            if let Some(frame) = &contents.torn {
+                push_frame(&mut line, frame);
             }
             line.push_str(": not attested; opening the log will cut it off\n");
             (Outcome::TornTail, line)
         }
-    }
+    })
 }
 
 /// What is lost with a frame of entries.
@@ -69,22 +69,30 @@ struct Contents {
     segments: usize,
     frames: u64,
     entries: u64,
+    /// The frame at the end of the log that is not whole, if its header is.
+    torn: Option<Frame>,
 }
 
 impl Contents {
-    fn of(scan: &Scan) -> Self {
+    fn of(scan: &Scan) -> Result<Self, Failure> {
         let mut contents = Self { segments: scan.segments().len(), ..Self::default() };
         for frame in scan.frames() {
+            let frame = frame?;
             contents.frames += 1;
             if frame.kind == FrameKind::Entries {
                 contents.entries += u64::from(frame.count);
             }
+            if let Verdict::TornTail { end, .. } = scan.verdict()
+                && frame.lsn == *end
+            {
+                contents.torn = Some(frame);
+            }
         }
-        contents
+        Ok(contents)
     }
 
     fn text(&self) -> String {
-        let Self { segments, frames, entries } = self;
+        let Self { segments, frames, entries, .. } = self;
         format!("{segments} segments, {frames} frames, {entries} entries")
     }
 }

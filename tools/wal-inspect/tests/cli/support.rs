@@ -113,7 +113,7 @@ pub(crate) fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
 /// The frames of entries in a directory.
 pub(crate) fn entries_frames(directory: &Path) -> Vec<Frame> {
     let scan = Scan::open(directory).unwrap();
-    scan.frames().filter(|frame| frame.kind == FrameKind::Entries).collect()
+    scan.frames().map(Result::unwrap).filter(|frame| frame.kind == FrameKind::Entries).collect()
 }
 
 /// Flips one bit `ahead` bytes behind a frame's first.
