@@ -176,7 +176,7 @@ impl Writer {
 fn refusal(error: AppendError) -> Refusal {
     match error {
         AppendError::Full { .. } => Refusal::Full,
-        AppendError::NoSpace => Refusal::NoSpace,
+        AppendError::NoSpace { .. } => Refusal::NoSpace,
         error => Refusal::Fatal(format!("the log refused a write: {error}")),
     }
 }

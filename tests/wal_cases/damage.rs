@@ -11,6 +11,7 @@ use kontiki_disk::{
     memory::{Fault, Kind},
 };
 use kontiki_sim::{random::Random, session::options};
+use kontiki_wal::inspect::{Scan, Verdict};
 
 use super::*;
 
@@ -196,6 +197,48 @@ fn a_missing_segment_with_live_entries_is_an_error_that_names_it() {
         let text = refused(&damaged).to_string();
         assert!(text.contains(missing.as_str()), "{missing}: {text}");
     }
+}
+
+/// WAL-CASE 64, where the elders are still there: the damage is where it is, and not where the walk before it ended.
+#[test]
+fn rot_in_the_checkpoint_of_a_later_segment_is_named_with_its_place() {
+    let mut session = start();
+    fill_up_to(&mut session, L, 3);
+    let next = session.life.world().log(L).last() + 1;
+    acknowledge(&mut session, L, append(next, 1, &["attests"]));
+    let (_, disk) = session.close();
+    let name = segments(&disk).remove(1);
+    for (offset, frame) in [(4096 + 40, 4096), (4096 + 60, 4096), (4176 + 50, 4176)] {
+        let damaged = disk.reopen();
+        flip(&damaged, &name, offset);
+        let corruption = corruption(&damaged);
+        assert_eq!((corruption.segment, corruption.offset), (name.clone(), frame), "{offset}");
+    }
+}
+
+/// WAL-CASE 16, where an older segment still holds what the missing one had replaced: the old bytes
+/// must not come back under the new terms.
+#[test]
+fn a_missing_segment_is_an_error_though_an_older_one_holds_its_indexes() {
+    let mut session = start();
+    let long = "old ".repeat(250);
+    acknowledge(&mut session, L, append(1, 1, &[&long, &long, &long]));
+    fill_up_to(&mut session, OTHER, 2);
+    acknowledge(&mut session, L, append(2, 9, &["replaced", "replaced"]));
+    fill_up_to(&mut session, OTHER, 3);
+    acknowledge(&mut session, L, append(4, 9, &["new"]));
+    // Only the replaced entries need what lies in the middle.
+    let last = session.life.world().log(OTHER).last();
+    acknowledge(&mut session, OTHER, Operation::Compact { first: last + 1 });
+    let (_, disk) = session.close();
+    let names = segments(&disk);
+    assert!(names.len() >= 3, "{names:?}");
+    let (middle, _) = find(&disk, "replacedreplaced");
+    remove(&disk, &middle);
+    let text = refused(&disk).to_string();
+    assert!(text.contains(middle.as_str()), "{middle}: {text}");
+    let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
+    assert!(matches!(scan.verdict(), Verdict::Corrupt(_)), "{:?}", scan.verdict());
 }
 
 /// WAL-CASE 15: segments that nothing needs may be gone in any order.

@@ -139,7 +139,7 @@ fn a_full_disk_refuses_before_anything_is_taken_and_clears_by_itself() {
         }
         session.settle();
     };
-    assert!(matches!(error, AppendError::NoSpace), "{error:?}");
+    assert!(matches!(error, AppendError::NoSpace { .. }), "{error:?}");
     assert!(next > 3, "the active segment still fills");
     assert_eq!(&World::of(&session.wal), session.life.world(), "nothing was taken");
     acknowledge(&mut session, L, state("still taken"));

@@ -118,30 +118,34 @@ impl Catalog {
         }
     }
 
-    /// Takes in where frames were found, in the order of their LSNs.
-    pub(crate) fn attach(
-        &mut self,
-        mut found: BTreeMap<LogId, Vec<Location>>,
-    ) -> Result<(), Missing> {
-        self.segments.clear();
-        for (&log, entry) in &mut self.logs {
+    /// The first live entry that is not among the frames found, which come in the order of their LSNs.
+    pub(crate) fn missing(&self, found: &BTreeMap<LogId, Vec<Location>>) -> Option<Missing> {
+        self.logs.iter().find_map(|(&log, entry)| {
             let (first, last) = (entry.bounds.first, entry.bounds.last);
-            let frames = newest_wins(found.remove(&log).unwrap_or_default(), first, last);
-            if let Some((index, number)) = first_missing(&frames, first, last) {
-                let before = number.checked_sub(1).and_then(|number| frames.get(number));
-                let segment = |location: &Location| location.place.sequence();
-                let (before, after) = (before.map(segment), frames.get(number).map(segment));
-                return Err(Missing { log, index, before, after });
-            }
+            let frames = newest_wins(found.get(&log).cloned().unwrap_or_default(), first, last);
+            let (index, number) = first_missing(&frames, first, last)?;
+            let before = number.checked_sub(1).and_then(|number| frames.get(number));
+            let segment = |location: &Location| location.place.sequence();
+            let (before, after) = (before.map(segment), frames.get(number).map(segment));
+            Some(Missing { log, index, before, after })
+        })
+    }
+
+    /// Takes in where frames were found, none of them missing.
+    pub(crate) fn attach(&mut self, mut found: BTreeMap<LogId, Vec<Location>>) {
+        self.segments.clear();
+        for (log, entry) in &mut self.logs {
+            let (first, last) = (entry.bounds.first, entry.bounds.last);
+            let frames = newest_wins(found.remove(log).unwrap_or_default(), first, last);
+            assert!(first_missing(&frames, first, last).is_none(), "looked for before");
             for location in &frames {
                 self.segments.entry(location.place.sequence()).or_default().live += 1;
             }
             entry.frames = frames;
         }
-        Ok(())
     }
 
-    /// Drops from each log what lies below its last entry that was found nowhere: then `attach` succeeds. For reading
+    /// Drops from each log what lies below its last entry that was found nowhere: then nothing is missing. For reading
     /// what is left of a damaged log.
     pub(crate) fn drop_missing(&mut self, found: &BTreeMap<LogId, Vec<Location>>) {
         for (log, entry) in &mut self.logs {
@@ -292,6 +296,17 @@ impl Catalog {
     }
 }
 
+impl Missing {
+    /// The number of the segment that should be there, where `first` is the first of those that are.
+    pub(crate) fn segment(&self, first: u64) -> u64 {
+        match (self.before, self.after) {
+            (Some(before), _) => before + 1,
+            (None, Some(after)) => after - 1,
+            (None, None) => first.saturating_sub(1),
+        }
+    }
+}
+
 impl LogCatalog {
     /// The frame that holds `index`, and one past the last index that it holds live.
     pub(crate) fn locate(&self, index: u64) -> Option<(Location, u64)> {
@@ -406,8 +421,8 @@ impl Bounds {
 
 /// The frames that hold `first..=last`, each index in the newest frame that has it.
 ///
-/// A live entry is always in the newest frame with its index: any newer one would have replaced it. So frames may be
-/// missing in between (their segments were freed) without a wrong one coming to light.
+/// A live entry is always in the newest frame with its index: any newer one would have replaced it. No segment is missing
+/// among those that the frames come from.
 fn newest_wins(found: Vec<Location>, first: u64, last: u64) -> VecDeque<Location> {
     let mut frames: VecDeque<Location> = VecDeque::new();
     for location in found {

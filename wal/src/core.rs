@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) state: Mutex<State>,
     /// A copy of the state's durable LSN that is read without the lock.
     durable: AtomicU64,
+    /// Set by poison: jobs that are out look at it before each write.
+    pub(crate) stopped: Arc<AtomicBool>,
     pub(crate) unsynced_bytes_max: u64,
     /// Size of new segments: the limits of entries and states follow from it.
     pub(crate) segment_bytes: u64,
@@ -51,8 +53,8 @@ pub(crate) struct State {
     pub(crate) is_crowded: bool,
     /// A `SegmentJob` is out.
     pub(crate) preparing: bool,
-    /// The last preparation failed, and no other has succeeded since.
-    pub(crate) no_space: bool,
+    /// Why the last preparation failed, if no other has succeeded since.
+    pub(crate) no_space: Option<Arc<io::Error>>,
     /// An append was refused because there is no successor.
     pub(crate) successor_is_needed: bool,
     /// A `SyncJob` is out that only `Wal::finish_sync` will bring back.
@@ -62,6 +64,8 @@ pub(crate) struct State {
     /// When the steps first saw that a mark is due.
     pub(crate) idle_since: Option<Duration>,
     room_callbacks: Vec<RoomCallback>,
+    /// Numbers of files that nothing needs, and that are no segments any more: a power cut undid their removal.
+    pub(crate) leftovers: Vec<u64>,
     pub(crate) statistics: Statistics,
 }
 
@@ -80,6 +84,8 @@ pub(crate) enum Mode {
     /// Appends are refused; what was appended is being synced.
     Closing,
     Closed,
+    /// Closed while a job was out, without the mark of a close.
+    GivenUp,
     /// Nothing is written any more.
     Poisoned(WalError),
     ReadOnly,
@@ -121,18 +127,20 @@ impl Core {
             syncing: false,
             is_crowded: false,
             preparing: false,
-            no_space: false,
+            no_space: None,
             successor_is_needed: false,
             job_is_out: false,
             sync_thread_sleeps: false,
             idle_since: None,
             room_callbacks: Vec::new(),
+            leftovers: Vec::new(),
             statistics: Statistics::default(),
         };
         Self {
             directory,
             state: Mutex::new(state),
             durable,
+            stopped: Arc::default(),
             unsynced_bytes_max,
             segment_bytes,
             sync_work: Condvar::new(),
@@ -181,7 +189,9 @@ impl Core {
         growth: u64,
         need: Need,
     ) -> Result<(), AppendError> {
-        let total: u64 = frames.iter().sum();
+        let opened = state.stream.opened_bytes();
+        let frames = || opened.iter().chain(frames);
+        let total: u64 = frames().sum();
         let unsynced = state.stream.unsynced_bytes();
         let full = AppendError::Full { unsynced, limit: self.unsynced_bytes_max };
         if state.stream.has_unsynced() && unsynced + total > self.unsynced_bytes_max {
@@ -194,7 +204,7 @@ impl Core {
         }
         let mut fresh = state.stream.opened_room(checkpoint);
         let fresh_bytes = fresh.segment_bytes - fresh.offset;
-        if !frames.iter().all(|&bytes| fresh.take(bytes)) {
+        if !frames().all(|&bytes| fresh.take(bytes)) {
             return Err(too_large(total, fresh_bytes));
         }
         if state.stream.successor.is_some() {
@@ -202,19 +212,22 @@ impl Core {
         }
         let mut room = state.stream.room;
         let reserved = need == Need::Entries && room.is_in_last_eighth(total);
-        if !reserved && frames.iter().all(|&bytes| room.take(bytes)) {
+        if !reserved && frames().all(|&bytes| room.take(bytes)) {
             return Ok(());
         }
         state.statistics.segment_waits += 1;
         state.successor_is_needed = true;
         self.segment_work.notify_one();
-        Err(if state.no_space { AppendError::NoSpace } else { full })
+        Err(match &state.no_space {
+            Some(source) => AppendError::NoSpace { source: Arc::clone(source) },
+            None => full,
+        })
     }
 
     /// After an append: wakes whom it concerns.
     pub(crate) fn appended(&self, mut state: MutexGuard<'_, State>) {
         state.idle_since = None;
-        let wants_segment = state.wants_successor() && !state.preparing && !state.no_space;
+        let wants_segment = state.wants_successor() && !state.preparing && state.no_space.is_none();
         let wakes_syncer = std::mem::take(&mut state.sync_thread_sleeps);
         drop(state);
         if wants_segment {
@@ -239,7 +252,8 @@ impl Core {
 
     /// Stops without the mark of a close: the job that is out may never come back.
     pub(crate) fn give_up(&self, state: &mut State) -> Wakeups {
-        state.mode = Mode::Closed;
+        state.mode = Mode::GivenUp;
+        self.stopped.store(true, Ordering::Relaxed);
         Wakeups {
             waiters: state.waiters.take_all(),
             outcome: Some(WalError::Closed),
@@ -255,6 +269,10 @@ impl Core {
         tracing::error!(%error, "the log stops");
         state.mode = Mode::Poisoned(error.clone());
         state.stream.abandon();
+        self.stopped.store(true, Ordering::Relaxed);
+        // The threads end: they hold the directory, which is to be opened again.
+        self.sync_work.notify_all();
+        self.segment_work.notify_all();
         Wakeups {
             waiters: state.waiters.take_all(),
             outcome: Some(error),
@@ -314,7 +332,10 @@ impl State {
         parts: impl Iterator<Item = &'a [u8]>,
     ) {
         let mut room = self.stream.room;
-        if !room.take(header.frame_bytes()) {
+        let opened = self.stream.opened_bytes();
+        if opened.into_iter().chain([header.frame_bytes()]).all(|bytes| room.take(bytes)) {
+            self.stream.push_opened();
+        } else {
             let checkpoint = self.catalog.checkpoint();
             self.stream.rotate(&checkpoint);
         }
@@ -342,12 +363,10 @@ impl State {
         let durable = self.stream.durable();
         let segments = &self.stream.segments;
         let pairs = segments.keys().zip(segments.values().skip(1));
-        pairs
-            .take_while(|(sequence, above)| {
-                above.checkpoint_end <= durable && self.catalog.is_dead(**sequence, durable)
-            })
-            .map(|(sequence, _)| *sequence)
-            .collect()
+        let dead = pairs.take_while(|(sequence, above)| {
+            above.checkpoint_end <= durable && self.catalog.is_dead(**sequence, durable)
+        });
+        self.leftovers.iter().copied().chain(dead.map(|(sequence, _)| *sequence)).collect()
     }
 }
 
@@ -356,7 +375,7 @@ impl Mode {
     pub(crate) fn refusal(&self) -> Option<WalError> {
         match self {
             Self::Open => None,
-            Self::Closing | Self::Closed => Some(WalError::Closed),
+            Self::Closing | Self::Closed | Self::GivenUp => Some(WalError::Closed),
             Self::Poisoned(error) => Some(error.clone()),
             Self::ReadOnly => Some(WalError::ReadOnly),
         }

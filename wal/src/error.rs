@@ -165,9 +165,12 @@ pub enum AppendError {
         /// The bound, from [`Options::unsynced_bytes_max`](crate::Options::unsynced_bytes_max).
         limit: u64,
     },
-    /// The next segment could not be allocated. Clears by itself when space comes back.
-    #[error("no space on the disk for another segment; nothing was taken")]
-    NoSpace,
+    /// The next segment could not be made, mostly for want of space. Clears by itself when that comes back.
+    #[error("no space for another segment ({source}); nothing was taken")]
+    NoSpace {
+        /// What the disk says.
+        source: Arc<io::Error>,
+    },
     /// An entry, a state or a whole call is beyond its limit.
     #[error("{bytes} bytes, the limit is {limit}")]
     TooLarge {

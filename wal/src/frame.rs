@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use byteorder::{ByteOrder, LittleEndian};
 
-use crate::{LogId, Lsn};
+use crate::{LogId, Lsn, options::STATE_BYTES_MAX};
 
 /// Length of a frame's header.
 pub(crate) const HEADER_BYTES: u64 = 48;
@@ -28,7 +28,8 @@ const FLAG_CLOSED: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum FrameKind {
-    /// First frame of a segment: uuid, base LSN, sequence number of the segment before.
+    /// First frame of a segment: uuid, base LSN, sequence number of the segment before. `first_index` is the nonce of
+    /// the opening that wrote it.
     SegmentStart = 1,
     /// Second frame of a segment: bounds, terms and state of every log.
     Checkpoint = 2,
@@ -46,6 +47,8 @@ pub enum FrameKind {
     Forget = 8,
     /// Carries nothing but its watermark.
     Mark = 9,
+    /// The first frame of an opening that goes on in a segment; `first_index` is the opening's nonce.
+    Opened = 10,
 }
 
 impl FrameKind {
@@ -60,6 +63,7 @@ impl FrameKind {
             7 => Self::Reset,
             8 => Self::Forget,
             9 => Self::Mark,
+            10 => Self::Opened,
             _ => return None,
         })
     }
@@ -130,7 +134,7 @@ impl Header {
         if header_crc(bytes) != checksum(bytes, salt, offset) {
             return None;
         }
-        Some(Self {
+        let header = Self {
             link: LittleEndian::read_u32(&bytes[4..8]),
             body_crc: LittleEndian::read_u32(&bytes[8..12]),
             body_len: LittleEndian::read_u32(&bytes[12..16]),
@@ -141,7 +145,25 @@ impl Header {
             first_index: LittleEndian::read_u64(&bytes[24..32]),
             term: LittleEndian::read_u64(&bytes[32..40]),
             durable_lsn: Lsn(LittleEndian::read_u64(&bytes[40..48])),
-        })
+        };
+        header.is_of_its_kind().then_some(header)
+    }
+
+    /// What a kind does not use is zero.
+    fn is_of_its_kind(&self) -> bool {
+        use FrameKind::{
+            Compact, Entries, Forget, Mark, Opened, Reset, SegmentStart, State, Truncate,
+        };
+        let bare = matches!(self.kind, Truncate | Compact | Reset | Forget | Mark | Opened);
+        let indexed =
+            matches!(self.kind, SegmentStart | Entries | Truncate | Compact | Reset | Opened);
+        let termed = matches!(self.kind, Entries | Compact | Reset);
+        (!bare || self.body_len == 0)
+            && (self.count > 0) == (self.kind == Entries)
+            && (self.belongs_to_a_log() || self.log == LogId(0))
+            && (indexed || self.first_index == 0)
+            && (termed || self.term == 0)
+            && (self.kind != State || u64::from(self.body_len) <= STATE_BYTES_MAX)
     }
 
     /// Header, body and padding.
@@ -151,8 +173,8 @@ impl Header {
 
     /// False for the frames of the stream itself.
     pub(crate) fn belongs_to_a_log(&self) -> bool {
-        use FrameKind::{Checkpoint, Mark, SegmentStart};
-        !matches!(self.kind, SegmentStart | Checkpoint | Mark)
+        use FrameKind::{Checkpoint, Mark, Opened, SegmentStart};
+        !matches!(self.kind, SegmentStart | Checkpoint | Mark | Opened)
     }
 
     /// First and last index, if this is a frame of entries.

@@ -57,7 +57,7 @@ impl Frame {
         }
         let entry = |number| body.slice(entry_range(body, self.count, number));
         (0..self.count)
-            .map(|number| (self.first_index + u64::from(number), entry(number)))
+            .map(|number| (self.first_index.saturating_add(number.into()), entry(number)))
             .collect()
     }
 

@@ -205,7 +205,7 @@ impl Log {
     }
 
     /// The entries of `range` in order, durable or not, until `bytes_max` is passed; at least one. Ends early at the
-    /// log's end, and where the log is cut while it is read.
+    /// log's end, and where the log is cut while it is read, with the frame that is being read at that moment.
     pub fn read(&self, range: Range<u64>, bytes_max: usize) -> Entries {
         Entries::new(self.wal.clone(), self.id, range, bytes_max)
     }

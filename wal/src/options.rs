@@ -22,6 +22,7 @@ pub struct Options {
     pub(crate) unsynced_bytes_max: u64,
     pub(crate) owner: Option<[u8; 32]>,
     pub(crate) uuid: Option<[u8; 16]>,
+    pub(crate) nonce: Option<u64>,
     pub(crate) disk: Option<Arc<dyn Disk>>,
     pub(crate) threads: bool,
 }
@@ -33,6 +34,7 @@ impl Options {
             unsynced_bytes_max: 32 << 20,
             owner: None,
             uuid: None,
+            nonce: None,
             disk: None,
             threads: true,
         }
@@ -61,6 +63,13 @@ impl Options {
     /// The uuid of a log that is created; drawn at random by default. Has no effect on an existing log.
     pub fn uuid(mut self, uuid: [u8; 16]) -> Self {
         self.uuid = Some(uuid);
+        self
+    }
+
+    /// A number that no other opening of this directory has; drawn at random by default. It goes into the chain of frames,
+    /// so that nothing an earlier opening left behind the end can follow on what this one writes. For simulations.
+    pub fn nonce(mut self, nonce: u64) -> Self {
+        self.nonce = Some(nonce);
         self
     }
 

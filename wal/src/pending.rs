@@ -89,6 +89,8 @@ impl Pending {
                 return Some(outcome);
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                // This one may have been woken to sync.
+                self.core.hand_over(&state);
                 return None;
             }
             if !state.syncing && state.is_crowded && !yielded {

@@ -6,7 +6,7 @@ use kontiki_disk::File;
 
 use crate::{
     Lsn,
-    frame::{self, HEADER_BYTES},
+    frame::{self, FrameKind, HEADER_BYTES, Header},
     header::SegmentHeader,
     options::{ENTRY_BYTES_MAX, STATE_BYTES_MAX},
 };
@@ -117,9 +117,26 @@ impl Room {
 
     /// Takes the place for a mark, which every other frame has left free.
     pub(crate) fn take_mark(&mut self) {
-        self.offset += HEADER_BYTES;
-        self.frames += 1;
-        assert!(self.offset + PAGE_BYTES <= self.segment_bytes, "no room was left for a mark");
+        assert!(self.try_take_mark(), "no room was left for a mark");
+    }
+
+    /// Takes the place for a mark if there is one.
+    fn try_take_mark(&mut self) -> bool {
+        let index = (self.frames + 1) * INDEX_BYTES_PER_FRAME;
+        let fits = self.offset + HEADER_BYTES + index + PAGE_BYTES <= self.segment_bytes;
+        if fits {
+            self.offset += HEADER_BYTES;
+            self.frames += 1;
+        }
+        fits
+    }
+
+    /// Takes the place of a frame that was found on disk; false if no writer would have put it there.
+    pub(crate) fn take_found(&mut self, header: &Header) -> bool {
+        match header.kind {
+            FrameKind::Mark => self.try_take_mark(),
+            _ => self.take(header.frame_bytes()),
+        }
     }
 
     /// With `bytes` more, less than an eighth of the segment would be left for frames.

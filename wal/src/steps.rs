@@ -3,7 +3,10 @@
 
 use std::{
     io,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,7 @@ use crate::{
 /// One group: one write, one sync.
 #[derive(Debug)]
 pub struct SyncJob {
+    stopped: Arc<AtomicBool>,
     group: Group,
     /// False for an idle mark: it is written and not synced.
     syncs: bool,
@@ -31,6 +35,7 @@ impl SyncJob {
     /// # Errors
     /// What the disk says; it goes to `finish_sync`.
     pub fn run(&self) -> io::Result<()> {
+        unless_stopped(&self.stopped)?;
         let zeros = usize::try_from(self.group.zeros).expect("64-bit only");
         let mut parts: Vec<&[u8]> = vec![&self.group.bytes];
         parts.extend(zero_parts(zeros).map(|part| -> &[u8] { part }));
@@ -42,6 +47,7 @@ impl SyncJob {
 /// Prepares the next segment, or frees segments.
 #[derive(Debug)]
 pub struct SegmentJob {
+    stopped: Arc<AtomicBool>,
     directory: Arc<dyn Directory>,
     work: SegmentWork,
     /// Set when the names were changed and only the directory's sync is missing.
@@ -63,16 +69,19 @@ impl SegmentJob {
     pub fn run(&self) -> io::Result<()> {
         match &self.work {
             SegmentWork::Prepare { header, file } => {
-                let prepared = prepare(&*self.directory, header, header.segment_bytes)?;
+                let directory = &*self.directory;
+                let prepared = prepare(directory, header, header.segment_bytes, &self.stopped)?;
                 file.set(prepared).expect("a job runs once");
             }
             SegmentWork::Free { sequences } => {
                 for &sequence in sequences {
+                    unless_stopped(&self.stopped)?;
                     self.directory.remove(&file_name(sequence))?;
                 }
             }
         }
         self.named.set(()).expect("a job runs once");
+        unless_stopped(&self.stopped)?;
         self.directory.sync()
     }
 }
@@ -82,19 +91,23 @@ pub(crate) fn prepare(
     directory: &dyn Directory,
     header: &SegmentHeader,
     filled: u64,
+    stopped: &AtomicBool,
 ) -> io::Result<Arc<dyn File>> {
     let temporary = temporary_name(header.sequence);
     let attempt = || {
         let file = directory.create(&temporary, header.segment_bytes)?;
         let mut offset = PAGE_BYTES;
         while offset < filled {
+            unless_stopped(stopped)?;
             let length = (filled - offset).min(FILL_STEP_BYTES);
             let parts: Vec<&[u8]> = zero_parts(usize::try_from(length).expect("bounded")).collect();
             file.write_at(offset, &parts)?;
             offset += length;
         }
+        unless_stopped(stopped)?;
         file.write_at(0, &[&header.encode()])?;
         file.sync()?;
+        unless_stopped(stopped)?;
         directory.rename(&temporary, &file_name(header.sequence))?;
         Ok(file)
     };
@@ -102,6 +115,15 @@ pub(crate) fn prepare(
         // Best effort: what stays is removed by the next open.
         let _ = directory.remove(&temporary);
     })
+}
+
+/// After poison nothing more is written to any file, by jobs neither that are out already. A removal that undoes a
+/// preparation is not a write.
+fn unless_stopped(stopped: &AtomicBool) -> io::Result<()> {
+    if stopped.load(Ordering::Relaxed) {
+        return Err(io::Error::new(io::ErrorKind::Interrupted, "the log was poisoned meanwhile"));
+    }
+    Ok(())
 }
 
 impl Wal {
@@ -143,7 +165,7 @@ impl Core {
         };
         state.syncing = true;
         state.idle_since = None;
-        Some(SyncJob { group, syncs })
+        Some(SyncJob { stopped: Arc::clone(&self.stopped), group, syncs })
     }
 
     fn idle_mark(&self, state: &mut State, now: Duration) -> Option<Group> {
@@ -162,7 +184,7 @@ impl Core {
     pub(crate) fn begin_closed_mark(&self, state: &mut State) -> Option<SyncJob> {
         let group = state.stream.begin_marks()?;
         state.syncing = true;
-        Some(SyncJob { group, syncs: true })
+        Some(SyncJob { stopped: Arc::clone(&self.stopped), group, syncs: true })
     }
 
     pub(crate) fn finish_sync(&self, job: SyncJob, result: io::Result<()>) {
@@ -205,6 +227,7 @@ impl Core {
         // Freeing comes first: it can make the space that preparing needs.
         let dead = state.dead_segments();
         let work = if !dead.is_empty() {
+            state.leftovers.clear();
             for sequence in &dead {
                 state.stream.segments.remove(sequence);
                 state.catalog.drop_segment(*sequence);
@@ -223,7 +246,8 @@ impl Core {
             return None;
         };
         state.preparing = true;
-        Some(SegmentJob { directory: Arc::clone(&self.directory), work, named: OnceLock::new() })
+        let (stopped, directory) = (Arc::clone(&self.stopped), Arc::clone(&self.directory));
+        Some(SegmentJob { stopped, directory, work, named: OnceLock::new() })
     }
 
     pub(crate) fn finish_segment(&self, job: SegmentJob, result: io::Result<()>) {
@@ -237,8 +261,9 @@ impl Core {
                 self.poison(&mut state, failure)
             }
             (Err(error), SegmentWork::Prepare { header, .. }) => {
+                let error = Arc::new(error);
                 // Whoever waits for room hears of it once; the next news is success.
-                if std::mem::replace(&mut state.no_space, true) {
+                if state.no_space.replace(Arc::clone(&error)).is_some() {
                     Wakeups::default()
                 } else {
                     let segment = file_name(header.sequence);
@@ -254,7 +279,7 @@ impl Core {
             (Ok(()), SegmentWork::Prepare { header, file }) => {
                 let file = file.into_inner().expect("a job that succeeded was run");
                 state.stream.successor = Some(Successor { header, file });
-                state.no_space = false;
+                state.no_space = None;
                 state.successor_is_needed = false;
                 self.publish(&mut state)
             }

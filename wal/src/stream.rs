@@ -15,7 +15,7 @@ use kontiki_disk::File;
 
 use crate::{
     LogId, Lsn,
-    frame::{self, FrameKind, Header, frame_bytes},
+    frame::{self, FrameKind, HEADER_BYTES, Header, frame_bytes},
     header::SegmentHeader,
     segment::{FIRST_SEQUENCE, PAGE_BYTES, Place, Room, START_BODY_BYTES, Segment},
 };
@@ -27,6 +27,11 @@ pub(crate) struct Stream {
     pub(crate) owner: [u8; 32],
     /// Size of new segments.
     pub(crate) segment_bytes: u64,
+    /// Distinguishes this opening from all others: without it the bytes that a cut frame left in some sectors could make
+    /// a whole frame with the sectors of a new one that is like it.
+    nonce: u64,
+    /// A frame of this opening carries the nonce.
+    opened: bool,
     /// Every segment with a frame, the newest one active.
     pub(crate) segments: BTreeMap<u64, Segment>,
     pub(crate) active: u64,
@@ -90,6 +95,7 @@ pub(crate) struct Group {
 /// Where a stream goes on.
 #[derive(Debug)]
 pub(crate) struct End {
+    pub(crate) nonce: u64,
     pub(crate) room: Room,
     pub(crate) last_crc: u32,
     pub(crate) attested: Lsn,
@@ -118,6 +124,8 @@ impl Stream {
             uuid: header.uuid,
             owner: header.owner,
             segment_bytes,
+            nonce: end.nonce,
+            opened: false,
             segments,
             active,
             successor: None,
@@ -209,6 +217,20 @@ impl Stream {
         (Place::new(self.active, offset), bytes)
     }
 
+    /// Length of the frame that must come before any other, if one must.
+    pub(crate) fn opened_bytes(&self) -> Option<u64> {
+        (!self.opened).then_some(HEADER_BYTES)
+    }
+
+    /// Appends the first frame of this opening, if it has none yet.
+    pub(crate) fn push_opened(&mut self) {
+        if !self.opened {
+            let header = Header::new(FrameKind::Opened, LogId(0), &[]);
+            self.push(Header { first_index: self.nonce, ..header }, iter::empty());
+            self.opened = true;
+        }
+    }
+
     /// Appends a mark where everything before is durable: its watermark is its own LSN.
     pub(crate) fn push_mark(&mut self, closed: bool) {
         assert!(self.flight.is_none() && self.chunks.len() == 1 && self.chunks[0].bytes.is_empty());
@@ -244,7 +266,9 @@ impl Stream {
     /// The two frames that every segment begins with.
     pub(crate) fn push_opening(&mut self, previous: u64, checkpoint: &[u8]) {
         let start = start_body(&self.uuid, self.active().base, previous);
-        self.push(Header::new(FrameKind::SegmentStart, LogId(0), &start), iter::once(&start[..]));
+        let header = Header::new(FrameKind::SegmentStart, LogId(0), &start);
+        self.push(Header { first_index: self.nonce, ..header }, iter::once(&start[..]));
+        self.opened = true;
         let header = Header::new(FrameKind::Checkpoint, LogId(0), checkpoint);
         self.push(header, iter::once(checkpoint));
         let end = self.end();

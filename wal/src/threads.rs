@@ -17,10 +17,19 @@ use crate::{
 pub(crate) fn start(core: &Arc<Core>) -> io::Result<Vec<JoinHandle<()>>> {
     let (syncer, preparer) = (Arc::clone(core), Arc::clone(core));
     let builder = |name: &str| thread::Builder::new().name(name.to_owned());
-    Ok(vec![
-        builder("wal-sync").spawn(move || run_syncer(&syncer))?,
-        builder("wal-segment").spawn(move || run_preparer(&preparer))?,
-    ])
+    let syncing = builder("wal-sync").spawn(move || run_syncer(&syncer))?;
+    match builder("wal-segment").spawn(move || run_preparer(&preparer)) {
+        Ok(preparing) => Ok(vec![syncing, preparing]),
+        Err(error) => {
+            // Nobody will close a log that did not open: the first thread must not keep its directory.
+            core.state.lock().mode = Mode::GivenUp;
+            core.sync_work.notify_all();
+            if syncing.join().is_err() {
+                tracing::error!("a thread of the log panicked");
+            }
+            Err(error)
+        }
+    }
 }
 
 /// One group, if any is due: begin, run, finish. False if none was.
@@ -57,6 +66,10 @@ fn run_syncer(core: &Core) {
             sync_once(core, Some(start.elapsed()));
             state = core.state.lock();
         } else {
+            if state.stream.needs_mark() {
+                // The mark is due so long after this, not after the wait below has shown that nothing came.
+                state.idle_since.get_or_insert(start.elapsed());
+            }
             let durable = state.stream.durable();
             let timed_out = core.sync_work.wait_for(&mut state, IDLE).timed_out();
             if timed_out && state.stream.durable() == durable {
@@ -77,7 +90,7 @@ fn run_preparer(core: &Core) {
 fn prepare_and_free(core: &Core) {
     let mut state = core.state.lock();
     while matches!(state.mode, Mode::Open) {
-        let failed = state.no_space;
+        let failed = state.no_space.is_some();
         // Decided and slept on under one lock: a notification in between would be lost.
         let Some(job) = core.begin_segment(&mut state) else {
             core.segment_work.wait(&mut state);
@@ -90,7 +103,7 @@ fn prepare_and_free(core: &Core) {
         let retry_at = Instant::now() + RETRY;
         let waits = |state: &State| {
             failed
-                && state.no_space
+                && state.no_space.is_some()
                 && matches!(state.mode, Mode::Open)
                 && state.dead_segments().is_empty()
         };

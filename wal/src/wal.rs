@@ -131,25 +131,33 @@ impl Wal {
 impl Handle {
     fn close(&self) -> Result<(), WalError> {
         let core = &self.core;
-        {
+        let poisoned = {
             let mut state = core.state.lock();
             match &state.mode {
-                Mode::Open => state.mode = Mode::Closing,
+                Mode::Open => {
+                    state.mode = Mode::Closing;
+                    None
+                }
                 // Another thread closes, and only it will know whether that succeeded.
-                Mode::Closing => return Err(WalError::Closed),
+                Mode::Closing | Mode::GivenUp => return Err(WalError::Closed),
                 Mode::Closed | Mode::ReadOnly => return Ok(()),
-                Mode::Poisoned(error) => return Err(error.clone()),
+                Mode::Poisoned(error) => Some(error.clone()),
             }
-        }
+        };
         core.sync_work.notify_all();
         core.segment_work.notify_all();
+        self.join_threads();
+        poisoned.map_or_else(|| core.finish_closing(), Err)
+    }
+
+    /// Waits for the threads, so that the directory is free when the last handle and view are gone.
+    fn join_threads(&self) {
         for thread in self.threads.lock().drain(..) {
             // A callback can drop the last handle on one of the log's own threads.
             if thread.thread().id() != thread::current().id() && thread.join().is_err() {
                 tracing::error!("a thread of the log panicked");
             }
         }
-        core.finish_closing()
     }
 }
 

@@ -16,13 +16,15 @@ fn open(disk: &MemoryDisk) -> Wal {
     options.open(Path::new(DIRECTORY)).unwrap()
 }
 
-/// A log that fills segment 1 and goes on in segment 2 with one entry.
-fn two_segments() -> MemoryDisk {
+/// A log that fills all segments but the last one, which has one entry.
+fn segments(segments: u64) -> MemoryDisk {
     let disk = MemoryDisk::new();
     let wal = open(&disk);
     let log = wal.log(LogId(1)).unwrap();
-    while wal.statistics().segments < 2 {
-        log.push("an entry of an earlier life".repeat(4)).unwrap().1.wait().unwrap();
+    while wal.statistics().segments < segments {
+        // The first one is full to its end, the next ones are not: three of these do not fit.
+        let bytes = if wal.statistics().segments == 1 { 100 } else { 4000 };
+        log.push("x".repeat(bytes)).unwrap().1.wait().unwrap();
         while let Some(job) = wal.begin_segment() {
             let result = job.run();
             wal.finish_segment(job, result);
@@ -35,7 +37,7 @@ fn two_segments() -> MemoryDisk {
 /// WAL-CASE 8
 #[test]
 fn a_segment_full_of_frames_of_an_earlier_life_yields_none_of_them_for_every_cut() {
-    let disk = two_segments();
+    let disk = segments(2);
     let old = disk.contents(Path::new(DIRECTORY).join(SEGMENT)).unwrap();
     let wal = open(&disk.reopen());
     let last = wal.log(LogId(1)).unwrap().last();
@@ -56,6 +58,26 @@ fn a_segment_full_of_frames_of_an_earlier_life_yields_none_of_them_for_every_cut
         let log = open(&disk).log(LogId(1)).unwrap();
         assert_eq!(log.last(), last, "cut at {cut}");
     }
+}
+
+/// WAL-CASE 8, in the middle: frames of an earlier life behind a segment's end do not end the log there, and vouch for
+/// nothing.
+#[test]
+fn a_segment_with_frames_of_an_earlier_life_behind_its_end_is_walked_past() {
+    let disk = segments(3);
+    let old = disk.contents(Path::new(DIRECTORY).join(SEGMENT)).unwrap();
+    let last = open(&disk.reopen()).log(LogId(1)).unwrap().last();
+    let segment = Scan::open_on(&disk, DIRECTORY).unwrap().segments()[1].clone();
+    let used = 4096 + segment.used_bytes;
+    let stale = &old[usize::try_from(used).unwrap()..usize::try_from(4096 + 11_000).unwrap()];
+    assert!(stale.len() > 2000, "segment 2 ends well before segment 1");
+    let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+    let file = directory.open(NEXT).unwrap();
+    // At the offset where it lay, so that only the salt tells.
+    file.write_at(used, &[stale]).unwrap();
+    file.sync().unwrap();
+    drop((file, directory));
+    assert_eq!(open(&disk).log(LogId(1)).unwrap().last(), last);
 }
 
 /// Every frame is whole by itself, but the second was written behind another first one: what a cut

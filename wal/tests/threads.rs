@@ -8,6 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use kontiki_disk::{
+    MemoryDisk,
+    memory::{EIO, Fault, Kind},
+};
 use kontiki_wal::{AppendError, LogId, Wal};
 use tempfile::TempDir;
 
@@ -28,6 +32,22 @@ fn push(log: &kontiki_wal::Log, text: &str) -> kontiki_wal::Pending {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// The error says to open the log again: that must be possible in the same process.
+#[test]
+fn a_poisoned_log_with_threads_gives_its_directory_back() {
+    let disk = MemoryDisk::new();
+    let open = || Wal::options().segment_bytes(16 << 10).disk(Arc::new(disk.clone())).open("log");
+    let wal = open().unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    push(&log, "kept").wait().unwrap();
+    disk.inject(Kind::Sync, 1, Fault::Fail(EIO));
+    push(&log, "lost").wait().unwrap_err();
+    assert!(wal.close().is_err());
+    drop((wal, log));
+    let wal = open().unwrap();
+    assert!(wal.log(LogId(1)).unwrap().last() >= 1);
 }
 
 #[test]

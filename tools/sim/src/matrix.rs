@@ -9,7 +9,7 @@
 //! A disk that was seen before is not tried again.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     str::FromStr,
@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki_disk::MemoryDisk;
+use kontiki_disk::{MemoryDisk, memory::Unsynced};
 use kontiki_wal::LogId;
 
 use crate::{
@@ -34,7 +34,7 @@ pub enum Choice {
     Nothing,
     /// All of them.
     Everything,
-    /// All but the one with this number.
+    /// All but the one with this number, and but for what the same sector held before it.
     AllBut(usize),
     /// A subset drawn with this seed.
     Seeded(u64),
@@ -56,12 +56,13 @@ impl Choice {
         choices
     }
 
-    /// Whether the thing with this number survives.
-    fn keeps(self, item: usize) -> bool {
+    /// Whether the thing with this number survives; of a sector that was written several times since its last sync,
+    /// `elders` lead from each version to the first.
+    fn keeps(self, item: usize, elders: &[usize]) -> bool {
         match self {
             Self::Nothing => false,
             Self::Everything => true,
-            Self::AllBut(lost) => item != lost,
+            Self::AllBut(lost) => item > lost || elders[item] != elders[lost],
             Self::Seeded(seed) => {
                 // Some subsets are nearly empty, some nearly full.
                 let percent = [50, 25, 75, 90][usize::try_from(seed % 4).expect("below 4")];
@@ -72,7 +73,16 @@ impl Choice {
 
     /// What a power cut leaves of `disk`.
     fn image(self, disk: &MemoryDisk) -> MemoryDisk {
-        disk.image(|item| self.keeps(item))
+        let elders: Vec<usize> = disk.unsynced().iter().enumerate().map(elder).collect();
+        disk.image(|item| self.keeps(item, &elders))
+    }
+}
+
+/// The number of the first version of the same sector.
+fn elder((number, item): (usize, &Unsynced)) -> usize {
+    match item {
+        Unsynced::Sector { version, .. } => number - version,
+        _ => number,
     }
 }
 
@@ -133,6 +143,8 @@ pub struct Matrix {
     record: Arc<Record>,
     /// What was found on each disk, by fingerprint: the digest of its world.
     seen: HashMap<u64, u64>,
+    /// Fingerprints of the disks whose recovery was cut, too, and that were used on.
+    checked: HashSet<u64>,
     /// How much was tried so far.
     pub tally: Tally,
 }
@@ -140,7 +152,12 @@ pub struct Matrix {
 impl Matrix {
     /// A matrix over `record`, of which no cut was checked yet.
     pub fn new(record: Record) -> Self {
-        Self { record: Arc::new(record), seen: HashMap::new(), tally: Tally::default() }
+        Self {
+            record: Arc::new(record),
+            seen: HashMap::new(),
+            checked: HashSet::new(),
+            tally: Tally::default(),
+        }
     }
 
     /// The workload.
@@ -186,14 +203,15 @@ impl Matrix {
         let image = choice.image(&at.before);
         self.tally.images += 1;
 
+        let is_new = self.checked.insert(image.fingerprint());
         let known = self.seen.get(&image.fingerprint()).copied();
-        let digest = match known {
+        let digest = match known.filter(|_| !is_new) {
             Some(digest) => digest,
             None => self.recover(&image).map_err(|error| format!("{place}: {error}"))?,
         };
         let found = find(lived, digest, *acknowledged, *appended, &image);
         let found = found.map_err(|error| format!("{place}: {error}"))?;
-        if known.is_none() {
+        if is_new {
             let again = &lived.operations[found..];
             let other: Vec<_> = again.iter().take(AGAIN_MAX).map(other_bytes).collect();
             self.live_on(&image, &other).map_err(|error| format!("{place}, others: {error}"))?;

@@ -16,7 +16,10 @@ use kontiki_wal::{
     steps::{SegmentJob, SyncJob},
 };
 
-use crate::model::{Operation, World};
+use crate::{
+    model::{Operation, World},
+    random::Random,
+};
 
 /// Where the log lies on every simulated disk.
 pub const DIRECTORY: &str = "log";
@@ -24,11 +27,12 @@ pub const DIRECTORY: &str = "log";
 /// Bytes of a segment: the smallest there are, so that a short life sees many.
 pub const SEGMENT_BYTES: u64 = 16 << 10;
 
-/// The options of every log here: no thread, nothing drawn at random.
+/// The options of every log here: no thread, nothing drawn at random. What the disk has been through makes the nonce.
 pub fn options(disk: &MemoryDisk) -> Options {
     Wal::options()
         .segment_bytes(SEGMENT_BYTES)
         .uuid(*b"the simulated id")
+        .nonce(Random::new(disk.fingerprint() ^ disk.operations()).draw())
         .disk(Arc::new(disk.clone()))
         .without_threads()
 }

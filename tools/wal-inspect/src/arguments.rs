@@ -98,6 +98,7 @@ pub(crate) enum Kind {
     Reset,
     Forget,
     Mark,
+    Opened,
 }
 
 impl From<FrameKind> for Kind {
@@ -112,6 +113,7 @@ impl From<FrameKind> for Kind {
             FrameKind::Reset => Self::Reset,
             FrameKind::Forget => Self::Forget,
             FrameKind::Mark => Self::Mark,
+            FrameKind::Opened => Self::Opened,
         }
     }
 }
@@ -129,6 +131,7 @@ impl Kind {
             Self::Reset => "reset",
             Self::Forget => "forget",
             Self::Mark => "mark",
+            Self::Opened => "opened",
         }
     }
 }

@@ -217,7 +217,8 @@ impl Payload {
 
 /// Others belong to the whole stream.
 pub(crate) fn belongs_to_a_log(kind: FrameKind) -> bool {
-    !matches!(kind, FrameKind::SegmentStart | FrameKind::Checkpoint | FrameKind::Mark)
+    use FrameKind::{Checkpoint, Mark, Opened, SegmentStart};
+    !matches!(kind, SegmentStart | Checkpoint | Mark | Opened)
 }
 
 #[cfg(test)]

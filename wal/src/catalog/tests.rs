@@ -152,7 +152,11 @@ fn attach(first: u64, last: u64, found: &[(u64, u64, u16)]) -> Result<Vec<u64>, 
     let mut catalog = Catalog::new();
     catalog.restore(vec![(L, bounds)]);
     let found = found.iter().map(|&(sequence, first, count)| location(sequence, first, count));
-    catalog.attach(BTreeMap::from([(L, found.collect())]))?;
+    let found = BTreeMap::from([(L, found.collect())]);
+    if let Some(missing) = catalog.missing(&found) {
+        return Err(missing);
+    }
+    catalog.attach(found);
     let log = catalog.log(L).unwrap();
     Ok((first..=last).map(|index| log.locate(index).unwrap().0.place.sequence()).collect())
 }

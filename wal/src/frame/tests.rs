@@ -40,6 +40,25 @@ fn is_whole(bytes: &[u8]) -> bool {
     })
 }
 
+/// A field that a kind does not use is zero, so that a later version can give it a meaning.
+#[test]
+fn a_frame_with_what_is_not_of_its_kind_is_not_whole() {
+    let decodes = |header: Header| Header::decode(&header.encode(3, 4096), 3, 4096).is_some();
+    let mark = Header::new(FrameKind::Mark, LogId(0), &[]);
+    let state = Header::new(FrameKind::State, LogId(7), b"state");
+    let truncate = Header { first_index: 4, ..Header::new(FrameKind::Truncate, LogId(7), &[]) };
+    assert!(decodes(mark) && decodes(state) && decodes(truncate));
+    assert!(!decodes(Header { log: LogId(7), ..mark }));
+    assert!(!decodes(Header { count: 5, ..mark }));
+    assert!(!decodes(Header { body_len: 8, ..mark }));
+    assert!(!decodes(Header { first_index: 1, ..mark }));
+    assert!(!decodes(Header { term: 1, ..state }));
+    assert!(!decodes(Header { body_len: 4097, ..state }));
+    assert!(!decodes(Header { body_len: 8, ..truncate }));
+    assert!(!decodes(Header { count: 3, ..truncate }));
+    assert!(!decodes(Header { kind: FrameKind::Entries, ..truncate }));
+}
+
 #[test]
 fn encodes_the_example_of_the_specification() {
     let (header, body) = example();

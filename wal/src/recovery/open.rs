@@ -1,6 +1,11 @@
 //! Opening a directory for writing.
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use kontiki_disk::{Access, Directory};
 
@@ -42,19 +47,22 @@ pub(crate) fn open(options: &Options, path: &Path) -> Result<Core, OpenError> {
     for (name, _) in listed.iter().filter(|(name, _)| is_temporary(name)) {
         directory.remove(name).map_err(|source| io_error("remove", name, source))?;
     }
+    let leftovers = opened.as_ref().map_or(Vec::new(), |opened| opened.leftovers.clone());
     let (gathered, stream) = match opened {
         Some(examined) => examined.repair(options, &*directory)?,
         None => create(options, &*directory)?,
     };
     tracing::info!(directory = %shown, durable = stream.durable().0, "opened");
     let max = options.unsynced_bytes_max;
-    Ok(Core::new(directory, max, gathered.catalog, stream, Mode::Open))
+    let mut core = Core::new(directory, max, gathered.catalog, stream, Mode::Open);
+    core.state.get_mut().leftovers = leftovers;
+    Ok(core)
 }
 
 /// What the files hold, before anything was changed.
 struct Examined {
-    /// Segments before a gap: their frames may be live, their order is the checkpoint's business.
-    older: Vec<Segment>,
+    /// Numbers of the segments before a gap.
+    leftovers: Vec<u64>,
     tail: Vec<SegmentFile>,
     gathered: Gathered,
     end: End,
@@ -81,42 +89,29 @@ fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenErr
     let mut runs: Vec<&[SegmentFile]> =
         files.chunk_by(|a, b| a.header.sequence + 1 == b.header.sequence).collect();
     let tail = runs.pop().expect("there is a segment");
+    // Segments are freed from the oldest on, so those before a gap are what is left of removals that a power cut undid.
+    // Nothing in them is live. Should it be (the gap was made by hand), then its index is found missing below: what they
+    // say of an index can be older than what the missing segment said.
+    let leftovers = runs.into_iter().flatten().map(|file| file.header.sequence).collect();
     let mut gathered = Gathered::new();
-    for run in runs {
-        walk_older(&mut gathered, run)?;
-    }
-    let older = std::mem::take(&mut gathered.segments);
     let end = gathered.walk(tail)?.map_err(|fault| tail[0].corruption(&fault))?;
     let behind = behind(&tail[end.number..], end.offset)?;
     if end.lsn < end.watermark.max(behind.watermark) {
-        return Err(tail[end.number].corruption(&end.fault).into());
+        return Err(tail[end.fault_number].corruption(&end.fault).into());
     }
     let locations = std::mem::take(&mut gathered.locations);
-    gathered.catalog.attach(locations).map_err(|missing| {
-        let sequence = match (missing.before, missing.after) {
-            (Some(before), _) => before + 1,
-            (None, Some(after)) => after - 1,
-            (None, None) => tail[0].header.sequence.saturating_sub(1),
-        };
-        OpenError::MissingSegment {
-            missing: file_name(sequence),
+    if let Some(missing) = gathered.catalog.missing(&locations) {
+        return Err(OpenError::MissingSegment {
+            missing: file_name(missing.segment(tail[0].header.sequence)),
             needed_by: format!("index {} of log {}", missing.index, missing.log.0),
-        }
-    })?;
+        });
+    }
+    gathered.catalog.attach(locations);
     if gathered.catalog.checkpoint_bytes() > checkpoint_bytes_max(options.segment_bytes) {
         let reason = "too small for the checkpoint of the logs in the directory";
         return Err(OpenError::Options { option: "segment_bytes", reason });
     }
-    Ok(Examined { older, tail: tail.to_vec(), gathered, end, behind })
-}
-
-/// Walks segments that others followed once which are freed now.
-fn walk_older(gathered: &mut Gathered, run: &[SegmentFile]) -> Result<(), OpenError> {
-    let end = gathered.walk(run)?.map_err(|fault| run[0].corruption(&fault))?;
-    let whole = end.last.is_some()
-        && end.number + 1 == run.len()
-        && behind(&run[end.number..], end.offset)?.headers == 0;
-    if whole { Ok(()) } else { Err(run[end.number].corruption(&end.fault).into()) }
+    Ok(Examined { leftovers, tail: tail.to_vec(), gathered, end, behind })
 }
 
 impl Examined {
@@ -140,13 +135,17 @@ impl Examined {
             let salt = self.gathered.segments[self.end.number].salt;
             mark.header.encode(salt, mark.offset)
         });
-        let (gathered, mut stream) = self.go_on(options, mark);
+        let (gathered, mut stream) = self.go_on(options, mark)?;
         stream.successor = successor;
         Ok((gathered, stream))
     }
 
     /// The stream from the end on; with the `mark` of a clean close as its first bytes.
-    fn go_on(mut self, options: &Options, mark: Option<[u8; 48]>) -> (Gathered, Stream) {
+    fn go_on(
+        mut self,
+        options: &Options,
+        mark: Option<[u8; 48]>,
+    ) -> Result<(Gathered, Stream), OpenError> {
         let active = &self.tail[self.end.number];
         let header = active.header.clone();
         let Some(last) = &self.end.last else {
@@ -160,13 +159,14 @@ impl Examined {
         };
         let (attested, changed) = (self.end.watermark, self.end.changed);
         let (last_crc, closed) = (last.crc, last.header.closed);
-        let end = stream::End { room, last_crc, attested, changed, closed, mark };
+        let nonce = draw_nonce(options)?;
+        let end = stream::End { nonce, room, last_crc, attested, changed, closed, mark };
         self.publish(end.mark.is_some());
-        let segments = self.older.drain(..).chain(self.gathered.segments.drain(..));
+        let segments = self.gathered.segments.drain(..);
         let segments: BTreeMap<u64, Segment> =
             segments.map(|segment| (segment.sequence, segment)).collect();
         let stream = Stream::new(&header, options.segment_bytes, segments, end);
-        (self.gathered, stream)
+        Ok((self.gathered, stream))
     }
 
     fn run_repair(&self, directory: &dyn Directory) -> Result<(), OpenError> {
@@ -185,8 +185,8 @@ impl Examined {
 
     /// Everything that was walked may be read, but for the mark of a close, which is written again.
     fn publish(&self, with_mark: bool) {
-        for (number, segment) in self.older.iter().chain(&self.gathered.segments).enumerate() {
-            let last = number + 1 == self.older.len() + self.gathered.segments.len();
+        for (number, segment) in self.gathered.segments.iter().enumerate() {
+            let last = number + 1 == self.gathered.segments.len();
             let end =
                 if last && with_mark { self.end.offset - HEADER_BYTES } else { self.end.offset };
             let end = if last { end } else { segment.bytes };
@@ -224,10 +224,11 @@ fn create(options: &Options, directory: &dyn Directory) -> Result<(Gathered, Str
         owner: options.owner.unwrap_or_default(),
     };
     let name = file_name(FIRST_SEQUENCE);
-    let file = prepare(directory, &header, options.segment_bytes.min(FILL_BYTES))
+    let filled = options.segment_bytes.min(FILL_BYTES);
+    let file = prepare(directory, &header, filled, &AtomicBool::new(false))
         .map_err(|source| io_error("create", &name, source))?;
     sync(directory)?;
-    Ok(begin(options, header, file))
+    begin(options, header, file)
 }
 
 fn sync(directory: &dyn Directory) -> Result<(), OpenError> {
@@ -240,22 +241,37 @@ fn begin(
     options: &Options,
     header: SegmentHeader,
     file: Arc<dyn kontiki_disk::File>,
-) -> (Gathered, Stream) {
+) -> Result<(Gathered, Stream), OpenError> {
     let segment = Segment::new(&header, Lsn(0), file);
     let segments = BTreeMap::from([(segment.sequence, segment)]);
     let room = Room::empty(header.segment_bytes);
     let (attested, changed) = (Lsn(0), Lsn(0));
-    let end = stream::End { room, last_crc: 0, attested, changed, closed: false, mark: None };
+    let nonce = draw_nonce(options)?;
+    let end =
+        stream::End { nonce, room, last_crc: 0, attested, changed, closed: false, mark: None };
     let gathered = Gathered::new();
     let mut stream = Stream::new(&header, options.segment_bytes, segments, end);
     stream.push_opening(0, &gathered.catalog.checkpoint());
-    (gathered, stream)
+    Ok((gathered, stream))
 }
 
 fn draw_uuid() -> Result<[u8; 16], OpenError> {
     let mut uuid = [0; 16];
-    getrandom::fill(&mut uuid).map_err(|error| {
-        io_error("draw a uuid for", "a new log", io::Error::other(error.to_string()))
-    })?;
+    draw(&mut uuid)?;
     Ok(uuid)
+}
+
+fn draw_nonce(options: &Options) -> Result<u64, OpenError> {
+    let mut nonce = [0; 8];
+    match options.nonce {
+        Some(nonce) => return Ok(nonce),
+        None => draw(&mut nonce)?,
+    }
+    Ok(u64::from_le_bytes(nonce))
+}
+
+fn draw(bytes: &mut [u8]) -> Result<(), OpenError> {
+    getrandom::fill(bytes).map_err(|error| {
+        io_error("draw random bytes for", "a log", io::Error::other(error.to_string()))
+    })
 }

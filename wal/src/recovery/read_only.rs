@@ -12,7 +12,7 @@ use crate::{
         scan::{Fault, SegmentFile, io_error},
         walk::{Gathered, behind},
     },
-    segment::{FRAMES_AT, Room, Segment, sequence_of},
+    segment::{FRAMES_AT, Room, Segment, file_name, sequence_of},
     stream::{self, Stream},
 };
 
@@ -46,7 +46,7 @@ pub(crate) fn open_read_only(
     let mut look = settle(&*directory)?;
     let locations = std::mem::take(&mut look.gathered.locations);
     look.gathered.catalog.drop_missing(&locations);
-    look.gathered.catalog.attach(locations).expect("what is missing was dropped");
+    look.gathered.catalog.attach(locations);
     let header = match look.files.first() {
         Some(file) => file.header.clone(),
         None => return Err(no_log(&shown, &look.damage)),
@@ -75,10 +75,12 @@ pub(crate) fn settle(directory: &dyn Directory) -> Result<Look, OpenError> {
         }
         before = Some(look);
     }
-    before.ok_or_else(|| {
-        let path = directory.path().display().to_string();
-        io_error("read", &path, io::Error::other("segments are freed faster than they are read"))
-    })
+    let path = directory.path().display().to_string();
+    Err(io_error(
+        "read",
+        &path,
+        io::Error::other("it changes faster than it can be read; try again"),
+    ))
 }
 
 fn look(directory: &dyn Directory) -> Result<Look, OpenError> {
@@ -125,26 +127,27 @@ impl Look {
         let mut runs: Vec<&[SegmentFile]> =
             files.chunk_by(|a, b| a.header.sequence + 1 == b.header.sequence).collect();
         let Some(tail) = runs.pop() else { return Ok(look) };
-        for run in runs {
-            look.walk_older(run)?;
-        }
+        // Nothing that lies before a gap is live; see `open`.
         look.walk_tail(tail, files.len() - tail.len())?;
         look.damage.append(&mut look.gathered.damage);
+        look.find_missing(tail[0].header.sequence);
         Ok(look)
     }
 
-    fn walk_older(&mut self, run: &[SegmentFile]) -> Result<(), OpenError> {
-        self.gathered.follow_until = Lsn(u64::MAX);
-        match self.gathered.walk(run)? {
-            Ok(end) => {
-                let last = end.number + 1 == run.len();
-                if !last || behind(&run[end.number..], end.offset)?.headers > 0 {
-                    self.damage.push(run[end.number].corruption(&end.fault));
-                }
-            }
-            Err(fault) => self.damage.push(run[0].corruption(&fault)),
-        }
-        Ok(())
+    /// Live entries in a segment that is not there are damage, too.
+    fn find_missing(&mut self, first: u64) {
+        let Some(missing) = self.gathered.catalog.missing(&self.gathered.locations) else { return };
+        let term = self.gathered.catalog.bounds(missing.log).term(missing.index);
+        self.damage.push(Corruption {
+            segment: file_name(missing.segment(first)),
+            offset: 0,
+            what: "the file of a segment".to_owned(),
+            log: Some(missing.log),
+            indexes: Some((missing.index, missing.index)),
+            term,
+            expected: 1,
+            found: 0,
+        });
     }
 
     fn walk_tail(&mut self, tail: &[SegmentFile], number: usize) -> Result<(), OpenError> {
@@ -159,7 +162,7 @@ impl Look {
         let end = self.gathered.walk(tail)?.expect("it was walked before");
         let behind = behind(&tail[end.number..], end.offset)?;
         if end.lsn < attested {
-            self.damage.push(tail[end.number].corruption(&end.fault));
+            self.damage.push(tail[end.fault_number].corruption(&end.fault));
         }
         let later = tail.len() - end.number - 1;
         self.torn = behind.headers > 0 || end.fault.header.is_some();
@@ -195,6 +198,7 @@ fn stream(header: &SegmentHeader, look: &mut Look) -> Stream {
     let segment_bytes = segments.last_key_value().map_or(0, |(_, segment)| segment.bytes);
     let room = Room { segment_bytes, offset, frames: look.frames };
     let end = stream::End {
+        nonce: 0,
         room,
         last_crc: look.last_crc,
         attested: look.end_lsn,
@@ -214,5 +218,5 @@ fn no_log(directory: &str, damage: &[Corruption]) -> OpenError {
     }
 }
 
-/// How often a live directory is looked at before the last look is taken as it is.
+/// How often a live directory is looked at before it is given up.
 const LOOKS_MAX: usize = 16;

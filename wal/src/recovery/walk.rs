@@ -8,7 +8,7 @@ use crate::{
     checkpoint::{self, Bounds},
     frame::{FrameKind, Header},
     recovery::scan::{Fault, Found, SegmentFile, Window},
-    segment::{FIRST_SEQUENCE, FRAMES_AT, Place, START_BODY_BYTES, Segment},
+    segment::{FIRST_SEQUENCE, FRAMES_AT, Place, Room, START_BODY_BYTES, Segment},
 };
 
 use byteorder::{ByteOrder, LittleEndian};
@@ -44,8 +44,10 @@ pub(crate) struct End {
     pub(crate) watermark: Lsn,
     /// End of the last whole frame that is no mark.
     pub(crate) changed: Lsn,
-    /// What was found instead of another frame.
+    /// What was found instead of another frame, and in which of the walked segments: the next one, if its first frames
+    /// are damaged.
     pub(crate) fault: Fault,
+    pub(crate) fault_number: usize,
 }
 
 /// What lies behind the end: headers that are whole by themselves.
@@ -96,7 +98,7 @@ impl Gathered {
             Err(fault) => return Ok(Err(fault)),
         };
         loop {
-            let end = self.walk_segment(&files[number], number, opening)?;
+            let mut end = self.walk_segment(&files[number], number, opening)?;
             let Some(next) = files.get(number + 1) else { return Ok(Ok(end)) };
             if behind(&files[number..=number], end.offset)?.headers > 0 {
                 return Ok(Ok(end));
@@ -106,7 +108,13 @@ impl Gathered {
             let expected = Expected { base: end.lsn, previous, link: last.crc };
             match read_opening(next, Some(expected))? {
                 Ok(next) => opening = next,
-                Err(_) => return Ok(Ok(end)),
+                Err(_) => {
+                    // Whole by itself, it only does not follow: then something is wrong at the end before it.
+                    if let Err(fault) = read_opening(next, None)? {
+                        (end.fault, end.fault_number) = (fault, number + 1);
+                    }
+                    return Ok(Ok(end));
+                }
             }
             number += 1;
         }
@@ -120,11 +128,11 @@ impl Gathered {
     ) -> Result<End, OpenError> {
         let mut segment = Segment::new(&file.header, opening.base, file.file.clone());
         let mut offset = opening.last.offset + opening.last.header.frame_bytes();
+        let mut room = Room { segment_bytes: segment.bytes, offset, frames: 2 };
         segment.checkpoint_end = segment.lsn(offset);
         self.catalog.restore(opening.checkpoint);
         let mut watermark = opening.start.header.durable_lsn.max(opening.last.header.durable_lsn);
         let mut last = opening.last;
-        let mut frames = 2;
         let mut changed = segment.lsn(offset);
         let mut window = Window::new(file);
         let fault = loop {
@@ -139,6 +147,11 @@ impl Gathered {
                 }
                 self.damage.push(file.corruption(fault));
             }
+            if !room.take_found(&found.header) {
+                let what = "room for a frame, two marks, the index and the trailer";
+                let (expected, value) = (segment.bytes, offset + found.header.frame_bytes());
+                break Fault { offset, what, expected, found: value, header: Some(found.header) };
+            }
             let end = segment.lsn(offset + found.header.frame_bytes());
             let place = Place::new(segment.sequence, offset);
             if found.fault.is_some() && found.header.kind == FrameKind::State {
@@ -152,12 +165,12 @@ impl Gathered {
             if found.header.kind != FrameKind::Mark {
                 changed = end;
             }
-            frames += 1;
             last = found;
         };
         let lsn = segment.lsn(offset);
         self.segments.push(segment);
-        Ok(End { number, offset, lsn, frames, last: Some(last), watermark, changed, fault })
+        let (frames, last, fault_number) = (room.frames, Some(last), number);
+        Ok(End { number, offset, lsn, frames, last, watermark, changed, fault, fault_number })
     }
 
     /// Takes a whole frame in; `Err` says why it cannot follow what was passed.
@@ -195,6 +208,7 @@ impl End {
             watermark: Lsn(0),
             changed: Lsn(0),
             fault,
+            fault_number: 0,
         }
     }
 }
@@ -296,14 +310,9 @@ fn change(header: &Header, body: &[u8]) -> Result<Option<Change>, &'static str> 
     let (first, term) = (header.first_index, header.term);
     Ok(Some(match header.kind {
         FrameKind::SegmentStart | FrameKind::Checkpoint => return Err("kind of a frame"),
-        FrameKind::Mark => return Ok(None),
+        FrameKind::Mark | FrameKind::Opened => return Ok(None),
         FrameKind::Entries => Change::Entries { first, count: header.count, term },
-        FrameKind::State => {
-            if body.len() as u64 > crate::options::STATE_BYTES_MAX {
-                return Err("length of a state");
-            }
-            Change::State(Bytes::copy_from_slice(body))
-        }
+        FrameKind::State => Change::State(Bytes::copy_from_slice(body)),
         FrameKind::Truncate => Change::Truncate { first },
         FrameKind::Compact => Change::Compact { first, term_before: term },
         FrameKind::Reset => Change::Reset { next: first, term_before: term },

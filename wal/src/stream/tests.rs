@@ -13,8 +13,8 @@ fn stream() -> Stream {
     let file = directory.create("1", header.segment_bytes).unwrap();
     let segments = BTreeMap::from([(1, Segment::new(&header, Lsn(0), file))]);
     let room = Room::empty(header.segment_bytes);
-    let end =
-        End { room, last_crc: 0, attested: Lsn(0), changed: Lsn(0), closed: false, mark: None };
+    let (attested, changed) = (Lsn(0), Lsn(0));
+    let end = End { nonce: 7, room, last_crc: 0, attested, changed, closed: false, mark: None };
     Stream::new(&header, header.segment_bytes, segments, end)
 }
 
