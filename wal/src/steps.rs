@@ -94,6 +94,7 @@ pub(crate) fn prepare(
     stopped: &AtomicBool,
 ) -> io::Result<Arc<dyn File>> {
     let temporary = temporary_name(header.sequence);
+    unless_stopped(stopped)?;
     let attempt = || {
         let file = directory.create(&temporary, header.segment_bytes)?;
         let mut offset = PAGE_BYTES;
