@@ -2,23 +2,23 @@
 
 use std::{
     any::Any,
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use kontiki_core::{Apply, Batch, Entry, EntryKind, LogIndex, Position as LogPosition};
+use kontiki_core::{Apply, Batch, Entry, EntryKind, Instant, LogIndex, Position as LogPosition};
 use kontiki_wal::Log;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    ApplyContext, ProposeError, StateMachine,
+    ApplyContext, ProposeError, ReadError, StateMachine,
     error::Closing,
     inbox::Completion,
     proposal::{Group, Settled},
-    reading::ReadJob,
+    reading::{Confirmed, ReadJob},
     shared::Shared,
     storage,
     waiting::Waiting,
@@ -32,8 +32,10 @@ pub(crate) enum Work {
     Apply(Apply),
     /// Proposals at or behind this index will not be answered by this leadership.
     Lose { first: LogIndex },
-    /// Reads that may run once `index` is applied.
-    Read { index: LogIndex, jobs: Vec<ReadJob> },
+    /// Reads that may run once `index` is applied, each with its deadline.
+    Read { index: LogIndex, jobs: Vec<(Instant, ReadJob)> },
+    /// A read of whatever is applied.
+    ReadLocal(ReadJob),
     /// Nothing comes after it.
     Close(Closing),
 }
@@ -84,11 +86,19 @@ impl ApplyQueue {
         refuse(work, &closed.expect("a queue is closed before its thread is gone"));
     }
 
-    /// Swaps what waits for `work`, which must be empty; sleeps while nothing does.
-    fn take(&self, work: &mut VecDeque<Work>) {
+    /// Swaps what waits for `work`, which must be empty; sleeps while nothing does, until the
+    /// deadline.
+    fn take(&self, work: &mut VecDeque<Work>, deadline: Option<std::time::Instant>) {
         let mut state = self.state.lock();
         while state.work.is_empty() {
-            self.arrived.wait(&mut state);
+            match deadline {
+                None => self.arrived.wait(&mut state),
+                Some(deadline) => {
+                    if self.arrived.wait_until(&mut state, deadline).timed_out() {
+                        return;
+                    }
+                }
+            }
         }
         std::mem::swap(&mut state.work, work);
     }
@@ -103,8 +113,8 @@ pub(crate) struct Applier<S> {
     /// The newest entry the state machine has taken in.
     applied: LogIndex,
     waiting: Waiting,
-    /// Reads by the index they wait for; every key is above `applied`.
-    reads: BTreeMap<LogIndex, Vec<ReadJob>>,
+    /// Reads that wait for an index above `applied`.
+    reads: Confirmed,
     settled: Settled,
     /// Bytes applied since the driver was woken to hear of it.
     unreported_bytes: usize,
@@ -127,7 +137,7 @@ impl<S: StateMachine> Applier<S> {
             machine,
             applied,
             waiting: Waiting::default(),
-            reads: BTreeMap::new(),
+            reads: Confirmed::default(),
             settled: Settled::default(),
             unreported_bytes: 0,
             closed: None,
@@ -138,13 +148,27 @@ impl<S: StateMachine> Applier<S> {
     pub(crate) fn run(mut self) {
         let mut work = VecDeque::new();
         loop {
-            self.queue.take(&mut work);
+            let deadline = self.poll_timeout().map(|at| self.shared.clock.deadline(at));
+            self.queue.take(&mut work, deadline.flatten());
             for work in work.drain(..) {
                 if matches!(work, Work::Close(_)) {
                     return self.close(work);
                 }
                 self.step(work);
             }
+            self.expire(self.shared.clock.now());
+        }
+    }
+
+    /// When somebody may have waited too long.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.reads.deadline()
+    }
+
+    /// Ends what has waited too long. What can be answered was answered before.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        for job in self.reads.take_expired(now) {
+            job.fail(ReadError::TimedOut);
         }
     }
 
@@ -159,9 +183,10 @@ impl<S: StateMachine> Applier<S> {
             Work::Apply(Apply::Range { first, end }) => self.apply_range(first, end),
             Work::Lose { first } => self.lose(first),
             Work::Read { index, jobs } => {
-                self.reads.entry(index).or_default().extend(jobs);
+                self.reads.extend(index, jobs);
                 self.run_reads();
             }
+            Work::ReadLocal(job) => job.run(&self.machine),
             Work::Close(_) => self.close(work),
         }
     }
@@ -186,7 +211,8 @@ impl<S: StateMachine> Applier<S> {
                 Err(error) => Err(format!("cannot read index {next} to apply it: {error}")),
             };
             self.finish(result);
-            // A long replay does not hold up a shutdown.
+            // A long replay holds up neither those who have waited long enough nor a shutdown.
+            self.expire(self.shared.clock.now());
             if let Some(closing) = self.shared.inbox.closed() {
                 self.end(closing);
             }
@@ -259,8 +285,8 @@ impl<S: StateMachine> Applier<S> {
     }
 
     fn run_reads(&mut self) {
-        while let Some(first) = self.reads.first_entry().filter(|e| *e.key() <= self.applied) {
-            for job in first.remove() {
+        while let Some(jobs) = self.reads.take_applied(self.applied) {
+            for (_, job) in jobs {
                 job.run(&self.machine);
             }
         }
@@ -277,7 +303,7 @@ impl<S: StateMachine> Applier<S> {
         let open = |position| closing.open(position);
         self.waiting.lose(LogIndex(0), open, &mut self.settled);
         self.shared.inbox.settle(&mut self.settled);
-        for job in std::mem::take(&mut self.reads).into_values().flatten() {
+        for job in self.reads.take_all() {
             job.fail(closing.read());
         }
         self.closed.get_or_insert(closing);
@@ -296,8 +322,9 @@ fn refuse(work: impl IntoIterator<Item = Work>, closed: &Closing) {
                 settled.wakers.into_iter().for_each(std::task::Waker::wake);
             }
             Work::Read { jobs, .. } => {
-                jobs.into_iter().for_each(|job| job.fail(closed.read()));
+                jobs.into_iter().for_each(|(_, job)| job.fail(closed.read()));
             }
+            Work::ReadLocal(job) => job.fail(closed.read()),
             Work::Apply(_) | Work::Lose { .. } | Work::Close(_) => {}
         }
     }

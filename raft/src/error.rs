@@ -76,8 +76,9 @@ pub enum ReadError {
     /// `reads_max` reads wait already.
     #[error("overloaded: too many reads wait")]
     Overloaded,
-    /// A leader was known and did not confirm its office within `proposal_timeout`.
-    #[error("the leader did not confirm the read in time")]
+    /// Within `proposal_timeout` the leader that was known did not confirm its office, or did and
+    /// this node did not get to apply what the read must see.
+    #[error("the read was not served in time")]
     TimedOut,
     /// The closure panicked; the node goes on.
     #[error("the closure of the read panicked")]

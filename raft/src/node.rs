@@ -93,8 +93,7 @@ impl<S: StateMachine> Node<S> {
         match freshness {
             Read::Linearizable => shared.inbox.read(job),
             Read::Local => {
-                let work = Work::Read { index: kontiki_core::LogIndex(0), jobs: vec![job] };
-                applier.extend(&mut vec![work]);
+                applier.extend(&mut vec![Work::ReadLocal(job)]);
             }
         }
         reading

@@ -7,12 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use kontiki_core::{Instant, ReadId};
+use kontiki_core::{Instant, LogIndex, ReadId};
 
 use crate::{
     ReadError, StateMachine,
     shared::Shared,
-    slot::{Completer, future, slot},
+    slot::{future, slot},
 };
 
 /// How fresh a read must be.
@@ -34,33 +34,35 @@ future!(
 /// The closure of a read, ready to run on the state machine or to be told why it can not.
 ///
 /// Ends exactly once: who drops it says `Stopped`.
-pub(crate) struct ReadJob {
-    run: Option<Run>,
-    shared: Arc<Shared>,
-}
+pub(crate) struct ReadJob(Option<Run>);
 
 type Run = Box<dyn FnOnce(Result<&dyn Any, ReadError>) + Send>;
 
 impl ReadJob {
-    /// The caller has been admitted by the inbox; the room is given back when the job has ended.
+    /// The caller has been admitted by the inbox; the room is given back when the job has ended,
+    /// before anybody hears of it: whoever has the value finds the room.
     pub(crate) fn new<S: StateMachine, R: Send + 'static>(
         shared: Arc<Shared>,
         read: impl FnOnce(&S) -> R + Send + 'static,
     ) -> (Self, Reading<R>) {
         let (completer, outcome) = slot();
-        let run: Run = Box::new(move |machine| run(machine, read, completer));
-        (Self { run: Some(run), shared }, Reading(outcome))
+        let run: Run = Box::new(move |machine| {
+            let value = value(machine, read);
+            shared.inbox.release_read();
+            completer.complete_and_wake(value);
+        });
+        (Self(Some(run)), Reading(outcome))
     }
 
     /// Runs the closure on the state machine.
     pub(crate) fn run(mut self, machine: &dyn Any) {
-        if let Some(run) = self.run.take() {
+        if let Some(run) = self.0.take() {
             run(Ok(machine));
         }
     }
 
     pub(crate) fn fail(mut self, error: ReadError) {
-        if let Some(run) = self.run.take() {
+        if let Some(run) = self.0.take() {
             run(Err(error));
         }
     }
@@ -68,25 +70,20 @@ impl ReadJob {
 
 impl Drop for ReadJob {
     fn drop(&mut self) {
-        if let Some(run) = self.run.take() {
+        if let Some(run) = self.0.take() {
             run(Err(ReadError::Stopped));
         }
-        self.shared.inbox.release_read();
     }
 }
 
-fn run<S: StateMachine, R>(
+fn value<S: StateMachine, R>(
     machine: Result<&dyn Any, ReadError>,
     read: impl FnOnce(&S) -> R,
-    completer: Completer<Result<R, ReadError>>,
-) {
-    let result = machine.and_then(|machine| {
-        let machine = machine.downcast_ref::<S>().expect("a node has one state machine");
-        // Nothing of ours is touched inside; what the closure did to the state machine's own
-        // interior is the application's affair.
-        catch_unwind(AssertUnwindSafe(|| read(machine))).map_err(|_| ReadError::Panicked)
-    });
-    completer.complete_and_wake(result);
+) -> Result<R, ReadError> {
+    let machine = machine?.downcast_ref::<S>().expect("a node has one state machine");
+    // Nothing of ours is touched inside; what the closure did to the state machine's own interior
+    // is the application's affair.
+    catch_unwind(AssertUnwindSafe(|| read(machine))).map_err(|_| ReadError::Panicked)
 }
 
 /// Reads on their way to an index.
@@ -118,10 +115,10 @@ impl Reads {
         Some(id)
     }
 
-    /// The protocol has an index for `id`: its jobs, without those that were given up.
-    pub(crate) fn take(&mut self, id: ReadId) -> Vec<ReadJob> {
-        let jobs = self.asked.remove(&id).unwrap_or_default();
-        jobs.into_iter().map(|(_, job)| job).collect()
+    /// The protocol has an index for `id`: its jobs, without those that were given up. They keep
+    /// their deadlines: the index may never be applied here.
+    pub(crate) fn take(&mut self, id: ReadId) -> Vec<(Instant, ReadJob)> {
+        self.asked.remove(&id).unwrap_or_default()
     }
 
     /// `id` was not served: its jobs wait to be asked again, before those that came later.
@@ -132,7 +129,7 @@ impl Reads {
         }
     }
 
-    /// Takes every job whose deadline has passed, with whether it was asked.
+    /// Takes every job whose deadline has passed.
     pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<ReadJob> {
         let mut expired = Vec::new();
         while self.waiting.front().is_some_and(|(deadline, _)| *deadline <= now) {
@@ -159,26 +156,67 @@ impl Reads {
     }
 }
 
+/// Reads that have an index and wait until it is applied.
+#[derive(Default)]
+pub(crate) struct Confirmed {
+    jobs: BTreeMap<LogIndex, Vec<(Instant, ReadJob)>>,
+    /// No job's deadline is earlier.
+    deadline: Option<Instant>,
+}
+
+impl Confirmed {
+    pub(crate) fn extend(&mut self, index: LogIndex, jobs: Vec<(Instant, ReadJob)>) {
+        let earliest = jobs.iter().map(|(deadline, _)| *deadline).min();
+        self.deadline = self.deadline.into_iter().chain(earliest).min();
+        self.jobs.entry(index).or_default().extend(jobs);
+    }
+
+    /// Takes the jobs of the lowest index, if that is applied.
+    pub(crate) fn take_applied(&mut self, applied: LogIndex) -> Option<Vec<(Instant, ReadJob)>> {
+        let first = self.jobs.first_entry().filter(|first| *first.key() <= applied)?;
+        let jobs = first.remove();
+        if self.jobs.is_empty() {
+            self.deadline = None;
+        }
+        Some(jobs)
+    }
+
+    /// Takes every job whose deadline has passed.
+    pub(crate) fn take_expired(&mut self, now: Instant) -> Vec<ReadJob> {
+        if self.deadline.is_none_or(|deadline| deadline > now) {
+            return Vec::new();
+        }
+        let mut expired = Vec::new();
+        for jobs in self.jobs.values_mut() {
+            let late = jobs.extract_if(.., |(deadline, _)| *deadline <= now);
+            expired.extend(late.map(|(_, job)| job));
+        }
+        self.jobs.retain(|_, jobs| !jobs.is_empty());
+        self.deadline = self.jobs.values().flatten().map(|(deadline, _)| *deadline).min();
+        expired
+    }
+
+    /// When something may have waited too long.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Takes everything, at the end.
+    pub(crate) fn take_all(&mut self) -> Vec<ReadJob> {
+        let jobs = std::mem::take(self).jobs;
+        jobs.into_values().flatten().map(|(_, job)| job).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use kontiki_disk::memory::MemoryDisk;
-
     use super::*;
-    use crate::{Options, storage::Storage};
 
     #[test]
     fn reads_that_are_asked_again_keep_the_order_of_their_deadlines() {
-        let options = Options::default();
-        let disk = Arc::new(MemoryDisk::new());
-        let storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
-        let shared = Arc::new(Shared::new(1, &options, &storage));
         let mut reads = Reads::default();
         let asked = [10, 20, 30].map(|deadline| {
-            shared.inbox.admit_read().unwrap();
-            let run: Run = Box::new(|_| {});
-            let job = ReadJob { run: Some(run), shared: shared.clone() };
+            let job = ReadJob(Some(Box::new(|_| {})));
             reads.extend(&mut vec![job], Instant(deadline));
             reads.ask().expect("there is one")
         });
@@ -189,5 +227,22 @@ mod tests {
         assert_eq!(reads.deadline(), Some(Instant(10)));
         assert_eq!(reads.take_expired(Instant(20)).len(), 2);
         assert_eq!(reads.deadline(), Some(Instant(30)));
+    }
+
+    #[test]
+    fn a_confirmed_read_expires_at_its_own_deadline_unless_its_index_comes() {
+        let mut confirmed = Confirmed::default();
+        for (index, deadline) in [(5, 30), (7, 10), (7, 20)] {
+            let job = ReadJob(Some(Box::new(|_| {})));
+            confirmed.extend(LogIndex(index), vec![(Instant(deadline), job)]);
+        }
+        assert_eq!(confirmed.deadline(), Some(Instant(10)));
+        assert_eq!(confirmed.take_expired(Instant(9)).len(), 0);
+        assert_eq!(confirmed.take_expired(Instant(10)).len(), 1);
+        assert_eq!(confirmed.deadline(), Some(Instant(20)));
+        assert_eq!(confirmed.take_applied(LogIndex(6)).map(|jobs| jobs.len()), Some(1));
+        assert!(confirmed.take_applied(LogIndex(6)).is_none());
+        assert_eq!(confirmed.take_expired(Instant(30)).len(), 1);
+        assert_eq!(confirmed.deadline(), None);
     }
 }

@@ -8,7 +8,7 @@ use kontiki_core::Term;
 use kontiki_disk::memory::MemoryDisk;
 
 use super::*;
-use crate::{Options, ReadError, Reading, SnapshotWriter, storage::Storage};
+use crate::{Options, Reading, SnapshotWriter, storage::Storage};
 
 /// Counts; fails on an empty command.
 #[derive(Default)]
@@ -31,6 +31,9 @@ impl StateMachine for Count {
         image.read_to_end(&mut Vec::new()).map(drop)
     }
 }
+
+/// Of every read.
+const DEADLINE: Instant = Instant(1000);
 
 struct World {
     applier: Applier<Count>,
@@ -63,7 +66,7 @@ impl World {
         self.shared.inbox.admit_read().unwrap();
         let read = |count: &Count| count.0.load(Ordering::Relaxed);
         let (job, reading) = ReadJob::new(self.shared.clone(), read);
-        self.applier.step(Work::Read { index: LogIndex(index), jobs: vec![job] });
+        self.applier.step(Work::Read { index: LogIndex(index), jobs: vec![(DEADLINE, job)] });
         reading
     }
 }
@@ -126,6 +129,20 @@ fn a_read_waits_until_its_index_is_applied() {
     assert_eq!(world.read_at(2).wait(), Ok(3));
 }
 
+/// RAFT-CASE 33
+#[test]
+fn a_read_whose_index_is_not_applied_by_its_deadline_times_out() {
+    let mut world = world();
+    let late = world.read_at(2);
+    assert_eq!(world.applier.poll_timeout(), Some(DEADLINE));
+    world.apply(1, &["a"]);
+    let served = world.read_at(1);
+    world.applier.expire(DEADLINE);
+    assert_eq!(late.wait(), Err(ReadError::TimedOut));
+    assert_eq!(served.wait(), Ok(1));
+    assert_eq!(world.applier.poll_timeout(), None);
+}
+
 #[test]
 fn reads_that_wait_end_with_the_node() {
     let mut world = world();
@@ -143,7 +160,7 @@ fn what_a_thread_that_is_gone_has_left_is_answered() {
     work.push(Work::Register { first, groups: vec![group] });
     world.shared.inbox.admit_read().unwrap();
     let (job, reading) = ReadJob::new(world.shared.clone(), |_: &Count| ());
-    work.push(Work::Read { index: LogIndex(4), jobs: vec![job] });
+    work.push(Work::Read { index: LogIndex(4), jobs: vec![(DEADLINE, job)] });
     work.push(Work::Close(Closing::Stopped));
     queue.extend(&mut work);
     queue.refuse_rest();

@@ -15,6 +15,8 @@ use kontiki::{
 };
 use tempfile::TempDir;
 
+use crate::muffle::Muffle;
+
 /// Longer than anything takes that works.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -96,6 +98,8 @@ pub(crate) struct Cluster {
     pub(crate) options: Options,
     /// Of every state machine.
     pub(crate) gate: Gate,
+    /// Of every node's transport.
+    pub(crate) muffle: Muffle,
     size: u64,
     directory: TempDir,
 }
@@ -124,6 +128,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             options: quick(),
             gate: Gate::default(),
+            muffle: Muffle::default(),
             size,
             directory: tempfile::tempdir().unwrap(),
         }
@@ -133,7 +138,7 @@ impl Cluster {
         Node::builder(id, self.data(id))
             .initial_members(members(self.size))
             .options(self.options.clone())
-            .transport(self.hub.transport(id))
+            .transport(self.muffle.over(id, self.hub.transport(id)))
     }
 
     pub(crate) fn start_node(&mut self, id: u64) -> &Node<Tally> {

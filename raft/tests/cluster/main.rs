@@ -6,5 +6,6 @@ mod chaos;
 mod durability;
 mod failures;
 mod harness;
+mod muffle;
 mod outcomes;
 mod reads;

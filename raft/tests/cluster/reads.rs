@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kontiki::{Read, ReadError, Role};
 
-use crate::harness::{Cluster, Tally, await_role};
+use crate::harness::{Cluster, PATIENCE, Tally, await_role};
 
 /// RAFT-CASE 32
 #[test]
@@ -33,6 +33,26 @@ fn a_leader_that_is_cut_off_serves_no_linearizable_read() {
     assert!(matches!(error, ReadError::NotLeader { .. } | ReadError::TimedOut), "{error:?}");
     let local = cluster.nodes[&leader].read(Read::Local, Tally::commands);
     assert_eq!(local.wait(), Ok(Vec::new()));
+}
+
+/// RAFT-CASE 33: the leader has confirmed the read, and what it must see never arrives.
+#[test]
+fn a_confirmed_read_whose_entry_never_arrives_times_out_and_gives_its_room_back() {
+    let cluster = Cluster::start_with(3, |options| {
+        // The follower knows its leader long enough to ask it.
+        options.election_timeout_min = Duration::from_secs(2);
+        options.election_timeout_max = Duration::from_secs(3);
+        options.proposal_timeout = Duration::from_secs(1);
+        options.reads_max = 1;
+    });
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.muffle.lose_appends(leader, follower);
+    cluster.nodes[&leader].propose("x").wait().unwrap();
+    let node = &cluster.nodes[&follower];
+    let read = node.read(Read::Linearizable, Tally::commands);
+    let ended = read.wait_timeout(PATIENCE).expect("it ends in time");
+    assert_eq!(ended, Err(ReadError::TimedOut));
+    assert_eq!(node.read(Read::Local, Tally::commands).wait(), Ok(Vec::new()));
 }
 
 /// RAFT-CASE 33: a read is asked again of the next leader, it never hangs.
