@@ -14,7 +14,7 @@ use kontiki_wal::Log;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    ApplyContext, ProposeError, ReadError, StateMachine,
+    ApplyContext, ReadError, StateMachine,
     error::Closing,
     inbox::Completion,
     proposal::{Group, Settled},
@@ -26,12 +26,10 @@ use crate::{
 
 /// What the driver asks of the applier. One queue, so that everything keeps its order.
 pub(crate) enum Work {
-    /// Proposals that have got their places in the log.
-    Register { first: LogPosition, groups: Vec<Group> },
+    /// Proposals that have got their places in the log, and how long they wait to be applied.
+    Register { first: LogPosition, deadline: Instant, groups: Vec<Group> },
     /// Committed entries.
     Apply(Apply),
-    /// Proposals at or behind this index will not be answered by this leadership.
-    Lose { first: LogIndex },
     /// Reads that may run once `index` is applied, each with its deadline.
     Read { index: LogIndex, jobs: Vec<(Instant, ReadJob)> },
     /// A read of whatever is applied.
@@ -162,11 +160,13 @@ impl<S: StateMachine> Applier<S> {
 
     /// When somebody may have waited too long.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.reads.deadline()
+        self.waiting.deadline().into_iter().chain(self.reads.deadline()).min()
     }
 
     /// Ends what has waited too long. What can be answered was answered before.
     pub(crate) fn expire(&mut self, now: Instant) {
+        self.waiting.expire(now, &mut self.settled);
+        self.shared.inbox.settle(&mut self.settled);
         for job in self.reads.take_expired(now) {
             job.fail(ReadError::TimedOut);
         }
@@ -178,10 +178,11 @@ impl<S: StateMachine> Applier<S> {
             return refuse([work], closed);
         }
         match work {
-            Work::Register { first, groups } => self.waiting.extend(first, groups),
+            Work::Register { first, deadline, groups } => {
+                self.waiting.extend(first, deadline, groups);
+            }
             Work::Apply(Apply::Entries(batch)) => self.apply_batch(&batch),
             Work::Apply(Apply::Range { first, end }) => self.apply_range(first, end),
-            Work::Lose { first } => self.lose(first),
             Work::Read { index, jobs } => {
                 self.reads.extend(index, jobs);
                 self.run_reads();
@@ -256,7 +257,7 @@ impl<S: StateMachine> Applier<S> {
             }
         };
         self.applied = entry.index;
-        self.waiting.answer(position, reply, &mut self.settled);
+        self.waiting.answer(position, &reply, &mut self.settled);
         Ok(())
     }
 
@@ -279,11 +280,6 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
-    fn lose(&mut self, first: LogIndex) {
-        self.waiting.lose(first, |position| ProposeError::Unknown { position }, &mut self.settled);
-        self.shared.inbox.settle(&mut self.settled);
-    }
-
     fn run_reads(&mut self) {
         while let Some(jobs) = self.reads.take_applied(self.applied) {
             for (_, job) in jobs {
@@ -301,7 +297,7 @@ impl<S: StateMachine> Applier<S> {
     /// Answers everybody; from now on nothing is applied.
     fn end(&mut self, closing: Closing) {
         let open = |position| closing.open(position);
-        self.waiting.lose(LogIndex(0), open, &mut self.settled);
+        self.waiting.end(open, &mut self.settled);
         self.shared.inbox.settle(&mut self.settled);
         for job in self.reads.take_all() {
             job.fail(closing.read());
@@ -314,18 +310,18 @@ impl<S: StateMachine> Applier<S> {
 fn refuse(work: impl IntoIterator<Item = Work>, closed: &Closing) {
     for work in work {
         match work {
-            Work::Register { first, groups } => {
+            Work::Register { first, deadline, groups } => {
                 let mut waiting = Waiting::default();
                 let mut settled = Settled::default();
-                waiting.extend(first, groups);
-                waiting.lose(LogIndex(0), |position| closed.open(position), &mut settled);
+                waiting.extend(first, deadline, groups);
+                waiting.end(|position| closed.open(position), &mut settled);
                 settled.wakers.into_iter().for_each(std::task::Waker::wake);
             }
             Work::Read { jobs, .. } => {
                 jobs.into_iter().for_each(|(_, job)| job.fail(closed.read()));
             }
             Work::ReadLocal(job) => job.fail(closed.read()),
-            Work::Apply(_) | Work::Lose { .. } | Work::Close(_) => {}
+            Work::Apply(_) | Work::Close(_) => {}
         }
     }
 }

@@ -221,7 +221,6 @@ impl Driver {
                 self.retry_later();
             }
             Output::RoleChanged { role, term, leader } => self.stand(role, term, leader),
-            Output::Truncated { first } => self.work.push(Work::Lose { first }),
             Output::PeerRegressed { peer, matched, reported } => {
                 self.report_regress(peer.0, matched.0, reported.0);
             }

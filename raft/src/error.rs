@@ -28,15 +28,13 @@ pub enum ProposeError {
         limit: usize,
     },
     /// Another leader's entry was committed where this one would have been. Certainly not applied.
-    ///
-    /// Not to be met at present: a leader that steps down ends what it has appended as
-    /// [`Unknown`](Self::Unknown) before it can learn of another entry in its place.
     #[error("superseded by another leader's entry at {position}: certainly not applied")]
     Superseded {
         /// The place, with the term of the entry that was committed there.
         position: Position,
     },
-    /// The command was handed over and its fate was lost sight of: it may still be applied, once.
+    /// The command was handed over and its fate was lost sight of, or is still open when
+    /// `proposal_timeout` has passed: it may still be applied, once.
     #[error("the outcome is unknown{}: it may have been applied or may still be", at_text(.position))]
     Unknown {
         /// Where it would be, if that is known.

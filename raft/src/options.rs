@@ -28,9 +28,10 @@ pub struct Options {
     /// After this long without progress of its own disk a leader steps down. 2 s: longer than
     /// the stalls of a healthy disk.
     pub disk_stall: Duration,
-    /// How long a proposal or read may wait for a leader, and a forwarded one for its answer.
-    /// 5 s: several elections. It does not bound a proposal that its leader has appended: that one
-    /// waits until it is applied or the leadership ends.
+    /// How long a proposal may wait for a leader, and once more, after a leader has appended it or
+    /// it was passed on to one, for its outcome: then it ends as `Unknown`. So it has an outcome
+    /// after twice this time at the latest, and a read after this time, unless the state machine
+    /// itself blocks. 5 s: several elections.
     pub proposal_timeout: Duration,
     /// The longest command, and the longest batch of one `propose_batch`. 8 MiB; at most a quarter
     /// of `segment_bytes` less 4 KiB.

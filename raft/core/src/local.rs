@@ -116,7 +116,6 @@ impl Local {
     pub(crate) fn truncate_from(&mut self, first: LogIndex) {
         self.log.truncate_after(first.previous());
         self.durability.truncate_after(first.previous());
-        self.output(Output::Truncated { first });
     }
 
     /// Everything up to `index` is committed: hands out what the state machine may take. Says

@@ -63,12 +63,6 @@ pub enum Output {
         /// The leader now, as far as known.
         leader: Option<NodeId>,
     },
-    /// Entries from `first` on were replaced by another leader's: whoever waits for them must
-    /// learn that the outcome is unknown. Comes before the write that replaces them.
-    Truncated {
-        /// First entry that is gone.
-        first: LogIndex,
-    },
     /// A peer answered below what it had acknowledged: it lost its disk, or lies. It counts for
     /// nothing in this leadership any more. Said once per leadership.
     PeerRegressed {

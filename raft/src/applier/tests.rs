@@ -8,7 +8,7 @@ use kontiki_core::Term;
 use kontiki_disk::memory::MemoryDisk;
 
 use super::*;
-use crate::{Options, Reading, SnapshotWriter, storage::Storage};
+use crate::{Options, ProposeError, Reading, SnapshotWriter, storage::Storage};
 
 /// Counts; fails on an empty command.
 #[derive(Default)]
@@ -32,7 +32,7 @@ impl StateMachine for Count {
     }
 }
 
-/// Of every read.
+/// Of whatever waits.
 const DEADLINE: Instant = Instant(1000);
 
 struct World {
@@ -157,7 +157,7 @@ fn what_a_thread_that_is_gone_has_left_is_answered() {
     let (group, proposal) = Group::one(1);
     let first = LogPosition { term: Term(1), index: LogIndex(4) };
     let (queue, mut work) = (ApplyQueue::default(), Vec::new());
-    work.push(Work::Register { first, groups: vec![group] });
+    work.push(Work::Register { first, deadline: DEADLINE, groups: vec![group] });
     world.shared.inbox.admit_read().unwrap();
     let (job, reading) = ReadJob::new(world.shared.clone(), |_: &Count| ());
     work.push(Work::Read { index: LogIndex(4), jobs: vec![(DEADLINE, job)] });

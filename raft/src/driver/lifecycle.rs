@@ -2,7 +2,7 @@
 
 use std::{mem, sync::Arc};
 
-use kontiki_core::{LogIndex, NodeId, Raft, Role as CoreRole, State, Term};
+use kontiki_core::{NodeId, Raft, Role as CoreRole, State, Term};
 use kontiki_wal::Wal;
 
 use crate::{
@@ -112,9 +112,6 @@ impl Driver {
         }
         if before.leader != leader {
             self.shared.events.tell(Event::LeaderChanged { leader, term });
-        }
-        if before.role == Role::Leader && role != Role::Leader {
-            self.work.push(Work::Lose { first: LogIndex(0) });
         }
         self.forwards.lose_all_but(leader, &mut self.settled);
         let hint = self.leader_hint();

@@ -38,7 +38,8 @@ impl Driver {
         let Some(core) = &mut self.core else { return };
         match core.propose(self.now, payloads) {
             Ok(first) => {
-                self.work.push(Work::Register { first, groups });
+                let deadline = self.now + self.shared.options.proposal_timeout;
+                self.work.push(Work::Register { first, deadline, groups });
                 self.feed(|_, _| {});
             }
             Err(refusal) => {

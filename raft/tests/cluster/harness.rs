@@ -260,6 +260,16 @@ pub(crate) fn await_role(node: &Node<Tally>, role: Role) {
     }
 }
 
+pub(crate) fn await_other_role(node: &Node<Tally>, role: Role) {
+    let mut events = node.events();
+    if node.status().role == role {
+        await_event(&mut events, |event| match event {
+            Event::RoleChanged { from, .. } if *from == role => Some(()),
+            _ => None,
+        });
+    }
+}
+
 pub(crate) fn await_stopped(events: &mut Events) {
     await_event(events, |event| (*event == Event::Stopped).then_some(()));
 }

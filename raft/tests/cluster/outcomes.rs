@@ -1,33 +1,117 @@
 //! Every proposal ends exactly once: applied, certainly not, or unknown.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kontiki::{ProposeError, Read, Role};
+use kontiki::{Position, ProposeError, Read, Role};
+use kontiki_disk::{
+    Disk,
+    memory::{Gate, Kind, MemoryDisk},
+};
 
-use crate::harness::{Cluster, PATIENCE, Tally, await_role, await_stopped, outcome, outcomes};
+use crate::harness::{
+    Cluster, PATIENCE, Tally, await_other_role, await_role, await_stopped, outcome, outcomes,
+};
 
-/// RAFT-CASE 57
+/// RAFT-CASE 57: a step-down and a truncation leave it open, the entry in its place does not.
 #[test]
-fn what_a_leader_could_not_commit_is_unknown_when_it_steps_down() {
-    let cluster = Cluster::start(3);
+fn what_another_leader_has_replaced_is_superseded_and_certainly_not_applied() {
+    let cluster = Cluster::start_with(3, |options| options.proposal_timeout = PATIENCE);
     let leader = cluster.leader();
+    let node = &cluster.nodes[&leader];
+    let last = node.status().last;
     cluster.hub.isolate(leader);
-    let one = cluster.nodes[&leader].propose("cut off");
-    let batch = cluster.nodes[&leader].propose_batch(vec!["cut".into(), "off".into()]);
+    let one = node.propose("cut off");
+    let batch = node.propose_batch(vec!["cut".into(), "off".into()]);
+    await_other_role(node, Role::Leader);
+    let Err(one) = one.wait_timeout(Duration::ZERO) else { panic!("a step-down decides nothing") };
+    cluster.hub.heal();
+    for number in 1..=3 {
+        outcome(cluster.nodes[&leader].propose(format!("after {number}"))).unwrap();
+    }
+    let ends = std::iter::once(outcome(one)).chain(outcomes(batch));
+    for (index, result) in (last.index + 1..).zip(ends) {
+        let error = result.unwrap_err();
+        assert!(error.is_certainly_not_applied());
+        let ProposeError::Superseded { position } = error else { panic!("{error:?}") };
+        assert_eq!(position.index, index);
+        assert!(position.term > last.term);
+    }
+    let commands: Vec<_> = cluster.agreed().into_iter().map(|(_, command)| command).collect();
+    assert_eq!(commands, ["after 1", "after 2", "after 3"]);
+}
+
+/// RAFT-CASE 57: both followers answer heartbeats, and neither has the entry on its disk.
+#[test]
+fn what_is_not_applied_in_time_is_unknown_and_may_be_applied_later() {
+    let mut cluster = Cluster::prepare(3);
+    cluster.options.proposal_timeout = Duration::from_secs(1);
+    let disks = start_in_memory(&mut cluster);
+    let leader = cluster.leader();
+    let gates = hold_followers(&disks, leader);
+    let node = &cluster.nodes[&leader];
+    let (one, batch) = (node.propose("x"), node.propose_batch(vec!["y".into(), "z".into()]));
     let error = outcome(one).unwrap_err();
     let ProposeError::Unknown { position: Some(position) } = error else { panic!("{error:?}") };
-    for (number, result) in (1..).zip(outcomes(batch)) {
-        let Err(ProposeError::Unknown { position: Some(other) }) = result else {
-            panic!("{result:?}")
-        };
-        assert_eq!(other.index, position.index + number);
+    for (index, result) in (position.index + 1..).zip(outcomes(batch)) {
+        let term = position.term;
+        let position = Some(Position { term, index });
+        assert_eq!(result, Err(ProposeError::Unknown { position }));
     }
-    assert_ne!(cluster.nodes[&leader].status().role, Role::Leader);
+    drop(gates);
+    cluster.leader();
+    outcome(cluster.nodes[&leader].propose("after")).unwrap();
+    let commands: Vec<_> = cluster.agreed().into_iter().map(|(_, command)| command).collect();
+    assert_eq!(commands, ["settled", "x", "y", "z", "after"]);
+}
+
+/// RAFT-CASE 57: the outcome is known although the leadership that appended it has ended.
+#[test]
+fn what_a_later_leader_commits_is_applied() {
+    let mut cluster = Cluster::prepare(3);
+    cluster.options.proposal_timeout = PATIENCE;
+    let disks = start_in_memory(&mut cluster);
+    let leader = cluster.leader();
+    let gates = hold_followers(&disks, leader);
+    let node = &cluster.nodes[&leader];
+    let last = node.status().last;
+    let proposal = node.propose("x");
+    for (id, other) in &cluster.nodes {
+        while *id != leader && other.status().last == last {
+            std::thread::yield_now();
+        }
+    }
+    cluster.hub.isolate(leader);
+    await_other_role(node, Role::Leader);
+    drop(gates);
+    let Err(proposal) = proposal.wait_timeout(Duration::ZERO) else { panic!("nobody commits it") };
     cluster.hub.heal();
-    let applied = outcome(cluster.nodes[&leader].propose("together")).unwrap();
-    assert!(applied.position > position);
-    assert_eq!(cluster.agreed().last().unwrap().1, "together");
+    let applied = outcome(proposal).unwrap();
+    assert_eq!(applied.position, Position { term: last.term, index: last.index + 1 });
+    let commands: Vec<_> = cluster.agreed().into_iter().map(|(_, command)| command).collect();
+    assert_eq!(commands, ["settled", "x"]);
+}
+
+/// Every node on a disk of its own, which can be told to hang.
+fn start_in_memory(cluster: &mut Cluster) -> Vec<MemoryDisk> {
+    let disks: Vec<MemoryDisk> = (1..=3).map(|_| MemoryDisk::new()).collect();
+    for (id, disk) in (1..).zip(&disks) {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let node = cluster.builder(id).disk(disk).start(Tally::behind(&cluster.gate)).unwrap();
+        cluster.nodes.insert(id, node);
+    }
+    cluster.await_ready();
+    // Nothing is under way any more when the syncs of the followers are counted.
+    outcome(cluster.nodes[&1].propose("settled")).unwrap();
+    cluster.agreed();
+    disks
+}
+
+/// No sync of a node other than `leader` ends before the gates are dropped. Of a log's threads two
+/// sync.
+fn hold_followers(disks: &[MemoryDisk], leader: u64) -> Vec<Gate> {
+    let others = (1..).zip(disks).filter(|(id, _)| *id != leader);
+    others.flat_map(|(_, disk)| [1, 2].map(|nth| disk.hold(Kind::Sync, nth))).collect()
 }
 
 /// RAFT-CASE 57, RAFT-CASE 65: what was passed on is never sent again.
