@@ -109,7 +109,8 @@ fn judge_member(ours: &Hello, configuration: &Configuration, theirs: &Hello) -> 
     }
 }
 
-/// A node without a cluster looks at a member of one: it may be its own.
+/// A node without a cluster looks at a member of one: it may be its own. Who does not speak for
+/// the members that this node was started with can neither let it in nor end its first start.
 fn judge_cluster(ours: &Hello, theirs: &Hello) -> Judgement {
     let Some(state) = announced(theirs) else {
         return Judgement::Refuse(format!(
@@ -117,21 +118,32 @@ fn judge_cluster(ours: &Hello, theirs: &Hello) -> Judgement {
             theirs.node
         ));
     };
-    let member = newest(&state)
-        .and_then(|configuration| configuration.members.iter().find(|m| m.id.0 == ours.node));
-    match member {
-        None => Judgement::Refuse(format!(
-            "node {} is not a member of cluster {:016x}, which node {} belongs to",
-            ours.node, theirs.cluster, theirs.node
+    let configuration = newest(&state);
+    let named = configuration.map(addresses).unwrap_or_default();
+    if named != ours.members || !ours.members.iter().any(|(id, _)| *id == theirs.node) {
+        return Judgement::Refuse(format!(
+            "node {} was started with the initial members {}; node {} belongs to cluster {:016x} \
+             of {}: start it with the list and the addresses of its own cluster",
+            ours.node,
+            list(&ours.members),
+            theirs.node,
+            theirs.cluster,
+            list(&named)
+        ));
+    }
+    let members = configuration.into_iter().flat_map(|configuration| &configuration.members);
+    let known =
+        members.filter(|member| member.id.0 == ours.node).map(|member| member.incarnation.0);
+    match known.last() {
+        Some(incarnation) if incarnation == ours.incarnation => Judgement::Accept,
+        incarnation => Judgement::NotAdmitted(format!(
+            "cluster {:016x} knows node {} with another disk ({:016x}, this one is {:016x}): stop \
+             this node and give it its old data directory back",
+            theirs.cluster,
+            ours.node,
+            incarnation.unwrap_or_default(),
+            ours.incarnation
         )),
-        Some(member) if member.incarnation.0 != ours.incarnation => {
-            Judgement::NotAdmitted(format!(
-                "cluster {:016x} knows node {} with another disk ({:016x}, this one is {:016x}): \
-                 stop this node and give it its old data directory back",
-                theirs.cluster, ours.node, member.incarnation.0, ours.incarnation
-            ))
-        }
-        Some(_) => Judgement::Accept,
     }
 }
 

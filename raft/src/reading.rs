@@ -10,7 +10,7 @@ use std::{
 use kontiki_core::{Instant, LogIndex, ReadId};
 
 use crate::{
-    ReadError, StateMachine,
+    ReadError,
     shared::Shared,
     slot::{future, slot},
 };
@@ -41,7 +41,7 @@ type Run = Box<dyn FnOnce(Result<&dyn Any, ReadError>) + Send>;
 impl ReadJob {
     /// The caller has been admitted by the inbox; the room is given back when the job has ended,
     /// before anybody hears of it: whoever has the value finds the room.
-    pub(crate) fn new<S: StateMachine, R: Send + 'static>(
+    pub(crate) fn new<S: 'static, R: Send + 'static>(
         shared: Arc<Shared>,
         read: impl FnOnce(&S) -> R + Send + 'static,
     ) -> (Self, Reading<R>) {
@@ -76,7 +76,7 @@ impl Drop for ReadJob {
     }
 }
 
-fn value<S: StateMachine, R>(
+fn value<S: 'static, R>(
     machine: Result<&dyn Any, ReadError>,
     read: impl FnOnce(&S) -> R,
 ) -> Result<R, ReadError> {

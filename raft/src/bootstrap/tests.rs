@@ -74,6 +74,37 @@ fn a_wiped_disk_is_refused_by_its_cluster_and_knows_it() {
     assert!(matches!(wiped.judge(&member.hello()), Judgement::NotAdmitted(_)));
 }
 
+/// RAFT-CASE 45: who may end a first start is decided by the list this node was started with.
+#[test]
+fn only_a_member_with_the_same_list_can_say_that_a_node_is_not_admitted() {
+    let wiped = identity(3, &State { incarnation: Incarnation(999), ..State::default() });
+    let cluster_of = |list: Vec<(u64, String)>| {
+        let member = |(id, address): (u64, String)| Member {
+            id: NodeId(id),
+            incarnation: Incarnation(100 + id),
+            address,
+            voter: true,
+        };
+        let members = list.into_iter().map(member).collect();
+        let configuration = Configuration { members };
+        let cluster = cluster_id(&configuration);
+        State { cluster, configurations: vec![(Position::default(), configuration)], ..fresh(1) }
+    };
+    let mut elsewhere = members();
+    elsewhere[0].1 = "elsewhere:1".to_owned();
+    let mut larger = members();
+    larger.push((9, "host9:7000".to_owned()));
+    for (id, list) in [(1, elsewhere), (1, larger.clone()), (9, larger)] {
+        let hello =
+            Hello { node: id, ..Identity::new(1, list.clone(), &cluster_of(list), false).hello() };
+        let Judgement::Refuse(reason) = wiped.judge(&hello) else { panic!("node {id} ends it") };
+        assert!(reason.contains("host3:7000"), "{reason}");
+    }
+    let stranger = Hello { node: 9, ..identity(1, &formed(1)).hello() };
+    assert!(matches!(wiped.judge(&stranger), Judgement::Refuse(_)));
+    assert!(matches!(wiped.judge(&identity(1, &formed(1)).hello()), Judgement::NotAdmitted(_)));
+}
+
 /// RAFT-CASE 45
 #[test]
 fn a_node_of_another_cluster_is_refused() {

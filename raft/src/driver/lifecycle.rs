@@ -42,9 +42,6 @@ impl Driver {
     /// The first configuration is durable: the node takes part from now on.
     pub(super) fn formed(&mut self) {
         let Some(state) = self.forming.take() else { return };
-        if self.standing.role == Role::NotAdmitted {
-            return;
-        }
         let cluster = state.cluster.0;
         tracing::info!(node = self.shared.id, cluster = %format!("{cluster:016x}"), "cluster formed");
         self.first_start = None;
@@ -82,8 +79,10 @@ impl Driver {
 
     /// The cluster knows this node with another disk: it has promised things there that this disk
     /// does not know, so it must never vote (RAFT-CASE 27, RAFT-CASE 45).
+    /// A node that has begun to make a configuration durable is beyond that, as it is after a
+    /// restart: whoever says this belongs to another cluster.
     pub(super) fn not_admitted(&mut self, peer: u64, reason: &str) {
-        if self.core.is_some() || self.standing.role == Role::NotAdmitted {
+        if self.first_start.is_none() || self.forming.is_some() {
             return;
         }
         tracing::error!(node = self.shared.id, peer, reason, "this node is not admitted");

@@ -46,6 +46,15 @@ impl Transport for Notes {
     fn stop(&mut self) {}
 }
 
+fn members() -> Vec<(u64, String)> {
+    (1..=3).map(|id| (id, format!("n{id}:1"))).collect()
+}
+
+/// What the other members say in their first start.
+fn others() -> impl Iterator<Item = Hello> {
+    (2..=3).map(|id| Identity::new(id, members(), &State::default(), true).hello())
+}
+
 /// Node 1 of three, driven by hand.
 struct World {
     driver: Driver,
@@ -59,19 +68,33 @@ impl World {
         Self::on(&MemoryDisk::new(), Options::default())
     }
 
+    /// In its first start: it has heard of nobody.
+    fn starting(disk: &MemoryDisk) -> Self {
+        Self::in_phase(disk, Options::default(), |_, _| {})
+    }
+
     fn on(disk: &MemoryDisk, options: Options) -> Self {
-        let members: Vec<(u64, String)> = (1..=3).map(|id| (id, format!("n{id}:1"))).collect();
+        Self::in_phase(disk, options, |storage, start| {
+            for hello in others() {
+                if let Some(state) = start.hear(&hello) {
+                    storage.state = state;
+                }
+            }
+        })
+    }
+
+    fn in_phase(
+        disk: &MemoryDisk,
+        options: Options,
+        prepare: impl FnOnce(&mut Storage, &mut FirstStart),
+    ) -> Self {
+        let members = members();
         let disk = Arc::new(disk.clone());
         let mut storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
         let shared = Arc::new(Shared::new(1, &options, &storage));
         let mut start = FirstStart::new(1, storage.state.incarnation, members.clone());
-        let empty = State::default();
-        for id in 2..=3 {
-            let hello = Identity::new(id, members.clone(), &empty, true).hello();
-            if let Some(state) = start.hear(&hello) {
-                storage.state = state;
-            }
-        }
+        prepare(&mut storage, &mut start);
+        let start = storage.state.configurations.is_empty().then_some(start);
         let wire = Arc::new(Wire::default());
         let neighbours = Neighbours {
             transport: Box::new(Notes(wire.clone())),
@@ -80,7 +103,7 @@ impl World {
             identity: Arc::new(Identity::new(1, members, &storage.state, true)),
         };
         let driver =
-            Driver::new(shared.clone(), storage, None, Forwards::new().unwrap(), neighbours);
+            Driver::new(shared.clone(), storage, start, Forwards::new().unwrap(), neighbours);
         let mut world = Self { driver, shared, wire, now: Instant::default() };
         world.driver.begin(world.now);
         world
@@ -274,8 +297,7 @@ fn a_follower_passes_on_no_proposal_of_another() {
 /// RAFT-CASE 27, RAFT-CASE 45
 #[test]
 fn a_node_that_is_not_admitted_hears_nothing_of_the_protocol() {
-    let mut world = World::new();
-    world.driver.core = None;
+    let mut world = World::starting(&MemoryDisk::new());
     world.driver.not_admitted(2, "another disk");
     let envelope = Envelope::Protocol(Message::VoteRequest(kontiki_core::VoteRequest {
         kind: kontiki_core::VoteKind::Real,
@@ -286,6 +308,22 @@ fn a_node_that_is_not_admitted_hears_nothing_of_the_protocol() {
     world.turn_after(Duration::from_secs(2));
     assert!(world.wire.sent.lock().is_empty());
     assert_eq!(world.driver.standing.role, Role::NotAdmitted);
+}
+
+/// RAFT-CASE 45: a restart would find the configuration on the disk and take part.
+#[test]
+fn a_node_whose_configuration_is_on_its_way_to_the_disk_is_not_stopped_by_a_refusal() {
+    let disk = MemoryDisk::new();
+    let mut world = World::starting(&disk);
+    for hello in others() {
+        world.shared.inbox.mail(Mail::Hello(hello));
+    }
+    let reason = "another disk".to_owned();
+    world.shared.inbox.mail(Mail::NotAdmitted { peer: 2, reason });
+    world.turn();
+    world.turn_until(|world| world.driver.forming.is_none());
+    assert_eq!(world.driver.standing.role, Role::Follower);
+    assert_eq!(world.core().status().configuration.members.len(), 3);
 }
 
 #[test]
@@ -331,12 +369,11 @@ fn a_full_disk_is_asked_again_whatever_the_peers_do() {
 #[test]
 fn a_hello_is_kept_only_during_the_first_start() {
     let world = World::new();
-    let members: Vec<(u64, String)> = (1..=3).map(|id| (id, format!("n{id}:1"))).collect();
     let configured = world.driver.identity.clone();
     let fresh = State { incarnation: kontiki_core::Incarnation(9), ..State::default() };
-    let starting = Arc::new(Identity::new(1, members.clone(), &fresh, true));
+    let starting = Arc::new(Identity::new(1, members(), &fresh, true));
     let state = &world.driver.storage.state;
-    let hello = Identity::new(2, members.clone(), &fresh, true).hello();
+    let hello = Identity::new(2, members(), &fresh, true).hello();
     for (identity, count) in [(configured, 0), (starting, 1)] {
         // The incarnation that the configuration names, so that it is accepted.
         let known = state.configurations[0].1.members[1].incarnation.0;
