@@ -65,6 +65,10 @@ pub(crate) struct Driver {
     settled: Settled,
     /// Empty between turns; kept for its capacity.
     arrivals: Arrivals,
+    /// Why the cluster is asked for nothing: this node is not admitted.
+    barred: Option<Closing>,
+    /// Nothing more is taken in, handed out or said; what waits is answered at the end.
+    has_failed: bool,
     closing: Option<Closing>,
 }
 
@@ -118,6 +122,8 @@ impl Driver {
             work: Vec::new(),
             settled: Settled::default(),
             arrivals: Arrivals::default(),
+            barred: None,
+            has_failed: false,
             closing: None,
         }
     }
@@ -178,9 +184,21 @@ impl Driver {
         self.reads.extend(&mut arrivals.reads, deadline);
         self.backlog.extend(&mut arrivals.payloads, &mut arrivals.groups, deadline);
         self.arrivals = arrivals;
+        self.place_requests();
+        self.finish_turn();
+    }
+
+    /// Gives what waits to whoever can serve it.
+    fn place_requests(&mut self) {
+        self.more = false;
+        if self.has_failed {
+            return;
+        }
+        if let Some(barred) = self.barred.clone() {
+            return self.refuse_requests(&barred);
+        }
         self.ask_reads();
         self.place_proposals();
-        self.finish_turn();
     }
 
     /// When the next turn is due without any input.
@@ -250,6 +268,9 @@ impl Driver {
 
     /// What another thread has done.
     fn complete(&mut self, completion: Completion) {
+        if self.has_failed {
+            return;
+        }
         match completion {
             Completion::Written(seq, Ok(())) => {
                 self.feed(|core, now| core.handle_written(now, seq));
@@ -272,6 +293,9 @@ impl Driver {
 
     /// What a peer or the transport says.
     fn deliver(&mut self, mail: Mail) {
+        if self.has_failed {
+            return;
+        }
         match mail {
             Mail::Hello(hello) => self.hear(&hello),
             Mail::NotAdmitted { peer, reason } => self.not_admitted(peer, &reason),
@@ -298,6 +322,9 @@ impl Driver {
 
     /// What is due.
     fn fire(&mut self) {
+        if self.has_failed {
+            return;
+        }
         let now = self.now;
         if self.core.as_ref().and_then(Raft::poll_timeout).is_some_and(|at| at <= now) {
             self.feed(|core, now| core.handle_timeout(now));

@@ -43,7 +43,8 @@ pub enum ProposeError {
     /// The node was shut down before it took the command.
     #[error("the node is stopped")]
     Stopped,
-    /// The node failed; the command may or may not have been applied.
+    /// The node failed, or is not admitted to its cluster; the command may or may not have been
+    /// applied.
     #[error("the node failed: {0}; restart it")]
     Fatal(Arc<str>),
 }
@@ -84,7 +85,7 @@ pub enum ReadError {
     /// The node was shut down.
     #[error("the node is stopped")]
     Stopped,
-    /// The node failed.
+    /// The node failed, or is not admitted to its cluster.
     #[error("the node failed: {0}; restart it")]
     Fatal(Arc<str>),
 }

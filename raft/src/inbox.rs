@@ -48,6 +48,8 @@ struct State {
     /// A leader is known.
     serving: bool,
     ready: Vec<Completer<Result<(), ProposeError>>>,
+    /// Why the cluster is asked for nothing, although the node runs.
+    barred: Option<Closing>,
     closed: Option<Closing>,
 }
 
@@ -131,6 +133,7 @@ impl Inbox {
                 inbound_bytes: 0,
                 serving: false,
                 ready: Vec::new(),
+                barred: None,
                 closed: None,
             }),
             arrived: Condvar::new(),
@@ -210,8 +213,8 @@ impl Inbox {
     /// Queues a read that [`admit_read`](Self::admit_read) let in.
     pub(crate) fn read(&self, job: ReadJob) {
         let mut state = self.state.lock();
-        if let Some(closed) = &state.closed {
-            let error = closed.read();
+        if let Some(refusal) = state.refusal() {
+            let error = refusal.read();
             drop(state);
             return job.fail(error);
         }
@@ -293,8 +296,8 @@ impl Inbox {
 
     pub(crate) fn ready(&self) -> Ready {
         let mut state = self.state.lock();
-        if let Some(closed) = &state.closed {
-            return Ready(Outcome::ready(Err(closed.untaken())));
+        if let Some(refusal) = state.refusal() {
+            return Ready(Outcome::ready(Err(refusal.untaken())));
         }
         if state.serving && self.has_room(&state) {
             return Ready(Outcome::ready(Ok(())));
@@ -316,6 +319,16 @@ impl Inbox {
         wake_ready(ready, &Ok(()));
     }
 
+    /// Refuses from now on what needs the cluster. The node goes on.
+    pub(crate) fn bar(&self, why: Closing) {
+        let mut state = self.state.lock();
+        let error = why.untaken();
+        state.barred = Some(why);
+        let ready = std::mem::take(&mut state.ready);
+        drop(state);
+        wake_ready(ready, &Err(error));
+    }
+
     /// Takes nothing more; the driver's next turn is its last. The first reason counts.
     pub(crate) fn close(&self, closing: Closing) {
         let mut state = self.state.lock();
@@ -329,6 +342,13 @@ impl Inbox {
         drop(state);
         self.arrived.notify_one();
         wake_ready(ready, &Err(error));
+    }
+
+    /// Commands without an outcome, and their bytes.
+    #[cfg(test)]
+    pub(crate) fn open_proposals(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.proposals, state.proposal_bytes)
     }
 
     /// Why nothing more is taken, if so.
@@ -364,8 +384,8 @@ impl Inbox {
     }
 
     fn admit(&self, state: &mut State, count: usize, bytes: usize) -> Result<(), ProposeError> {
-        if let Some(closed) = &state.closed {
-            return Err(closed.untaken());
+        if let Some(refusal) = state.refusal() {
+            return Err(refusal.untaken());
         }
         if state.proposals + count > self.limits.proposals_max
             || state.proposal_bytes + bytes > self.limits.proposal_bytes_max
@@ -398,6 +418,11 @@ impl Inbox {
 }
 
 impl State {
+    /// Why proposals and linearizable reads are not taken, if so.
+    fn refusal(&self) -> Option<&Closing> {
+        self.closed.as_ref().or(self.barred.as_ref())
+    }
+
     /// A hello that waits already, word for word. They come in the first start alone, where little
     /// else waits.
     fn is_known(&self, mail: &Mail) -> bool {

@@ -111,6 +111,9 @@ impl<S: StateMachine> Node<S> {
 
     /// Resolves when the node serves (its first start is complete and a leader is known) and has
     /// room for proposals.
+    ///
+    /// Fails when the node never will: it was stopped, it failed, or it is not admitted because the
+    /// cluster knows it with another disk.
     pub fn ready(&self) -> Ready {
         self.handle.shared.inbox.ready()
     }

@@ -89,6 +89,10 @@ impl Driver {
         self.first_start = None;
         self.change(Standing { role: Role::NotAdmitted, term: 0, leader: None });
         self.shared.events.tell(Event::NotAdmitted { peer });
+        // It will never serve: nobody is left to wait for that.
+        let barred = Closing::Fatal(reason.into());
+        self.shared.inbox.bar(barred.clone());
+        self.barred = Some(barred);
     }
 
     /// The protocol says who leads.
@@ -137,6 +141,7 @@ impl Driver {
     /// Ends the node: the protocol hears and says nothing more.
     pub(super) fn fail(&mut self, cause: impl Into<Arc<str>>) {
         self.core = None;
+        self.has_failed = true;
         self.shared.fail(cause.into());
     }
 
@@ -161,15 +166,9 @@ impl Driver {
         self.shared.inbox.take(&mut arrivals);
         self.backlog.extend(&mut arrivals.payloads, &mut arrivals.groups, self.now);
         self.reads.extend(&mut arrivals.reads, self.now);
-        let (_, untaken) = self.backlog.take(usize::MAX);
-        for (_, group) in untaken {
-            group.fail(|_| closing.untaken(), &mut self.settled);
-        }
+        self.refuse_requests(&closing);
         for group in self.forwards.take_all() {
             group.fail(|_| closing.open(None), &mut self.settled);
-        }
-        for job in self.reads.take_all() {
-            job.fail(closing.read());
         }
         self.work.push(Work::Close(closing));
         self.applier.extend(&mut self.work);

@@ -8,6 +8,7 @@ use crate::{
     applier::Work,
     driver::Driver,
     envelope,
+    error::Closing,
     proposal::{Group, PeerAnswer},
     storage::GROUP,
     transport::MESSAGE_BYTES_MAX,
@@ -16,7 +17,6 @@ use crate::{
 impl Driver {
     /// Gives the backlog to whoever leads, in order. Without a leader it waits.
     pub(super) fn place_proposals(&mut self) {
-        self.more = false;
         let bytes_max = self.shared.options.turn_bytes_max;
         if self.standing.role == Role::Leader {
             if !self.backlog.is_empty() {
@@ -120,6 +120,17 @@ impl Driver {
                 None => job.fail(ReadError::NotLeader { hint: None }),
                 Some(_) => job.fail(ReadError::TimedOut),
             }
+        }
+    }
+
+    /// Ends everything that was given to nobody yet.
+    pub(super) fn refuse_requests(&mut self, why: &Closing) {
+        let (_, untaken) = self.backlog.take(usize::MAX);
+        for (_, group) in untaken {
+            group.fail(|_| why.untaken(), &mut self.settled);
+        }
+        for job in self.reads.take_all() {
+            job.fail(why.read());
         }
     }
 

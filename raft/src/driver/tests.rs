@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::{
-    Options, Proposal, ProposeError, StartError,
+    Options, Proposal, ProposeError, ReadError, StartError,
     proposal::ProposeResult,
+    reading::ReadJob,
     transport::{Hello, Inbound},
 };
 
@@ -324,6 +325,60 @@ fn a_node_whose_configuration_is_on_its_way_to_the_disk_is_not_stopped_by_a_refu
     world.turn_until(|world| world.driver.forming.is_none());
     assert_eq!(world.driver.standing.role, Role::Follower);
     assert_eq!(world.core().status().configuration.members.len(), 3);
+}
+
+/// RAFT-CASE 45
+#[test]
+fn a_node_that_is_not_admitted_says_so_to_whoever_waits_and_asks() {
+    let disk = MemoryDisk::new();
+    let mut world = World::starting(&disk);
+    let read = |world: &World| {
+        world.shared.inbox.admit_read().unwrap();
+        let (job, reading) = ReadJob::new(world.shared.clone(), |(): &()| ());
+        world.shared.inbox.read(job);
+        reading
+    };
+    let waits = (world.propose(b"x"), read(&world), world.shared.inbox.ready());
+    world.turn();
+    let comes = world.shared.inbox.propose(b"y");
+    let reason = "another disk".to_owned();
+    world.shared.inbox.mail(Mail::NotAdmitted { peer: 2, reason });
+    world.turn();
+    let refused = ProposeError::Fatal("another disk".into());
+    for proposal in [waits.0, comes, world.shared.inbox.propose(b"z")] {
+        assert_eq!(outcome(proposal), Err(refused.clone()));
+    }
+    for reading in [waits.1, read(&world)] {
+        let result = reading.wait_timeout(Duration::ZERO).expect("it has an outcome");
+        assert_eq!(result, Err(ReadError::Fatal("another disk".into())));
+    }
+    for ready in [waits.2, world.shared.inbox.ready()] {
+        let result = ready.wait_timeout(Duration::ZERO).expect("it has an outcome");
+        assert_eq!(result, Err(refused.clone()));
+    }
+}
+
+#[test]
+fn a_turn_in_which_the_node_fails_hands_out_nothing() {
+    for role in [Role::Leader, Role::Follower] {
+        let mut world = World::new();
+        world.follow(2, 1);
+        // The answer waits for the disk; afterwards nothing is under way.
+        world.turn_until(|world| !world.wire.sent.lock().is_empty());
+        let sent = world.wire.sent.lock().len();
+        let failed = Completion::Failed("told to".into());
+        world.shared.inbox.complete(failed);
+        let proposal = world.shared.inbox.propose(b"x");
+        let payloads = vec![Entry::encode_command(b"y")];
+        let envelope = Envelope::Propose { id: 7, payloads };
+        world.shared.inbox.mail(Mail::Message { from: 3, envelope, bytes: 1 });
+        world.driver.standing.role = role;
+        world.turn();
+        assert_eq!(world.wire.sent.lock().len(), sent, "as {role:?}");
+        let _wal = world.driver.stop();
+        assert_eq!(outcome(proposal), Err(ProposeError::Fatal("told to".into())), "as {role:?}");
+        assert_eq!(world.shared.inbox.open_proposals(), (0, 0));
+    }
 }
 
 #[test]
