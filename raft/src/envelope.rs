@@ -73,6 +73,20 @@ pub(crate) fn decode(mut bytes: Bytes) -> Result<Envelope, String> {
     }
 }
 
+impl Envelope {
+    /// About what it takes in memory beside the bytes it came in.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Protocol(Message::AppendEntries(append)) => {
+                append.entries.len() * size_of::<Entry>()
+            }
+            Self::Protocol(_) => 0,
+            Self::Propose { payloads, .. } => payloads.len() * size_of::<Bytes>(),
+            Self::Outcome { results, .. } => results.len() * size_of::<ProposeResult>(),
+        }
+    }
+}
+
 /// Chunks under construction: small parts are copied together, large ones stand alone.
 struct Chunks {
     done: Vec<Bytes>,
@@ -199,6 +213,10 @@ fn take_count(bytes: &mut Bytes, part_bytes: usize) -> Result<usize, String> {
     if count == 0 || count > bytes.len() / part_bytes {
         return Err(format!("{count} parts announced in {} bytes", bytes.len()));
     }
+    // In memory a part takes many times the bytes of a short one.
+    if count > PARTS_MAX {
+        return Err(format!("{count} parts announced, at most {PARTS_MAX}"));
+    }
     Ok(count)
 }
 
@@ -240,12 +258,15 @@ fn expect_end(bytes: &Bytes) -> Result<(), String> {
 }
 
 fn length(count: usize) -> u32 {
-    u32::try_from(count).expect("bounded by proposals_max and command_bytes_max")
+    u32::try_from(count).expect("bounded by PARTS_MAX and MESSAGE_BYTES_MAX")
 }
 
 const PROTOCOL: u8 = 0;
 const PROPOSE: u8 = 1;
 const OUTCOME: u8 = 2;
+
+/// Most commands or results of one message; as many as entries.
+pub(crate) const PARTS_MAX: usize = codec::ENTRIES_MAX;
 
 const CUT_SHORT: &str = "a message that is cut short";
 
@@ -312,5 +333,23 @@ mod tests {
         let mut payload = Entry::encode_command(b"x").to_vec();
         payload[0] = 200;
         assert!(decode(whole(&encode_propose(5, &[payload.into()]))).is_err());
+    }
+
+    /// A frame of 32 MiB may not become gigabytes: a result takes one byte there and many here.
+    #[test]
+    fn more_parts_than_a_message_may_have_are_refused_before_memory_is_taken_for_them() {
+        let message = |kind: u8, count: usize, part: &[u8]| {
+            let mut bytes = vec![kind];
+            bytes.extend_from_slice(&7u64.to_le_bytes());
+            bytes.extend_from_slice(&u32::try_from(count).unwrap().to_le_bytes());
+            bytes.extend(part.repeat(count));
+            Bytes::from(bytes)
+        };
+        for (kind, part) in [(PROPOSE, &b"\x01\0\0\0\x01"[..]), (OUTCOME, b"\x02")] {
+            let most = decode(message(kind, PARTS_MAX, part)).unwrap();
+            assert!(most.memory_bytes() >= PARTS_MAX * size_of::<Bytes>());
+            let error = decode(message(kind, PARTS_MAX + 1, part)).unwrap_err();
+            assert!(error.contains("262145 parts"), "{error}");
+        }
     }
 }

@@ -43,7 +43,7 @@ struct State {
     proposals: usize,
     proposal_bytes: usize,
     reads: usize,
-    /// Bytes of the messages in `arrivals`.
+    /// What the messages in `arrivals` take in memory.
     inbound_bytes: usize,
     /// A leader is known.
     serving: bool,
@@ -228,7 +228,9 @@ impl Inbox {
     /// as a network may lose it; the rest is news of connections, which are few.
     pub(crate) fn mail(&self, mail: Mail) {
         let bytes = match &mail {
-            Mail::Message { bytes, .. } => bytes + MESSAGE_OVERHEAD_BYTES,
+            Mail::Message { bytes, envelope, .. } => {
+                bytes + envelope.memory_bytes() + MESSAGE_OVERHEAD_BYTES
+            }
             _ => 0,
         };
         let mut state = self.state.lock();
@@ -397,9 +399,13 @@ impl Inbox {
         Ok(())
     }
 
+    /// Room for any command, and for more than a few: whoever waits for it is not refused again at
+    /// once. When nothing waits there always is.
     fn has_room(&self, state: &State) -> bool {
-        state.proposals < self.limits.proposals_max
-            && state.proposal_bytes < self.limits.proposal_bytes_max
+        let share = self.limits.proposals_max.div_ceil(ROOM_SHARE);
+        state.proposals + share <= self.limits.proposals_max
+            && state.proposal_bytes + self.limits.command_bytes_max
+                <= self.limits.proposal_bytes_max
     }
 
     fn take_ready(&self, state: &mut State) -> Vec<Completer<Result<(), ProposeError>>> {
@@ -444,6 +450,9 @@ impl Arrivals {
 
 /// From this size on a command is copied before the lock is taken.
 const LARGE_COMMAND_BYTES: usize = 4 << 10;
+
+/// There is room for proposals when one in so many places is free.
+const ROOM_SHARE: usize = 16;
 
 /// About what a message costs in memory beside its bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 128;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kontiki_core::{Config, NodeId};
 
-use crate::{StartError, transport::MESSAGE_BYTES_MAX};
+use crate::{StartError, envelope::PARTS_MAX, transport::MESSAGE_BYTES_MAX};
 
 /// What can be set. Every queue of a node is bounded by one of these; together they are the memory
 /// bound, see [`memory_bytes_max`](Self::memory_bytes_max).
@@ -37,6 +37,7 @@ pub struct Options {
     /// of `segment_bytes` less 4 KiB.
     pub command_bytes_max: usize,
     /// Proposals without an outcome; beyond it `Overloaded`. 65,536: about 20 MiB of bookkeeping.
+    /// At most 262,144, as many as one message may pass on.
     pub proposals_max: usize,
     /// Bytes of commands without an outcome; beyond it `Overloaded`. 64 MiB: some tenths of a
     /// second of a fast disk's work. At least `command_bytes_max`.
@@ -47,9 +48,10 @@ pub struct Options {
     /// to keep a disk busy, small enough that messages do not wait long behind them. A
     /// follower passes on as much in one message: at most 16 MiB.
     pub turn_bytes_max: usize,
-    /// Bytes of messages from peers that wait for the driver; what comes on top is dropped, as a
-    /// network may, but for a message that finds none before it. 64 MiB: more than the windows of the peers, so that it is never reached in a
-    /// healthy cluster.
+    /// Bytes of messages from peers that wait for the driver, with what they take decoded; what
+    /// comes on top is dropped, as a network may, but for a message that finds none before it.
+    /// 64 MiB: more than the windows of the peers, so that it is never reached in a healthy
+    /// cluster.
     pub inbound_bytes_max: usize,
     /// Payload of one message that replicates entries. 1 MiB; at most 16 MiB.
     pub append_bytes_max: usize,
@@ -180,6 +182,10 @@ impl Options {
                 return Err(StartError::Options { option, reason: "0, at least 1".to_owned() });
             }
         }
+        if self.proposals_max > PARTS_MAX {
+            let reason = format!("{}, at most {PARTS_MAX}", self.proposals_max);
+            return Err(StartError::Options { option: "proposals_max", reason });
+        }
         for (option, value) in
             [("turn_bytes_max", self.turn_bytes_max), ("append_bytes_max", self.append_bytes_max)]
         {
@@ -228,5 +234,7 @@ mod tests {
         assert_eq!(refused(&options), "append_bytes_max");
         options = Options { turn_bytes_max: limit + 1, ..Options::default() };
         assert_eq!(refused(&options), "turn_bytes_max");
+        options = Options { proposals_max: PARTS_MAX + 1, ..Options::default() };
+        assert_eq!(refused(&options), "proposals_max");
     }
 }

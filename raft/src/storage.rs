@@ -65,20 +65,26 @@ impl Storage {
     }
 }
 
-/// Reads entries of `[first, end)` up to `bytes_max`, at least one if the log has it.
+/// Reads entries of `[first, end)` that weigh at most `bytes_max` together, at least one if the log
+/// has it. The log itself counts payload alone, of which very many small entries have little.
 pub(crate) fn read(
     log: &Log,
     first: LogIndex,
     end: LogIndex,
     bytes_max: usize,
 ) -> Result<Vec<Entry>, ReadError> {
-    log.read(first.0..end.0, bytes_max)
-        .map(|entry| {
-            let entry = entry?;
-            let (index, term) = (LogIndex(entry.index), Term(entry.term));
-            Ok(Entry { index, term, payload: entry.bytes })
-        })
-        .collect()
+    let (mut entries, mut weight) = (Vec::new(), 0);
+    for entry in log.read(first.0..end.0, bytes_max) {
+        let entry = entry?;
+        let (index, term) = (LogIndex(entry.index), Term(entry.term));
+        let entry = Entry { index, term, payload: entry.bytes };
+        weight += entry.bytes();
+        if weight > bytes_max && !entries.is_empty() {
+            break;
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
 /// A random number that is not 0.
@@ -143,4 +149,28 @@ fn state_error(directory: &str, reason: &dyn std::fmt::Display) -> StartError {
 pub(crate) fn payloads(entries: &[Entry], into: &mut Vec<Bytes>) {
     into.clear();
     into.extend(entries.iter().map(|entry| entry.payload.clone()));
+}
+
+#[cfg(test)]
+mod tests {
+    use kontiki_disk::memory::MemoryDisk;
+
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_bounded_by_what_entries_weigh_and_not_by_their_payload() {
+        let disk = Arc::new(MemoryDisk::new());
+        let options = Options::default();
+        let Storage { log, .. } = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
+        let payloads = vec![Entry::encode_command(b""); 100];
+        log.append(1, 1, &payloads).unwrap().wait().unwrap();
+        let read = |bytes_max| {
+            let entries = read(&log, LogIndex(1), LogIndex(101), bytes_max).unwrap();
+            (entries.len(), entries.iter().map(Entry::bytes).sum::<usize>())
+        };
+        let (count, weight) = read(1000);
+        assert!(count > 1 && weight <= 1000, "{count} entries weigh {weight}");
+        assert_eq!(read(0).0, 1);
+        assert_eq!(read(1 << 20).0, 100);
+    }
 }

@@ -13,7 +13,8 @@
 //! 6 ReadIndexResponse  term u64 | id u64 | known u8 | index u64 if known
 //! ```
 //!
-//! Indexes of entries do not travel: they follow `previous`. Terms travel once per run.
+//! Indexes of entries do not travel: they follow `previous`. Terms travel once per run. `count` is
+//! at most [`ENTRIES_MAX`].
 
 use alloc::vec::Vec;
 
@@ -184,6 +185,11 @@ fn decode_append(mut reader: Reader<'_>, bytes: &Bytes) -> Result<AppendEntries,
     }
     let runs = reader.count(RUN_BYTES)?;
     let count = reader.count(LENGTH_BYTES)?;
+    // In memory an entry takes many times the bytes of a short one.
+    if count > ENTRIES_MAX {
+        let (found, limit) = (count as u64, ENTRIES_MAX as u64);
+        return Err(DecodeError::TooLarge { what: "the number of entries", found, limit });
+    }
     let mut terms = reader.fixed(runs * RUN_BYTES)?;
     let mut lengths = reader.fixed(count * LENGTH_BYTES)?;
 
@@ -366,6 +372,9 @@ const READ_INDEX_RESPONSE: u8 = 6;
 
 const RUN_BYTES: usize = 12;
 const LENGTH_BYTES: usize = 4;
+
+/// Most entries of one AppendEntries. `append_bytes_max` is bounded so that no leader sends more.
+pub const ENTRIES_MAX: usize = 1 << 18;
 
 /// From this size on a payload travels by reference.
 const CHUNK_BYTES: usize = 4096;

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::NodeId;
+use crate::{NodeId, codec::ENTRIES_MAX, entry::OVERHEAD_BYTES};
 
 /// Options of the protocol; [`Config::new`] has the defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,7 +23,7 @@ pub struct Config {
     /// does not stand for election. Default 2 s.
     pub disk_stall: Duration,
     /// What the entries of one AppendEntries weigh at most, unless a single one weighs more.
-    /// Default 1 MiB.
+    /// Default 1 MiB, at most 16 MiB.
     pub append_bytes_max: usize,
     /// The longest command. Default 8 MiB.
     pub command_bytes_max: usize,
@@ -87,7 +87,11 @@ impl Config {
             (self.command_bytes_max > 0, "command_bytes_max is zero"),
             // A length on the wire is a u32, and its message must fit into one as well.
             (self.command_bytes_max <= 1 << 30, "command_bytes_max is above 1 GiB"),
-            (self.append_bytes_max <= 1 << 30, "append_bytes_max is above 1 GiB"),
+            // What an entry weighs at least bounds their number.
+            (
+                self.append_bytes_max <= ENTRIES_MAX * OVERHEAD_BYTES,
+                "append_bytes_max is above 16 MiB",
+            ),
             (self.inflight_messages_max > 0, "inflight_messages_max is zero"),
             (self.inflight_bytes_max > 0, "inflight_bytes_max is zero"),
             (

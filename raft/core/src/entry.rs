@@ -95,7 +95,7 @@ const EMPTY: u8 = 2;
 const CONFIGURATION: u8 = 3;
 
 /// About what an entry costs in memory beside its payload.
-const OVERHEAD_BYTES: usize = 64;
+pub(crate) const OVERHEAD_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -29,8 +29,8 @@ pub enum Output {
     },
     /// Hand to the state machine, in this order; then `handle_applied`.
     Apply(Apply),
-    /// Read `first..end` from the log, at most `bytes_max` of payload but at least one entry, then
-    /// `handle_fetched`. Every fetch is answered, if only with an error.
+    /// Read `first..end` from the log, as many entries as weigh at most `bytes_max` together
+    /// ([`Entry::bytes`](crate::Entry::bytes)) but at least one, then `handle_fetched`. Every fetch is answered, if only with an error.
     Fetch {
         /// Names the fetch.
         id: FetchId,
@@ -38,7 +38,7 @@ pub enum Output {
         first: LogIndex,
         /// After the last entry wanted.
         end: LogIndex,
-        /// Limit on payload bytes.
+        /// What the entries may weigh.
         bytes_max: usize,
     },
     /// A linearizable read may run once `index` is applied here.

@@ -50,3 +50,31 @@ fn what_a_peer_repeats_waits_once() {
     let hellos = arrivals.mail.iter().filter(|mail| matches!(mail, Mail::Hello(_)));
     assert_eq!(hellos.count(), 2);
 }
+
+#[test]
+fn a_message_counts_with_what_it_takes_decoded() {
+    let inbox = inbox();
+    inbox.mail(message(1));
+    let results = vec![Err(ProposeError::Overloaded); 100];
+    let envelope = Envelope::Outcome { id: 1, results };
+    inbox.mail(Mail::Message { from: 2, envelope, bytes: 113 });
+    assert_eq!(taken(&inbox).len(), 1, "100 results take more than 2000 bytes");
+}
+
+/// Whoever waits after `Overloaded` would be refused again at once, and again.
+#[test]
+fn ready_means_room_for_any_command_and_for_more_than_one() {
+    let options = Options {
+        command_bytes_max: 100,
+        proposal_bytes_max: 150,
+        proposals_max: 32,
+        ..Options::default()
+    };
+    for (count, bytes, is_ready) in [(1, 50, true), (1, 51, false), (30, 0, true), (31, 0, false)] {
+        let inbox = Inbox::new(&options);
+        inbox.set_serving(true);
+        inbox.admit_forwarded(count, bytes).unwrap();
+        let ready = inbox.ready().wait_timeout(std::time::Duration::ZERO);
+        assert_eq!(ready.is_ok(), is_ready, "{count} commands of {bytes} bytes");
+    }
+}

@@ -153,3 +153,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn more_entries_than_a_message_may_have_are_refused_before_memory_is_taken_for_them() {
+    let message =
+        |count: usize| encode(&append((8..).take(count).map(|at| entry(3, at, b"x")).collect()));
+    assert!(decode_message(message(ENTRIES_MAX)).is_ok());
+    let refused = decode_message(message(ENTRIES_MAX + 1));
+    let limit = ENTRIES_MAX as u64;
+    assert!(matches!(refused, Err(DecodeError::TooLarge { limit: l, .. }) if l == limit));
+}
