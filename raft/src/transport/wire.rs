@@ -89,7 +89,8 @@ pub(crate) fn decode_greeting_header(
     Ok(GreetingHeader { versions, body_bytes, kind, check: fields.u32()? })
 }
 
-/// Reads the body that belongs to `header`; `raw` is the header as it came.
+/// Reads the body that belongs to `header`; `raw` is the header as it came. A refusal is readable
+/// in any version; of anything else the body is looked at only if this node speaks its version.
 pub(crate) fn decode_greeting(
     header: &GreetingHeader,
     raw: &[u8; GREETING_HEADER_BYTES],
@@ -98,9 +99,12 @@ pub(crate) fn decode_greeting(
     if greeting_check(&raw[..GREETING_HEADER_BYTES - 4], body) != header.check {
         return Err(WireError::Checksum { what: "greeting" });
     }
+    if header.kind == GREETING_REFUSAL {
+        return Ok(Greeting::Refusal(readable(body)));
+    }
+    Versions::OURS.common(header.versions)?;
     match header.kind {
         GREETING_HELLO => decode_hello(body).map(|(to, hello)| Greeting::Hello { to, hello }),
-        GREETING_REFUSAL => Ok(Greeting::Refusal(readable(body))),
         kind => Err(WireError::UnknownKind { what: "greeting", kind }),
     }
 }

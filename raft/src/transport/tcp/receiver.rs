@@ -74,10 +74,16 @@ impl Receiver {
         self.stream.set_nodelay(true).map_err(GreetingError::Io)?;
         self.stream.set_write_timeout(Some(timeout)).map_err(GreetingError::Io)?;
 
-        let (versions, greeting) = read_greeting(&self.stream, Instant::now() + timeout)?;
-        let common = match Versions::OURS.common(versions) {
-            Ok(common) => common,
-            Err(error) => return self.refuse(None, &error.to_string()),
+        let received = read_greeting(&self.stream, Instant::now() + timeout);
+        let received = received.and_then(|(versions, greeting)| {
+            // A first word is a hello: no other is excepted from this.
+            Ok((Versions::OURS.common(versions)?, greeting))
+        });
+        let (common, greeting) = match received {
+            Err(GreetingError::Wire(error @ WireError::Versions { .. })) => {
+                return self.refuse(None, &error.to_string());
+            }
+            received => received?,
         };
         let Greeting::Hello { to, hello } = greeting else {
             let reason = "a greeting begins with a hello";

@@ -91,11 +91,11 @@ impl Sender {
         let deadline = Instant::now() + options.greeting_timeout;
         let answer = write_greeting(stream, Versions::OURS, &greeting)
             .and_then(|()| read_greeting(stream, deadline));
-        let (versions, hello) = match answer {
+        let hello = match answer {
             Ok((_, Greeting::Refusal(reason))) => {
                 return Err(self.refused(format_args!("refuses this node: {reason}")));
             }
-            Ok((versions, Greeting::Hello { to, hello })) if to == own => (versions, hello),
+            Ok((_, Greeting::Hello { to, hello })) if to == own => hello,
             Ok((_, Greeting::Hello { to, .. })) => {
                 return Err(self.refused(format_args!("answers node {to}, not node {own}")));
             }
@@ -103,8 +103,7 @@ impl Sender {
             Err(error) => return Err(self.unreachable(&error)),
         };
         let verdict = if hello.node == self.link.peer {
-            let versions = Versions::OURS.common(versions).map_err(|error| error.to_string());
-            versions.and_then(|_| self.shared.inbound.hello(hello))
+            self.shared.inbound.hello(hello)
         } else {
             Err(format!("this is node {}, not node {}", hello.node, self.link.peer))
         };

@@ -95,6 +95,24 @@ fn a_newer_version_only_is_refused_with_both_ranges() {
     one.recorder.wait_refused(reason);
 }
 
+/// Only the header of a greeting never changes.
+#[test]
+fn a_newer_version_is_refused_whatever_its_greeting_says() {
+    for kind in [1, 2, 9] {
+        let one = Peer::start(1);
+        let mut raw = TcpStream::connect(one.address).unwrap();
+        let foreign = Greeting::Refusal("laid out in another way".into());
+        let mut bytes = wire::encode_greeting(Versions { min: 2, max: 3 }, &foreign);
+        bytes[8] = kind;
+        let check = crc32fast::hash(&[&bytes[..16], &bytes[GREETING_HEADER_BYTES..]].concat());
+        bytes[16..GREETING_HEADER_BYTES].copy_from_slice(&check.to_le_bytes());
+        raw.write_all(&bytes).unwrap();
+        let reason = "speaks protocol versions 2 to 3, this node 1 to 1";
+        assert_eq!(raw_answer(&mut raw), Greeting::Refusal(reason.into()));
+        one.recorder.wait_refused(reason);
+    }
+}
+
 #[test]
 fn a_range_of_versions_agrees_on_the_newest_common_one() {
     let one = Peer::start(1);
