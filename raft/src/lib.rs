@@ -60,6 +60,8 @@
 mod applier;
 mod bootstrap;
 mod builder;
+#[cfg(test)]
+mod document;
 mod driver;
 mod envelope;
 mod error;

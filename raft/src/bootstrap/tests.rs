@@ -1,4 +1,14 @@
 use super::*;
+use crate::document::assert_in_protocol;
+
+/// The worked example of PROTOCOL.md, byte for byte.
+const ANNOUNCEMENT: &[u8] = b"\
+    KTKSTATE\x01\x78\xcc\x9b\x92\xfd\x8e\x97\
+    \x9c\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\
+    \x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\
+    \x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\x01\x00\x00\x00\x00\
+    \x00\x00\x00\x88\x77\x66\x55\x44\x33\x22\x11\x01\x05a:7\
+    01";
 
 fn members() -> Vec<(u64, String)> {
     (1..=3).map(|id| (id, format!("host{id}:7000"))).collect()
@@ -49,6 +59,15 @@ fn another_disk_makes_another_cluster() {
 fn the_name_of_a_cluster_is_part_of_the_format() {
     let name = cluster_id(newest(&formed(1)).unwrap());
     assert_eq!(name, ClusterId(0xd1b3_0a02_9596_2908));
+}
+
+#[test]
+fn an_announced_configuration_is_that_of_the_document() {
+    let incarnation = Incarnation(0x1122_3344_5566_7788);
+    let start = FirstStart::new(1, incarnation, vec![(1, "a:701".to_owned())]);
+    let state = start.complete().unwrap();
+    assert_eq!(announcement(&state), ANNOUNCEMENT);
+    assert_in_protocol(ANNOUNCEMENT);
 }
 
 #[test]

@@ -93,6 +93,18 @@ fn large_payloads_travel_by_reference_and_small_ones_together() {
     assert_eq!(chunks[1].as_ptr(), large.payload.as_ptr());
 }
 
+/// As PROTOCOL.md shows it, but in term 5.
+#[test]
+fn the_bytes_of_a_message_stay_as_they_are() {
+    const APPEND: &[u8] = b"\
+        \x03\x05\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\
+        \x00\x07\x00\x00\x00\x00\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\
+        \x00\x0b\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\
+        \x00\x03\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x02\x00\x00\
+        \x00\x03\x00\x00\x00\x01a\x01bc";
+    assert_eq!(encode(&append(vec![entry(3, 8, b"a"), entry(3, 9, b"bc")])), APPEND);
+}
+
 #[test]
 fn decoded_payloads_are_slices_of_the_message() {
     let bytes = encode(&append(vec![entry(2, 8, b"abc")]));

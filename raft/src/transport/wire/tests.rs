@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::document::assert_in_protocol;
 
 /// The worked examples of PROTOCOL.md, byte for byte.
 const GREETING: &[u8] = b"\
@@ -40,6 +41,7 @@ fn read(bytes: &[u8]) -> Result<(Versions, Greeting), WireError> {
 
 #[test]
 fn encodes_the_examples_of_the_protocol() {
+    [GREETING, REFUSAL, FRAME].into_iter().for_each(assert_in_protocol);
     assert_eq!(encode_greeting(Versions::OURS, &example()), GREETING);
     assert_eq!(encode_greeting(Versions::OURS, &Greeting::Refusal("no".into())), REFUSAL);
     let payload = Bytes::from_static(b"abc");
