@@ -15,7 +15,7 @@ use crate::{
     driver::{Driver, Neighbours},
     fetcher::FetchQueue,
     forward::Forwards,
-    node::Threads,
+    node::{Threads, Workers, spawn},
     port::Port,
     shared::Shared,
     storage::Storage,
@@ -126,7 +126,8 @@ impl Builder {
             Applier::new(shared.clone(), applier.clone(), log.clone(), state_machine, before_first);
         let neighbours = Neighbours { transport, applier: applier.clone(), fetcher, identity };
         let driver = Driver::new(shared.clone(), storage, first_start, forwards, neighbours);
-        Threads::start(&shared, driver, machine, log)?;
+        let workers = Workers { driver, applier: machine, log };
+        Threads::start(&shared, workers, spawn)?;
         Ok(Node::new(shared, applier, address))
     }
 

@@ -2,11 +2,15 @@
 
 use std::{
     any::Any,
+    io,
     marker::PhantomData,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, sync_channel},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -152,45 +156,58 @@ impl Drop for Handle {
     }
 }
 
-/// The threads of a node. The driver's outlives the others and cleans up.
-pub(crate) struct Threads {
-    applier: JoinHandle<()>,
-    fetcher: JoinHandle<()>,
+/// The threads of a node beside the driver's, which outlives them and cleans up.
+pub(crate) struct Threads(Vec<JoinHandle<()>>);
+
+/// What runs on the threads of a node.
+pub(crate) struct Workers<S> {
+    pub(crate) driver: Driver,
+    pub(crate) applier: Applier<S>,
+    pub(crate) log: Log,
 }
 
+/// How a thread is started, by its name; a seam for tests.
+pub(crate) type Spawn = fn(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
+
 impl Threads {
+    /// Starts all threads, or none: after an error nothing runs and nothing is locked.
     pub(crate) fn start<S: StateMachine>(
         shared: &Arc<Shared>,
-        mut driver: Driver,
-        applier: Applier<S>,
-        log: Log,
+        workers: Workers<S>,
+        spawn: Spawn,
     ) -> Result<(), StartError> {
+        let Workers { driver, applier, log } = workers;
         let queue = driver.fetches();
-        let (for_applier, for_fetcher) = (shared.clone(), shared.clone());
-        let applier = spawn(shared, "applier", move || {
-            let run = catch_unwind(AssertUnwindSafe(|| applier.run()));
-            report_panic(&for_applier, "applier", run);
-        });
-        let fetcher = spawn(shared, "fetcher", move || {
-            let run = catch_unwind(AssertUnwindSafe(|| fetcher::run(&for_fetcher, &queue, &log)));
-            report_panic(&for_fetcher, "fetcher", run);
-        });
-        let (applier, fetcher) = match (applier, fetcher) {
-            (Ok(applier), Ok(fetcher)) => (applier, fetcher),
-            (Err(error), _) | (_, Err(error)) => {
-                driver.stop();
-                return Err(error);
-            }
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            spawn(format!("kontiki-{}-{name}", shared.id), run)
         };
-        let threads = Self { applier, fetcher };
-        let shared_of_driver = shared.clone();
-        spawn(shared, "driver", move || {
-            let shared = shared_of_driver;
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| driver.run())) {
-                shared.fail(format!("panic in the driver: {}", panic_text(panic.as_ref())).into());
+        let (of_applier, of_fetcher) = (shared.clone(), shared.clone());
+        let applier: Box<dyn FnOnce() + Send> = Box::new(move || {
+            let run = catch_unwind(AssertUnwindSafe(|| applier.run()));
+            report_panic(&of_applier, "applier", run);
+        });
+        let fetcher: Box<dyn FnOnce() + Send> = Box::new(move || {
+            let run = catch_unwind(AssertUnwindSafe(|| fetcher::run(&of_fetcher, &queue, &log)));
+            report_panic(&of_fetcher, "fetcher", run);
+        });
+        // The driver's thread is there before anything is handed to it: what a thread that cannot
+        // be started takes along is lost.
+        let (hand_over, take_over) = sync_channel(1);
+        let of_driver = shared.clone();
+        let mut threads = Self(Vec::new());
+        let start_all = || {
+            spawn("driver", Box::new(move || drive(&of_driver, &take_over)))?;
+            for (name, run) in [("applier", applier), ("fetcher", fetcher)] {
+                threads.0.push(spawn(name, run)?);
             }
-            threads.stop(&shared, driver);
-        })?;
+            Ok(())
+        };
+        let started: io::Result<()> = start_all();
+        if let Err(error) = started {
+            threads.stop(shared, driver);
+            return Err(StartError::Io(Arc::new(error)));
+        }
+        hand_over.send((driver, threads)).expect("the thread waits for it");
         Ok(())
     }
 
@@ -198,7 +215,7 @@ impl Threads {
     fn stop(self, shared: &Shared, driver: Driver) {
         let applies = driver.applies();
         let wal = driver.stop();
-        for thread in [self.applier, self.fetcher] {
+        for thread in self.0 {
             if thread.join().is_err() {
                 tracing::error!(node = shared.id, "a thread of the node panicked at its end");
             }
@@ -223,13 +240,19 @@ fn report_panic(shared: &Shared, name: &str, result: Result<(), Box<dyn Any + Se
     }
 }
 
-fn spawn(
-    shared: &Shared,
-    name: &str,
-    run: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>, StartError> {
-    thread::Builder::new()
-        .name(format!("kontiki-{}-{name}", shared.id))
-        .spawn(run)
-        .map_err(|error| StartError::Io(Arc::new(error)))
+/// The driver's thread, once there is something to drive.
+fn drive(shared: &Shared, take_over: &Receiver<(Driver, Threads)>) {
+    let Ok((mut driver, threads)) = take_over.recv() else { return };
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| driver.run())) {
+        shared.fail(format!("panic in the driver: {}", panic_text(panic.as_ref())).into());
+    }
+    threads.stop(shared, driver);
 }
+
+/// A thread of the system.
+pub(crate) fn spawn(name: String, run: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name).spawn(run)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,17 @@
 //! From the first start to the end of a node.
 
-use std::{mem, sync::Arc};
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use kontiki_core::{NodeId, Raft, Role as CoreRole, State, Term};
 use kontiki_wal::Wal;
 
 use crate::{
     Event, Role,
-    applier::Work,
+    applier::{Work, panic_text},
     bootstrap::{addresses, newest},
     driver::{Driver, Standing},
     error::Closing,
@@ -161,7 +165,11 @@ impl Driver {
     pub(crate) fn stop(mut self) -> Wal {
         let closing = self.shared.inbox.closed().unwrap_or(Closing::Stopped);
         self.core = None;
-        self.transport.stop();
+        // A transport of the application's own may panic: nobody who waits here shall pay for it.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.transport.stop())) {
+            let (node, panic) = (self.shared.id, panic_text(panic.as_ref()));
+            tracing::error!(node, panic, "the transport panicked while it was stopped");
+        }
         let mut arrivals = Arrivals::default();
         self.shared.inbox.take(&mut arrivals);
         self.backlog.extend(&mut arrivals.payloads, &mut arrivals.groups, self.now);
