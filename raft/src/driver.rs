@@ -7,7 +7,7 @@
 
 use std::{mem, sync::Arc};
 
-use kontiki_core::{Instant, NodeId, Output, Raft, State, WriteSeq};
+use kontiki_core::{Instant, NodeId, Output, Raft, State};
 
 use crate::{
     Event, Role,
@@ -226,7 +226,7 @@ impl Driver {
             Output::Send { to, message } => {
                 self.transport.send(to.0, GROUP, envelope::encode_protocol(&message));
             }
-            Output::Apply(apply) => self.apply(apply),
+            Output::Apply(apply) => self.work.push(Work::Apply(apply)),
             Output::Fetch { id, first, end, bytes_max } => {
                 self.fetcher.push(Fetch { id, first, end, bytes_max });
             }
@@ -250,19 +250,15 @@ impl Driver {
     /// Of writes that follow one another the newest vouches for all, wherever among them it stands:
     /// their callbacks run on several threads of the log.
     fn complete_all(&mut self, completions: impl Iterator<Item = Completion>) {
-        let mut newest: Option<WriteSeq> = None;
-        for completion in completions {
-            if let Completion::Written(seq, Ok(())) = completion {
-                newest = newest.max(Some(seq));
-                continue;
-            }
-            if let Some(seq) = newest.take() {
-                self.feed(|core, now| core.handle_written(now, seq));
+        let is_written = |next: &Completion| matches!(next, Completion::Written(_, Ok(())));
+        let mut completions = completions.peekable();
+        while let Some(mut completion) = completions.next() {
+            while let Completion::Written(newest, Ok(())) = &mut completion
+                && let Some(Completion::Written(seq, _)) = completions.next_if(is_written)
+            {
+                *newest = seq.max(*newest);
             }
             self.complete(completion);
-        }
-        if let Some(seq) = newest {
-            self.feed(|core, now| core.handle_written(now, seq));
         }
     }
 

@@ -3,29 +3,24 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use kontiki_core::{Apply, Batch, Entry, State, WriteSeq};
+use kontiki_core::{Batch, Entry, State, WriteSeq};
 use kontiki_wal::{AppendError, Log, Pending};
 
 use crate::{inbox::Completion, shared::Shared, storage};
 
-/// Hands writes to the log. When the log is full it keeps them, and everything that must come
-/// after them, until there is room: a write is never skipped and never overtaken.
+/// Hands writes to the log. When the log is full it keeps them until there is room: a write is
+/// never skipped and never overtaken. What is applied meanwhile waits for none of them: it is in
+/// memory, or durable in the log already.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     log: Log,
-    kept: VecDeque<Kept>,
+    kept: VecDeque<Write>,
     /// What is kept waits for space on the disk, of which nobody tells.
     waits_for_space: bool,
     /// A quarter of a segment, which is also the bound of a single entry.
     piece_bytes_max: usize,
     /// The payloads of one append; kept for its capacity.
     payloads: Vec<Bytes>,
-}
-
-enum Kept {
-    Write(Write),
-    /// A range of the log to apply: it is there once the writes before it are.
-    Apply(Apply),
 }
 
 /// One write of the protocol, and how much of it the log has taken.
@@ -72,11 +67,12 @@ impl Writer {
     ) -> Result<(), String> {
         let write = Write { seq, state, entries, appended: 0, pending: None };
         let was_clear = self.kept.is_empty();
-        self.kept.push_back(Kept::Write(write));
-        if was_clear { self.resume().map(drop) } else { Ok(()) }
+        self.kept.push_back(write);
+        if was_clear { self.resume() } else { Ok(()) }
     }
 
     /// True if nothing is kept back: everything the protocol has written is in the log.
+    #[cfg(test)]
     pub(crate) fn is_clear(&self) -> bool {
         self.kept.is_empty()
     }
@@ -86,42 +82,24 @@ impl Writer {
         self.waits_for_space
     }
 
-    /// Keeps a range to apply behind the writes before it.
-    pub(crate) fn keep(&mut self, apply: Apply) {
-        self.kept.push_back(Kept::Apply(apply));
-    }
-
-    /// True if something to apply is kept: what is applied after it must wait too.
-    pub(crate) fn keeps_apply(&self) -> bool {
-        self.kept.iter().any(|kept| matches!(kept, Kept::Apply(_)))
-    }
-
-    /// Goes on with what is kept, as far as the log takes it; returns what may be applied now.
+    /// Goes on with what is kept, as far as the log takes it.
     ///
     /// # Errors
     /// As [`write`](Self::write).
-    pub(crate) fn resume(&mut self) -> Result<Vec<Apply>, String> {
-        let mut released = Vec::new();
-        while let Some(mut kept) = self.kept.pop_front() {
-            let result = match &mut kept {
-                Kept::Write(write) => self.append(write),
-                Kept::Apply(apply) => {
-                    released.push(apply.clone());
-                    continue;
-                }
-            };
-            match result {
+    pub(crate) fn resume(&mut self) -> Result<(), String> {
+        while let Some(mut write) = self.kept.pop_front() {
+            match self.append(&mut write) {
                 Ok(()) => {}
                 Err(Refusal::Fatal(cause)) => return Err(cause),
                 Err(refusal) => {
-                    self.kept.push_front(kept);
+                    self.kept.push_front(write);
                     self.ask_for_room(&refusal);
-                    return Ok(released);
+                    return Ok(());
                 }
             }
         }
         self.waits_for_space = false;
-        Ok(released)
+        Ok(())
     }
 
     /// Appends what is left of a write in pieces: entries of one term that fit any segment.
@@ -145,18 +123,11 @@ impl Writer {
             write.pending = Some(pending.map_err(refusal)?);
             write.appended += count;
         }
-        self.watch(write.seq, write.pending.take());
+        // Its last part is durable after all others.
+        let last = write.pending.take().expect("a write has a state or entries");
+        let (shared, seq) = (self.shared.clone(), write.seq);
+        last.on_durable(move |result| shared.inbox.complete(Completion::Written(seq, result)));
         Ok(())
-    }
-
-    /// Reports the write once its last part, and so all of it, is durable.
-    fn watch(&self, seq: WriteSeq, pending: Option<Pending>) {
-        let shared = self.shared.clone();
-        match pending {
-            Some(pending) => pending
-                .on_durable(move |result| shared.inbox.complete(Completion::Written(seq, result))),
-            None => shared.inbox.complete(Completion::Written(seq, Ok(()))),
-        }
     }
 
     fn ask_for_room(&mut self, refusal: &Refusal) {

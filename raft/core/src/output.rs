@@ -86,7 +86,8 @@ pub enum Output {
 pub enum Apply {
     /// From memory.
     Entries(Batch),
-    /// To be read from the log by the applier itself; compaction waits for it.
+    /// To be read from the log by the applier itself; compaction waits for it. All of it is durable
+    /// here, whatever writes are still on their way.
     Range {
         /// First entry.
         first: LogIndex,

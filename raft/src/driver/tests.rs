@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
-use kontiki_core::{AppendEntries, Batch, Entry, LogIndex, Message, Position, Term};
+use kontiki_core::{AppendEntries, Batch, Entry, LogIndex, Message, Position, Term, WriteSeq};
 use kontiki_disk::memory::{Kind, MemoryDisk};
 use parking_lot::Mutex;
 

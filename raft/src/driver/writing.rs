@@ -1,8 +1,8 @@
-//! Writes and applies: the two orders that the driver keeps.
+//! Writes, in the order that the protocol made them.
 
-use kontiki_core::{Apply, Batch, State, WriteSeq};
+use kontiki_core::{Batch, State, WriteSeq};
 
-use crate::{applier::Work, driver::Driver};
+use crate::driver::Driver;
 
 impl Driver {
     pub(super) fn write(&mut self, seq: WriteSeq, state: Option<State>, entries: Batch) {
@@ -14,22 +14,10 @@ impl Driver {
 
     /// There may be room in the log again.
     pub(super) fn resume_writes(&mut self) {
-        match self.writer.resume() {
-            Ok(released) => self.work.extend(released.into_iter().map(Work::Apply)),
-            Err(cause) => return self.fail(cause),
+        if let Err(cause) = self.writer.resume() {
+            return self.fail(cause);
         }
         self.watch_space();
-    }
-
-    /// Committed entries go to the applier. A range of the log is there only once the writes before
-    /// it are, and nothing to apply overtakes another.
-    pub(super) fn apply(&mut self, apply: Apply) {
-        let is_range = matches!(apply, Apply::Range { .. });
-        if (is_range && !self.writer.is_clear()) || self.writer.keeps_apply() {
-            self.writer.keep(apply);
-        } else {
-            self.work.push(Work::Apply(apply));
-        }
     }
 
     fn watch_space(&mut self) {
