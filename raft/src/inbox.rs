@@ -16,7 +16,7 @@ use crate::{
     error::Closing,
     proposal::{Encoder, Group, PeerAnswer, Ready, Settled},
     reading::ReadJob,
-    slot::{Completer, Outcome, slot},
+    slot::{self, Completer, Outcome, slot},
     transport::Hello,
 };
 
@@ -291,9 +291,7 @@ impl Inbox {
         if !settled.answers.is_empty() {
             self.complete(Completion::Answers(std::mem::take(&mut settled.answers)));
         }
-        for waker in settled.wakers.drain(..) {
-            waker.wake();
-        }
+        settled.wakers.drain(..).for_each(slot::wake);
     }
 
     pub(crate) fn ready(&self) -> Ready {
@@ -305,10 +303,14 @@ impl Inbox {
             return Ready(Outcome::ready(Ok(())));
         }
         let (completer, outcome) = slot();
+        let mut given_up = Vec::new();
         if state.ready.len() == state.ready.capacity() {
-            state.ready.retain(|completer| !completer.is_abandoned());
+            given_up.extend(state.ready.extract_if(.., |completer| completer.is_abandoned()));
         }
         state.ready.push(completer);
+        drop(state);
+        // With their wakers, which are the application's.
+        drop(given_up);
         Ready(outcome)
     }
 

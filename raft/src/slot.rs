@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
@@ -40,10 +41,26 @@ impl<T> Completer<T> {
     }
 
     /// Fills the slot and wakes whoever waits. No lock may be held.
+    ///
+    /// If nobody waits any more the value is dropped here, with whatever it does then.
     pub(crate) fn complete_and_wake(self, value: T) {
-        if let Some(waker) = self.complete(value) {
-            waker.wake();
-        }
+        guard("a value", || {
+            if let Some(waker) = self.complete(value) {
+                waker.wake();
+            }
+        });
+    }
+}
+
+/// Wakes whoever waits. No lock may be held.
+pub(crate) fn wake(waker: Waker) {
+    guard("a waker", || waker.wake());
+}
+
+/// Runs code of the application, which may do anything: a panic ends its own affairs, not the node.
+fn guard(what: &str, run: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+        tracing::error!("{what} panicked; the node goes on");
     }
 }
 
@@ -58,7 +75,7 @@ impl<T> Outcome<T> {
 
     pub(crate) fn wait(self) -> T {
         loop {
-            match self.poll_with(thread_waker) {
+            match self.poll_with(thread_waker()) {
                 Poll::Ready(value) => return value,
                 Poll::Pending => thread::park(),
             }
@@ -68,7 +85,7 @@ impl<T> Outcome<T> {
     pub(crate) fn wait_timeout(self, timeout: Duration) -> Result<T, Self> {
         let deadline = Instant::now().checked_add(timeout);
         loop {
-            if let Poll::Ready(value) = self.poll_with(thread_waker) {
+            if let Poll::Ready(value) = self.poll_with(thread_waker()) {
                 return Ok(value);
             }
             match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
@@ -79,13 +96,24 @@ impl<T> Outcome<T> {
         }
     }
 
-    fn poll_with(&self, waker: impl FnOnce() -> Waker) -> Poll<T> {
+    /// A waker is cloned by the caller, and the one before it is dropped, without the lock: both are
+    /// code of the application.
+    fn poll_with(&self, waker: Waker) -> Poll<T> {
         let mut state = self.0.lock();
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Ready(value) => Poll::Ready(value),
-            State::Taken => panic!("polled after it was ready"),
+        let before = std::mem::replace(&mut *state, State::Taken);
+        match before {
+            State::Ready(value) => {
+                drop(state);
+                Poll::Ready(value)
+            }
+            State::Taken => {
+                drop(state);
+                panic!("polled after it was ready")
+            }
             State::Empty | State::Waiting(_) => {
-                *state = State::Waiting(waker());
+                *state = State::Waiting(waker);
+                drop(state);
+                drop(before);
                 Poll::Pending
             }
         }
@@ -96,7 +124,7 @@ impl<T> Future for Outcome<T> {
     type Output = T;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        self.poll_with(|| context.waker().clone())
+        self.poll_with(context.waker().clone())
     }
 }
 
@@ -189,5 +217,66 @@ mod tests {
         };
         completer.complete_and_wake(7);
         assert_eq!(pollster::block_on(outcome), 7);
+    }
+
+    /// What a waker of an executor may do: anything, also panic.
+    struct Probe {
+        slot: std::sync::Weak<Mutex<State<u64>>>,
+        unlocked: Arc<Mutex<Vec<bool>>>,
+        panics: bool,
+    }
+
+    impl Probe {
+        fn look(&self) {
+            if let Some(slot) = self.slot.upgrade() {
+                self.unlocked.lock().push(slot.try_lock().is_some());
+            }
+        }
+    }
+
+    impl Wake for Probe {
+        fn wake(self: Arc<Self>) {
+            self.look();
+            assert!(!self.panics, "told to panic");
+        }
+    }
+
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            self.look();
+        }
+    }
+
+    fn probe(outcome: &Outcome<u64>, unlocked: &Arc<Mutex<Vec<bool>>>, panics: bool) -> Waker {
+        let slot = Arc::downgrade(&outcome.0);
+        Waker::from(Arc::new(Probe { slot, unlocked: unlocked.clone(), panics }))
+    }
+
+    #[test]
+    fn a_waker_is_dropped_and_woken_without_the_lock() {
+        let (completer, mut outcome) = slot();
+        let unlocked = Arc::default();
+        for _ in 0..3 {
+            let waker = probe(&outcome, &unlocked, false);
+            let poll = Pin::new(&mut outcome).poll(&mut Context::from_waker(&waker));
+            assert!(poll.is_pending());
+        }
+        completer.complete_and_wake(7);
+        let waker = probe(&outcome, &unlocked, false);
+        let poll = Pin::new(&mut outcome).poll(&mut Context::from_waker(&waker));
+        assert_eq!(poll, Poll::Ready(7));
+        drop(waker);
+        // Four drops and a wake-up.
+        assert_eq!(*unlocked.lock(), [true; 5]);
+    }
+
+    #[test]
+    fn a_waker_that_panics_harms_nobody() {
+        let (completer, mut outcome) = slot();
+        let unlocked = Arc::default();
+        let waker = probe(&outcome, &unlocked, true);
+        let _ = Pin::new(&mut outcome).poll(&mut Context::from_waker(&waker));
+        completer.complete_and_wake(7);
+        assert_eq!(outcome.wait(), 7);
     }
 }

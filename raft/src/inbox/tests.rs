@@ -1,3 +1,9 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Wake, Waker},
+};
+
 use super::*;
 
 fn inbox() -> Inbox {
@@ -77,4 +83,74 @@ fn ready_means_room_for_any_command_and_for_more_than_one() {
         let ready = inbox.ready().wait_timeout(std::time::Duration::ZERO);
         assert_eq!(ready.is_ok(), is_ready, "{count} commands of {bytes} bytes");
     }
+}
+
+/// Remembers whether the inbox was unlocked when it was woken, or dropped; then panics.
+struct Probe {
+    inbox: Arc<Inbox>,
+    unlocked: Arc<Mutex<Vec<bool>>>,
+}
+
+impl Wake for Probe {
+    fn wake(self: Arc<Self>) {
+        self.unlocked.lock().push(self.inbox.state.try_lock().is_some());
+        panic!("told to panic");
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.unlocked.lock().push(self.inbox.state.try_lock().is_some());
+    }
+}
+
+/// An executor may do anything when it is woken: propose again, drop the future, panic.
+#[test]
+fn wakers_run_outside_the_lock_and_may_panic() {
+    let (inbox, unlocked) = (Arc::new(inbox()), Arc::default());
+    let waits = |future: &mut (dyn Future<Output = _> + Unpin)| {
+        let probe = Probe { inbox: inbox.clone(), unlocked: Arc::clone(&unlocked) };
+        let waker = Waker::from(Arc::new(probe));
+        let poll = Pin::new(future).poll(&mut Context::from_waker(&waker));
+        assert!(poll.is_pending());
+    };
+    let mut ready = inbox.ready();
+    waits(&mut ready);
+    inbox.set_serving(true);
+    assert_eq!(ready.wait(), Ok(()));
+
+    inbox.set_serving(false);
+    let mut given_up = inbox.ready();
+    waits(&mut given_up);
+    drop(given_up);
+    let mut ready: Vec<Ready> = (0..10).map(|_| inbox.ready()).collect();
+    waits(&mut ready[0]);
+    inbox.close(Closing::Stopped);
+    ready.into_iter().for_each(|ready| assert_eq!(ready.wait(), Err(ProposeError::Stopped)));
+    // Two wake-ups, three drops.
+    assert_eq!(*unlocked.lock(), [true; 5]);
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_else_waiting() {
+    let inbox = Arc::new(inbox());
+    let mut settled = Settled::default();
+    let mut proposals = [(); 2].map(|()| {
+        inbox.admit_forwarded(1, 1).unwrap();
+        Group::one(1)
+    });
+    for (_, proposal) in &mut proposals {
+        let probe = Probe { inbox: inbox.clone(), unlocked: Arc::default() };
+        let waker = Waker::from(Arc::new(probe));
+        let _ = Pin::new(proposal).poll(&mut Context::from_waker(&waker));
+    }
+    let error = ProposeError::Overloaded;
+    let proposals = proposals.map(|(group, proposal)| {
+        group.fail(|_| error.clone(), &mut settled);
+        proposal
+    });
+    inbox.settle(&mut settled);
+    assert_eq!(inbox.open_proposals(), (0, 0));
+    assert!(settled.wakers.is_empty());
+    proposals.into_iter().for_each(|proposal| assert_eq!(proposal.wait(), Err(error.clone())));
 }
