@@ -140,7 +140,10 @@ impl Raft {
         if self.local.is_halted() || from == self.local.id() || !(is_member || is_request) {
             return;
         }
-        if message.term() > self.local.term() && !self.enter_term(now, from, &message) {
+        if message.term() > self.local.term()
+            && (message.term().0 - self.local.term().0 > TERM_JUMP_MAX
+                || !self.enter_term(now, from, &message))
+        {
             return;
         }
         match message {
@@ -468,3 +471,7 @@ impl Raft {
         followers.map(|(id, progress)| FollowerStatus::new(*id, progress)).collect()
     }
 }
+
+/// How many terms a node can have missed: an election a second for a century. A term further away
+/// is a mistake, and adopting it would leave none to come after it in the end.
+const TERM_JUMP_MAX: u64 = 1 << 32;

@@ -413,3 +413,18 @@ fn an_old_leader_learns_that_its_time_is_over() {
     assert_eq!(cluster.role(1), Role::Follower);
     assert_eq!(cluster.status(1).term, cluster.status(2).term);
 }
+
+/// Whoever adopted a term near the end of numbers could never be followed by another one.
+#[test]
+fn a_term_that_no_elections_can_have_reached_is_not_adopted() {
+    let jump = 1 << 32;
+    let mut cluster = Cluster::new(3);
+    let before = cluster.status(1).term;
+    let last = Position::default();
+    for message in [real(before.0 + jump + 1, last), heartbeat(u64::MAX >> 2, 1)] {
+        cluster.handle(1, 2, message);
+        assert_eq!(cluster.status(1).term, before);
+    }
+    cluster.handle(1, 2, real(before.0 + jump, last));
+    assert_eq!(cluster.status(1).term, Term(before.0 + jump));
+}
