@@ -20,7 +20,7 @@ use crate::{
     proposal::{Group, Settled},
     reading::{Confirmed, ReadJob},
     shared::Shared,
-    slot, storage,
+    storage,
     waiting::Waiting,
 };
 
@@ -315,7 +315,6 @@ fn refuse(work: impl IntoIterator<Item = Work>, closed: &Closing) {
                 let mut settled = Settled::default();
                 waiting.extend(first, deadline, groups);
                 waiting.end(|position| closed.open(position), &mut settled);
-                settled.wakers.into_iter().for_each(slot::wake);
             }
             Work::Read { jobs, .. } => {
                 jobs.into_iter().for_each(|(_, job)| job.fail(closed.read()));

@@ -122,8 +122,10 @@ mod tests {
         let (_, lost) = sent(&mut forwards, 2);
         let (id, kept) = sent(&mut forwards, 3);
         forwards.lose_peer(2, &mut settled);
+        settled.tell();
         assert_eq!(lost.wait(), UNKNOWN);
         forwards.answer(3, id, vec![Err(ProposeError::Overloaded)], &mut settled);
+        settled.tell();
         assert_eq!(kept.wait(), Err(ProposeError::Overloaded));
     }
 
@@ -134,6 +136,7 @@ mod tests {
         let (id, proposal) = sent(&mut forwards, 2);
         forwards.lose_all_but(Some(3), &mut settled);
         forwards.answer(2, id, vec![Err(ProposeError::Overloaded)], &mut settled);
+        settled.tell();
         assert_eq!(proposal.wait(), UNKNOWN);
         assert_eq!(settled.count, 1, "its room is given back once");
     }
@@ -144,6 +147,7 @@ mod tests {
         let (id, proposal) = sent(&mut forwards, 2);
         forwards.answer(3, id, vec![Err(ProposeError::Overloaded)], &mut settled);
         forwards.expire(Instant(10), &mut settled);
+        settled.tell();
         assert_eq!(proposal.wait(), UNKNOWN);
     }
 
@@ -153,6 +157,7 @@ mod tests {
         let (group, proposals) = Group::many(2, 2);
         forwards.sent(1, 2, Instant(10), vec![group]);
         forwards.answer(2, 1, vec![Err(ProposeError::Overloaded)], &mut settled);
+        settled.tell();
         assert_eq!(proposals.wait(), vec![Err(ProposeError::Overloaded), UNKNOWN]);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     error::Closing,
     proposal::{Encoder, Group, PeerAnswer, Ready, Settled},
     reading::ReadJob,
-    slot::{self, Completer, Outcome, slot},
+    slot::{Completer, Outcome, slot},
     transport::Hello,
 };
 
@@ -277,7 +277,7 @@ impl Inbox {
         self.state.lock().arrivals.applied = Some(index);
     }
 
-    /// Gives room back and wakes everybody whose outcome is known. No lock may be held.
+    /// Gives room back, then tells everybody whose outcome is known. No lock may be held.
     pub(crate) fn settle(&self, settled: &mut Settled) {
         if settled.count > 0 {
             let mut state = self.state.lock();
@@ -291,7 +291,7 @@ impl Inbox {
         if !settled.answers.is_empty() {
             self.complete(Completion::Answers(std::mem::take(&mut settled.answers)));
         }
-        settled.wakers.drain(..).for_each(slot::wake);
+        settled.tell();
     }
 
     pub(crate) fn ready(&self) -> Ready {

@@ -1,6 +1,6 @@
 //! Proposals: from the caller's hand to the protocol.
 
-use std::{collections::VecDeque, task::Waker, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use kontiki_core::{Entry, Instant};
@@ -103,7 +103,7 @@ impl Group {
             let Some(Answer::One(completer)) = self.answer.take() else {
                 unreachable!("matched above")
             };
-            settled.wakers.extend(completer.complete(result));
+            settled.one.push((completer, result));
             settled.release(self);
             return true;
         }
@@ -116,7 +116,7 @@ impl Group {
         }
         let results = std::mem::take(&mut self.results);
         match self.answer.take() {
-            Some(Answer::Many(completer)) => settled.wakers.extend(completer.complete(results)),
+            Some(Answer::Many(completer)) => settled.many.push((completer, results)),
             Some(Answer::Peer { peer, id }) => {
                 settled.answers.push(PeerAnswer { peer, id, results });
             }
@@ -156,10 +156,12 @@ pub(crate) struct PeerAnswer {
     pub(crate) results: Vec<ProposeResult>,
 }
 
-/// What outcomes leave to be done, outside all locks and once for many of them.
+/// What outcomes leave to be done, outside all locks and once for many of them: first the room is
+/// given back, then whoever waits is told. So whoever has an outcome finds the room that it took.
 #[derive(Default)]
 pub(crate) struct Settled {
-    pub(crate) wakers: Vec<Waker>,
+    one: Vec<(Completer<ProposeResult>, ProposeResult)>,
+    many: Vec<(Completer<Vec<ProposeResult>>, Vec<ProposeResult>)>,
     pub(crate) answers: Vec<PeerAnswer>,
     /// Room that becomes free.
     pub(crate) count: usize,
@@ -167,9 +169,26 @@ pub(crate) struct Settled {
 }
 
 impl Settled {
+    /// Tells everybody who waits in this process. No lock may be held.
+    pub(crate) fn tell(&mut self) {
+        for (completer, result) in self.one.drain(..) {
+            completer.complete_and_wake(result);
+        }
+        for (completer, results) in self.many.drain(..) {
+            completer.complete_and_wake(results);
+        }
+    }
+
     fn release(&mut self, group: &Group) {
         self.count += group.count;
         self.bytes += group.bytes;
+    }
+}
+
+impl Drop for Settled {
+    /// What a thread leaves behind is told all the same.
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 

@@ -22,19 +22,6 @@ pub(crate) fn slot<T>() -> (Completer<T>, Outcome<T>) {
 pub(crate) struct Completer<T>(Arc<Mutex<State<T>>>);
 
 impl<T> Completer<T> {
-    /// Fills the slot. The waker of whoever waits is the caller's to wake, outside all locks.
-    #[must_use = "whoever waits must be woken"]
-    pub(crate) fn complete(self, value: T) -> Option<Waker> {
-        let mut state = self.0.lock();
-        match std::mem::replace(&mut *state, State::Ready(value)) {
-            State::Empty => None,
-            State::Waiting(waker) => Some(waker),
-            State::Ready(_) | State::Taken => {
-                unreachable!("`complete` consumes the only completer")
-            }
-        }
-    }
-
     /// True if nobody can receive the value any more.
     pub(crate) fn is_abandoned(&self) -> bool {
         Arc::strong_count(&self.0) == 1
@@ -44,23 +31,19 @@ impl<T> Completer<T> {
     ///
     /// If nobody waits any more the value is dropped here, with whatever it does then.
     pub(crate) fn complete_and_wake(self, value: T) {
-        guard("a value", || {
-            if let Some(waker) = self.complete(value) {
-                waker.wake();
+        let complete = || {
+            let before = std::mem::replace(&mut *self.0.lock(), State::Ready(value));
+            match before {
+                State::Empty => {}
+                State::Waiting(waker) => waker.wake(),
+                State::Ready(_) | State::Taken => unreachable!("this was the only completer"),
             }
-        });
-    }
-}
-
-/// Wakes whoever waits. No lock may be held.
-pub(crate) fn wake(waker: Waker) {
-    guard("a waker", || waker.wake());
-}
-
-/// Runs code of the application, which may do anything: a panic ends its own affairs, not the node.
-fn guard(what: &str, run: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(run)).is_err() {
-        tracing::error!("{what} panicked; the node goes on");
+            drop(self);
+        };
+        // Both may do anything, being the application's: a panic is its own affair.
+        if catch_unwind(AssertUnwindSafe(complete)).is_err() {
+            tracing::error!("a waker, or a value that nobody waited for, panicked");
+        }
     }
 }
 

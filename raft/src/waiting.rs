@@ -164,6 +164,7 @@ mod tests {
         let proposal = one(&mut waiting, at(2, 5));
         waiting.answer(at(2, 4), &Bytes::new(), &mut settled);
         waiting.answer(at(2, 5), &Bytes::new(), &mut settled);
+        settled.tell();
         assert_eq!(proposal.wait(), applied(2, 5));
         assert_eq!((settled.count, settled.bytes), (1, 1));
     }
@@ -175,6 +176,7 @@ mod tests {
         let proposal = one(&mut waiting, at(2, 5));
         waiting.answer(at(3, 5), &Bytes::new(), &mut settled);
         let position = Position { term: 3, index: 5 };
+        settled.tell();
         assert_eq!(proposal.wait(), Err(ProposeError::Superseded { position }));
     }
 
@@ -193,6 +195,7 @@ mod tests {
         waiting.expire(Instant(100), &mut settled);
         let lost =
             |index| Err(ProposeError::Unknown { position: Some(Position { term: 2, index }) });
+        settled.tell();
         assert_eq!(before.wait(), applied(2, 5));
         assert_eq!(partly.wait(), vec![applied(2, 6), lost(7), lost(8)]);
         assert_eq!((waiting.deadline(), settled.count), (Some(Instant(200)), 4));
@@ -200,6 +203,7 @@ mod tests {
         for index in 7..=9 {
             waiting.answer(at(2, index), &Bytes::new(), &mut settled);
         }
+        settled.tell();
         assert_eq!(after.wait(), applied(2, 9));
         assert_eq!((waiting.deadline(), settled.count), (None, 5));
     }
@@ -214,12 +218,14 @@ mod tests {
         for position in [at(2, 5), at(4, 6), at(4, 7)] {
             waiting.answer(position, &Bytes::new(), &mut settled);
         }
+        settled.tell();
         assert_eq!(kept.wait(), applied(2, 5));
         assert_eq!(later.wait(), applied(4, 6));
         waiting.expire(Instant(100), &mut settled);
         let superseded =
             |index| Err(ProposeError::Superseded { position: Position { term: 4, index } });
         let unknown = Err(ProposeError::Unknown { position: Some(Position { term: 2, index: 8 }) });
+        settled.tell();
         assert_eq!(replaced.wait(), vec![superseded(6), superseded(7), unknown]);
     }
 }

@@ -151,6 +151,29 @@ fn a_waker_that_panics_keeps_nobody_else_waiting() {
     });
     inbox.settle(&mut settled);
     assert_eq!(inbox.open_proposals(), (0, 0));
-    assert!(settled.wakers.is_empty());
     proposals.into_iter().for_each(|proposal| assert_eq!(proposal.wait(), Err(error.clone())));
+}
+
+#[test]
+fn whoever_has_an_outcome_finds_the_room_it_took() {
+    let inbox = inbox();
+    inbox.admit_forwarded(1, 1).unwrap();
+    let (group, proposal) = Group::one(1);
+    let mut settled = Settled::default();
+    group.fail(|_| ProposeError::Overloaded, &mut settled);
+    let Err(proposal) = proposal.wait_timeout(std::time::Duration::ZERO) else {
+        panic!("its room is still taken")
+    };
+    inbox.settle(&mut settled);
+    assert_eq!(inbox.open_proposals(), (0, 0));
+    assert_eq!(proposal.wait(), Err(ProposeError::Overloaded));
+}
+
+#[test]
+fn an_outcome_that_is_on_its_way_when_a_thread_ends_arrives() {
+    let (group, proposal) = Group::one(1);
+    let mut settled = Settled::default();
+    group.fail(|_| ProposeError::Overloaded, &mut settled);
+    drop(settled);
+    assert_eq!(proposal.wait(), Err(ProposeError::Overloaded));
 }
