@@ -54,8 +54,10 @@ pub(crate) struct Driver {
     reads: Reads,
     /// The moment of this turn.
     now: Instant,
-    /// Until then nothing is asked again of the leader that was refused.
-    retry_at: Option<Instant>,
+    /// Until then no proposals are passed on: the transport took none.
+    forward_at: Option<Instant>,
+    /// Until then no reads are asked for: one was refused.
+    ask_at: Option<Instant>,
     /// When a full disk is asked again. Of its own: no news of a peer makes room.
     space_at: Option<Instant>,
     /// This turn had more to propose than it may take.
@@ -116,7 +118,8 @@ impl Driver {
             forwards,
             reads: Reads::default(),
             now: Instant::default(),
-            retry_at: None,
+            forward_at: None,
+            ask_at: None,
             space_at: None,
             more: false,
             work: Vec::new(),
@@ -208,7 +211,8 @@ impl Driver {
         }
         let core = self.core.as_ref().and_then(Raft::poll_timeout);
         let waiting = [self.backlog.deadline(), self.forwards.deadline(), self.reads.deadline()];
-        waiting.into_iter().chain([core, self.retry_at, self.space_at]).flatten().min()
+        let own = [core, self.forward_at, self.ask_at, self.space_at];
+        waiting.into_iter().chain(own).flatten().min()
     }
 
     /// Gives the protocol one input and performs everything that follows.
@@ -236,7 +240,7 @@ impl Driver {
             }
             Output::ReadFailed { id } => {
                 self.reads.ask_again(id);
-                self.retry_later();
+                self.ask_at = Some(self.later());
             }
             Output::RoleChanged { role, term, leader } => self.stand(role, term, leader),
             Output::PeerRegressed { peer, matched, reported } => {
@@ -297,7 +301,7 @@ impl Driver {
             Mail::NotAdmitted { peer, reason } => self.not_admitted(peer, &reason),
             Mail::Connected { peer } => {
                 self.shared.events.tell(Event::PeerConnected { peer });
-                self.retry_at = None;
+                (self.forward_at, self.ask_at) = (None, None);
             }
             Mail::Disconnected { peer, reason } => {
                 self.shared.events.tell(Event::PeerLost { peer, reason });
@@ -325,9 +329,8 @@ impl Driver {
         if self.core.as_ref().and_then(Raft::poll_timeout).is_some_and(|at| at <= now) {
             self.feed(|core, now| core.handle_timeout(now));
         }
-        if self.retry_at.is_some_and(|at| at <= now) {
-            self.retry_at = None;
-        }
+        self.forward_at = self.forward_at.filter(|at| *at > now);
+        self.ask_at = self.ask_at.filter(|at| *at > now);
         if self.space_at.is_some_and(|at| at <= now) {
             self.space_at = None;
             self.resume_writes();
@@ -336,9 +339,9 @@ impl Driver {
         self.expire_requests();
     }
 
-    /// Nothing that was refused is asked again before a while has passed, or something changed.
-    fn retry_later(&mut self) {
-        self.retry_at = Some(self.now + self.shared.options.heartbeat);
+    /// What was refused is not asked again before this moment, unless something changes.
+    fn later(&self) -> Instant {
+        self.now + self.shared.options.heartbeat
     }
 
     /// Hands over what the turn has gathered: one wake-up for each receiver.

@@ -128,7 +128,7 @@ impl Driver {
         if before.leader.is_some() != leader.is_some() {
             self.shared.inbox.set_serving(leader.is_some());
         }
-        self.retry_at = None;
+        (self.forward_at, self.ask_at) = (None, None);
     }
 
     pub(super) fn report_regress(&self, peer: u64, matched: u64, reported: u64) {

@@ -27,7 +27,7 @@ impl Driver {
             return;
         }
         let Some(leader) = self.standing.leader else { return };
-        while self.retry_at.is_none() && !self.backlog.is_empty() {
+        while self.forward_at.is_none() && !self.backlog.is_empty() {
             let (payloads, groups) = self.backlog.take(bytes_max);
             self.forward(leader, payloads, groups);
         }
@@ -56,8 +56,8 @@ impl Driver {
         let id = self.forwards.next_id();
         let message = envelope::encode_propose(id, &payloads);
         if !self.transport.send(leader, GROUP, message) {
-            self.backlog.put_back(payloads, groups);
-            return self.retry_later();
+            self.forward_at = Some(self.later());
+            return self.backlog.put_back(payloads, groups);
         }
         let deadline = self.now + self.shared.options.proposal_timeout;
         let groups = groups.into_iter().map(|(_, group)| group).collect();
@@ -96,12 +96,15 @@ impl Driver {
             });
             message = envelope::encode_outcome(answer.id, &unknown.collect::<Vec<_>>());
         }
-        self.transport.send(answer.peer, GROUP, message);
+        if !self.transport.send(answer.peer, GROUP, message) {
+            let (node, peer) = (self.shared.id, answer.peer);
+            tracing::warn!(node, peer, "an answer to passed on proposals was lost");
+        }
     }
 
     /// Asks for an index for all reads that wait, if somebody may have one.
     pub(super) fn ask_reads(&mut self) {
-        if self.standing.leader.is_none() || self.retry_at.is_some() {
+        if self.standing.leader.is_none() || self.ask_at.is_some() {
             return;
         }
         if let Some(id) = self.reads.ask() {

@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
-use kontiki_core::{AppendEntries, Batch, Entry, LogIndex, Message, Position, Term, WriteSeq};
+use kontiki_core::{
+    AppendEntries, Batch, Entry, LogIndex, Message, Position, ReadIndexResponse, Term, WriteSeq,
+};
 use kontiki_disk::memory::{Kind, MemoryDisk};
 use parking_lot::Mutex;
 
@@ -293,6 +295,44 @@ fn a_follower_passes_on_no_proposal_of_another() {
     let hint = Some((2, "n2:1".to_owned()));
     let results = vec![Err(ProposeError::NotLeader { hint })];
     assert_eq!(world.wire.sent.lock().last(), Some(&(3, Envelope::Outcome { id: 7, results })));
+}
+
+#[test]
+fn a_refused_read_holds_up_no_proposal_and_a_full_link_no_read() {
+    let mut world = World::new();
+    world.follow(2, 1);
+    world.turn_until(|world| !world.wire.sent.lock().is_empty());
+    let asked = |world: &World| {
+        let sent = world.wire.sent.lock();
+        let ids = sent.iter().filter_map(|(_, envelope)| match envelope {
+            Envelope::Protocol(Message::ReadIndexRequest(request)) => Some(request.id),
+            _ => None,
+        });
+        ids.collect::<Vec<_>>()
+    };
+    let read = |world: &mut World| {
+        world.shared.inbox.admit_read().unwrap();
+        let (job, reading) = ReadJob::new(world.shared.clone(), |(): &()| ());
+        world.shared.inbox.read(job);
+        world.turn();
+        reading
+    };
+    let _first = read(&mut world);
+    let response = ReadIndexResponse { term: Term(1), id: asked(&world)[0], index: None };
+    let envelope = Envelope::Protocol(Message::ReadIndexResponse(response));
+    world.shared.inbox.mail(Mail::Message { from: 2, envelope, bytes: 1 });
+    let _proposal = world.propose(b"x");
+    assert_eq!(world.forwarded().len(), 1);
+    assert_eq!(asked(&world).len(), 1, "the read has its time");
+    world.turn_after(Duration::from_millis(100));
+    assert_eq!(asked(&world).len(), 2);
+
+    *world.wire.is_full.lock() = true;
+    let _refused = world.propose(b"y");
+    *world.wire.is_full.lock() = false;
+    let _second = read(&mut world);
+    assert_eq!(asked(&world).len(), 3);
+    assert_eq!(world.forwarded().len(), 1, "the proposal has its time");
 }
 
 /// RAFT-CASE 27, RAFT-CASE 45

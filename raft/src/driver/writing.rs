@@ -22,8 +22,8 @@ impl Driver {
 
     fn watch_space(&mut self) {
         if self.writer.waits_for_space() {
-            let again = self.now + self.shared.options.heartbeat;
-            self.space_at.get_or_insert(again);
+            let later = self.later();
+            self.space_at.get_or_insert(later);
         }
     }
 }
