@@ -1,8 +1,9 @@
 //! Where the transport hands in what peers say.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use kontiki_core::Instant;
 use parking_lot::Mutex;
 
 use crate::{
@@ -20,8 +21,9 @@ use crate::{
 pub(crate) struct Port {
     shared: Arc<Shared>,
     identity: Arc<Identity>,
-    /// The newest refusals: a peer that tries again and again is told of once.
-    refusals: Mutex<VecDeque<String>>,
+    /// The newest refusals and when they were told: a peer that tries again and again is told of
+    /// once a minute.
+    refusals: Mutex<VecDeque<(Instant, String)>>,
 }
 
 impl Port {
@@ -29,15 +31,16 @@ impl Port {
         Self { shared, identity, refusals: Mutex::default() }
     }
 
-    fn report(&self, reason: &str) {
+    fn report(&self, now: Instant, reason: &str) {
         let mut refusals = self.refusals.lock();
-        if refusals.iter().any(|known| known == reason) {
+        refusals.retain(|(told, _)| now < *told + REPEAT);
+        if refusals.iter().any(|(_, known)| known == reason) {
             return;
         }
         if refusals.len() == REFUSALS_MAX {
             refusals.pop_front();
         }
-        refusals.push_back(reason.to_owned());
+        refusals.push_back((now, reason.to_owned()));
         drop(refusals);
         tracing::warn!(node = self.shared.id, reason, "a connection was refused");
         self.shared.events.tell(Event::PeerRefused { reason: reason.to_owned() });
@@ -55,7 +58,7 @@ impl Inbound for Port {
                 Ok(())
             }
             Judgement::Refuse(reason) => {
-                self.report(&reason);
+                self.report(self.shared.clock.now(), &reason);
                 Err(reason)
             }
             Judgement::NotAdmitted(reason) => {
@@ -93,8 +96,40 @@ impl Inbound for Port {
     }
 
     fn refused(&self, reason: &str) {
-        self.report(reason);
+        self.report(self.shared.clock.now(), reason);
     }
 }
 
 const REFUSALS_MAX: usize = 32;
+const REPEAT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kontiki_core::State;
+    use kontiki_disk::memory::MemoryDisk;
+
+    use super::*;
+    use crate::{Options, storage::Storage};
+
+    #[test]
+    fn a_refusal_is_told_once_a_minute() {
+        let (options, disk) = (Options::default(), Arc::new(MemoryDisk::new()));
+        let storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
+        let shared = Arc::new(Shared::new(1, &options, &storage));
+        let identity = Arc::new(Identity::new(1, Vec::new(), &State::default(), true));
+        let port = Port::new(shared.clone(), identity);
+        let mut events = shared.events.receiver();
+        let mut told = |reason: &str, second: u64| {
+            port.report(Instant(second * 1_000_000_000), reason);
+            events.next_timeout(Duration::ZERO).is_some()
+        };
+        assert!(told("a", 1));
+        assert!(told("b", 30));
+        assert!(!told("a", 60));
+        assert!(told("a", 61));
+        assert!(!told("a", 120), "a minute from the last time it was told");
+        assert!(told("a", 121));
+    }
+}
