@@ -64,7 +64,7 @@ pub struct Options {
     pub tail_bytes_max: usize,
     /// Bytes of one such reading back, and of one step of applying from the log. 1 MiB.
     pub fetch_bytes_max: usize,
-    /// Size of a file of the log; 64 MiB. From 16 KiB to 1 GiB, a multiple of 4 KiB.
+    /// Size of a file of the log; 64 MiB. From 32 KiB to 1 GiB, a multiple of 4 KiB.
     pub segment_bytes: u64,
     /// Bytes appended to the log and not yet on the disk; beyond it the node keeps its writes
     /// back. 64 MiB.
@@ -154,6 +154,10 @@ impl Options {
 
     /// Checks what the protocol and the log do not check themselves.
     pub(crate) fn check(&self, id: u64) -> Result<(), StartError> {
+        if self.segment_bytes < SEGMENT_BYTES_MIN {
+            let reason = format!("{}, at least {SEGMENT_BYTES_MIN}", self.segment_bytes);
+            return Err(StartError::Options { option: "segment_bytes", reason });
+        }
         let room = self.entry_bytes_max();
         if self.command_bytes_max == 0 || self.command_bytes_max > room {
             return Err(StartError::Options {
@@ -205,6 +209,9 @@ impl Options {
 /// frames each of them.
 const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
+/// The log takes smaller segments, which would leave hardly any room for a command.
+const SEGMENT_BYTES_MIN: u64 = 32 << 10;
+
 /// What a waiting proposal or read costs beside its bytes.
 const BOOKKEEPING_BYTES: usize = 320;
 
@@ -236,5 +243,17 @@ mod tests {
         assert_eq!(refused(&options), "turn_bytes_max");
         options = Options { proposals_max: PARTS_MAX + 1, ..Options::default() };
         assert_eq!(refused(&options), "proposals_max");
+    }
+
+    #[test]
+    fn a_segment_too_small_for_any_command_is_refused_by_its_own_name() {
+        let mut options =
+            Options { segment_bytes: 16 << 10, command_bytes_max: 1, ..Options::default() };
+        assert_eq!(refused(&options), "segment_bytes");
+        options.segment_bytes = 32 << 10;
+        options.command_bytes_max = 4 << 10;
+        options.check(1).unwrap();
+        options.command_bytes_max += 1;
+        assert_eq!(refused(&options), "command_bytes_max");
     }
 }
