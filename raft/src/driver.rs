@@ -7,7 +7,7 @@
 
 use std::{mem, sync::Arc};
 
-use kontiki_core::{Instant, NodeId, Output, Raft, State};
+use kontiki_core::{Cursors, Instant, NodeId, Output, Raft, State};
 
 use crate::{
     Event, Role,
@@ -47,6 +47,8 @@ pub(crate) struct Driver {
     /// From the first configuration on; gone when the node fails.
     core: Option<Raft>,
     standing: Standing,
+    /// Where the log stood when that was last written down.
+    published: Cursors,
     members: Vec<(u64, String)>,
     writer: Writer,
     backlog: Backlog,
@@ -112,6 +114,7 @@ impl Driver {
             forming: None,
             core: None,
             standing: Standing { role: Role::Starting, term: 0, leader: None },
+            published: Cursors::default(),
             members: Vec::new(),
             writer,
             backlog: Backlog::default(),

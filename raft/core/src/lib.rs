@@ -104,6 +104,6 @@ pub use crate::{
     },
     raft::{ProposeError, Raft, Recovered},
     state::{ADDRESS_BYTES_MAX, Configuration, HardState, MEMBERS_MAX, Member, State},
-    status::{FollowerStatus, Role, Status},
+    status::{Cursors, FollowerStatus, Role, Status},
     time::Instant,
 };

@@ -15,7 +15,7 @@ use crate::{
     local::Local,
     quorum::VoteResult,
     reads::Asker,
-    status::{FollowerStatus, Role, Status},
+    status::{Cursors, FollowerStatus, Role, Status},
 };
 
 /// One node of a Raft group.
@@ -271,6 +271,17 @@ impl Raft {
             last: log.last_position(),
             configuration: self.local.membership.configuration().clone(),
             followers: self.followers(),
+        }
+    }
+
+    /// Where this node's log stands; unlike [`Raft::status`] it copies nothing else.
+    #[must_use]
+    pub fn cursors(&self) -> Cursors {
+        let log = &self.local.log;
+        Cursors {
+            committed: log.committed(),
+            durable: log.durable(),
+            last: log.last_position(),
         }
     }
 

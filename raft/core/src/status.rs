@@ -46,6 +46,17 @@ pub struct Status {
     pub followers: Vec<FollowerStatus>,
 }
 
+/// Where a node's log stands: of its status what changes with every entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cursors {
+    /// Newest entry known to be committed.
+    pub committed: LogIndex,
+    /// Newest entry known to be on this node's disk.
+    pub durable: LogIndex,
+    /// Newest entry in the log.
+    pub last: Position,
+}
+
 /// A follower as its leader sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FollowerStatus {

@@ -149,13 +149,16 @@ impl Driver {
         self.shared.fail(cause.into());
     }
 
-    /// Writes down the cursors of the log; the rest is written down when it changes.
-    pub(super) fn publish_status(&self) {
-        let Some(core) = self.core.as_ref().map(Raft::status) else { return };
+    /// Writes down where the log stands, if it moved; the rest is written down when it changes.
+    pub(super) fn publish_status(&mut self) {
+        let Some(cursors) = self.core.as_ref().map(Raft::cursors) else { return };
+        if mem::replace(&mut self.published, cursors) == cursors {
+            return;
+        }
         self.shared.board.update(|status| {
-            status.last = core.last.into();
-            status.durable = core.durable.0;
-            status.committed = core.committed.0;
+            status.last = cursors.last.into();
+            status.durable = cursors.durable.0;
+            status.committed = cursors.committed.0;
         });
     }
 
