@@ -241,19 +241,48 @@ fn two_survivors_elect_the_longer_log_although_its_term_is_older() {
     assert!(cluster.status(1).term >= Term(9));
 }
 
+/// RAFT-CASE 9: both stand as early as they can after a heartbeat, and have forgotten who sent it.
+#[test]
+fn those_who_stand_support_each_other_from_the_first_moment() {
+    for seed in 1..30 {
+        let mut cluster = Cluster::new(3);
+        cluster.seed = seed;
+        (1..=3).for_each(|number| cluster.restart(number));
+        cluster.elect(1);
+        cluster.pass(ms(100));
+        cluster.timeout(1);
+        cluster.settle();
+        cluster.crash(1);
+        let due = |cluster: &Cluster, number| {
+            cluster.node(number).raft.as_ref().unwrap().poll_timeout().unwrap()
+        };
+        let mut survivors = [2, 3];
+        survivors.sort_by_key(|number| due(&cluster, *number));
+        for number in survivors {
+            cluster.now = due(&cluster, number);
+            cluster.timeout(number);
+            assert_eq!(cluster.role(number), Role::PreCandidate);
+            assert_eq!(cluster.status(number).leader, None);
+        }
+        let questions = [(2, 3), (3, 2)].map(|(from, to)| (from, to, cluster.take(from, to)));
+        for (from, to, mut asked) in questions {
+            cluster.handle(to, from, asked.pop().unwrap());
+        }
+        for (from, to) in [(2, 3), (3, 2)] {
+            assert!(granted(&cluster.take(from, to)), "{from} vetoes {to} with seed {seed}");
+        }
+    }
+}
+
 /// RAFT-CASE 9
 #[test]
-fn who_stands_for_election_has_forgotten_the_leader() {
+fn two_survivors_that_stand_together_elect_one_of_them() {
     let mut cluster = Cluster::new(3);
     cluster.elect(1);
     cluster.crash(1);
-    // Both survivors begin to stand at the same moment, right after one more heartbeat.
     cluster.pass(ms(1200));
     cluster.timeout(2);
     cluster.timeout(3);
-    assert_eq!(cluster.status(2).leader, None);
-    assert_eq!((cluster.role(2), cluster.role(3)), (Role::PreCandidate, Role::PreCandidate));
-    cluster.settle();
     cluster.run(ms(5000));
     assert!(cluster.leader().is_some(), "they do not veto each other for ever");
 }
@@ -298,7 +327,7 @@ fn a_leader_that_no_quorum_answers_falls_silent() {
 fn a_follower_bridged_to_a_lost_leader_can_vote_for_another() {
     let mut cluster = Cluster::new(3);
     cluster.elect(1);
-    // 1 reaches nobody but hears all; 3 must come to elect with 2.
+    // 1 still reaches 2 and hears nobody; 3 hears nothing of it and must come to be elected with 2.
     cluster.cut.insert((id(2), id(1)));
     cluster.cut.insert((id(3), id(1)));
     cluster.cut.insert((id(1), id(3)));
@@ -339,6 +368,29 @@ fn learners_receive_entries_but_neither_stand_nor_vote() {
     assert_eq!((cluster.role(2), cluster.status(2).term), (Role::Learner, Term(1)));
     cluster.handle(2, 1, real(2, Position::new(1, 9)));
     assert!(!granted(&cluster.take(2, 1)));
+}
+
+/// RAFT-CASE 12
+#[test]
+fn a_node_that_is_not_in_its_own_configuration_never_stands() {
+    let mut cluster = Cluster::new(3);
+    cluster.crash(3);
+    let disk = &mut cluster.node_mut(3).disk;
+    disk.durable.state.configurations[0].1.members.retain(|member| member.id != id(3));
+    disk.crash();
+    cluster.start(3);
+    cluster.crash(1);
+    cluster.crash(2);
+    assert_eq!(cluster.node(3).raft.as_ref().unwrap().poll_timeout(), None);
+    for _ in 0..10 {
+        cluster.pass(ms(1200));
+        cluster.timeout(3);
+    }
+    assert_eq!((cluster.role(3), cluster.status(3).term), (Role::Learner, Term(0)));
+    assert_eq!(cluster.network, []);
+    // Nor does it vote.
+    cluster.handle(3, 1, real(1, Position::new(1, 9)));
+    assert!(!granted(&cluster.take(3, 1)));
 }
 
 /// RAFT-CASE 12

@@ -7,7 +7,7 @@ use kontiki_core::{
 };
 
 use crate::{
-    cluster::{Cluster, entry, id, ms},
+    cluster::{Cluster, Fetch, entry, id, ms},
     disk::Disk,
 };
 
@@ -351,6 +351,61 @@ fn entries_fetched_late_do_not_leave_under_another_leadership() {
     assert_eq!(cluster.network, []);
 }
 
+/// RAFT-CASE 64: what was read has been truncated and replaced meanwhile, and the node leads again.
+#[test]
+fn entries_that_were_replaced_since_they_were_read_never_leave() {
+    let mut cluster = Cluster::with(3, 0, |config| config.tail_bytes_max = 300);
+    cluster.elect(1);
+    cluster.node_mut(1).holds_fetches = true;
+    // Durable here, committed nowhere.
+    cluster.isolate(&[1]);
+    for number in 0..20 {
+        cluster.propose(1, &format!("old {number}")).unwrap();
+    }
+    cluster.settle();
+    // Follower 3 lacks them all; they are read for it.
+    cluster.cut.retain(|(from, to)| *from != id(3) && *to != id(3));
+    heartbeats_of_1(&mut cluster);
+    let old = cluster.node_mut(1).fetches.pop_front().unwrap();
+    let log = cluster.node(1).disk.cached.clone();
+
+    cluster.isolate(&[1]);
+    cluster.elect(2);
+    cluster.crash(3);
+    cluster.heal();
+    for number in 0..20 {
+        cluster.propose(2, &format!("new {number}")).unwrap();
+        cluster.settle();
+    }
+    cluster.run(ms(500));
+    cluster.elect(1);
+    let replaced = cluster.node(1).disk.cached.range(old.first, old.end);
+    assert!(replaced.iter().all(|entry| entry.term > Term(1)), "replaced: {replaced:?}");
+    cluster.start(3);
+    heartbeats_of_1(&mut cluster);
+    let new = cluster.node_mut(1).fetches.pop_front().unwrap();
+    // The answer to the old question; and a log that was read too early for the new one.
+    for Fetch { id, first, end } in [old, new] {
+        let entries = log.range(first, end);
+        assert!(!entries.is_empty() && entries.iter().all(|entry| entry.term == Term(1)));
+        cluster.input(1, |raft, now| raft.handle_fetched(now, id, Ok(entries)));
+        assert_eq!(with_entries(&cluster.take(1, 3)), 0);
+    }
+    cluster.node_mut(1).holds_fetches = false;
+    cluster.run(ms(1000));
+    assert_eq!(cluster.commands(3), cluster.commands(1));
+    assert!(cluster.commands(3).iter().all(|command| command.starts_with("new")));
+}
+
+/// As many as a leader needs to see that what it sent was lost.
+fn heartbeats_of_1(cluster: &mut Cluster) {
+    for _ in 0..3 {
+        cluster.pass(ms(100));
+        cluster.timeout(1);
+        cluster.settle();
+    }
+}
+
 /// A leader whose follower 3 needs entries that are only in the log, and that waits for them.
 fn behind_the_tail() -> Cluster {
     let mut cluster = Cluster::with(3, 0, |config| config.tail_bytes_max = 300);
@@ -362,11 +417,7 @@ fn behind_the_tail() -> Cluster {
     }
     cluster.node_mut(1).holds_fetches = true;
     cluster.start(3);
-    for _ in 0..3 {
-        cluster.pass(ms(100));
-        cluster.timeout(1);
-        cluster.settle();
-    }
+    heartbeats_of_1(&mut cluster);
     assert_eq!(cluster.node(1).fetches.len(), 1, "one at a time");
     cluster
 }
