@@ -151,3 +151,69 @@ fn refusal(error: AppendError) -> Refusal {
         error => Refusal::Fatal(format!("the log refused a write: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use kontiki_core::{HardState, LogIndex, Term};
+    use kontiki_disk::memory::{Kind, MemoryDisk};
+
+    use super::*;
+    use crate::{Options, inbox::Arrivals, storage::Storage};
+
+    fn batch(first: u64, count: u64, term: u64) -> Batch {
+        let entry = |index| Entry {
+            index: LogIndex(index),
+            term: Term(term),
+            payload: Entry::encode_command(&[7; 2 << 10]),
+        };
+        (first..first + count).map(entry).collect::<Vec<_>>().into()
+    }
+
+    /// RAFT-CASE 6: a log that is full takes the state of a write before its entries, later.
+    #[test]
+    fn a_new_term_reaches_a_full_log_before_the_entries_that_were_accepted_in_it() {
+        let disk = MemoryDisk::new();
+        let options = Options { unsynced_bytes_max: 64 << 10, ..Options::default() };
+        let used = Arc::new(disk.clone());
+        let storage = Storage::open(Path::new("d"), 1, &options, Some(used)).unwrap();
+        let (shared, log) = (Arc::new(Shared::new(1, &options, &storage)), &storage.log);
+        let mut writer = Writer::new(shared.clone(), log.clone());
+        // Of the log's threads two sync.
+        let gates = [1, 2].map(|nth| disk.hold(Kind::Sync, nth));
+        let (mut seq, mut last) = (0, 0);
+        while writer.is_clear() {
+            seq += 1;
+            writer.write(WriteSeq(seq), None, batch(last + 1, 8, 1)).unwrap();
+            last += 8;
+        }
+        let term_of_state = || {
+            let state = State::decode(&log.state().unwrap()).unwrap().unwrap();
+            state.hard.term
+        };
+        let hard = HardState { term: Term(9), vote: None };
+        let state = State { hard, ..storage.state.clone() };
+        writer.write(WriteSeq(seq + 1), Some(state), batch(last + 1, 40, 9)).unwrap();
+        assert_eq!(term_of_state(), Term(0), "it waits behind what waits");
+
+        drop(gates);
+        let mut newest = 0;
+        while newest <= seq {
+            shared.inbox.wait_until(None);
+            let mut arrivals = Arrivals::default();
+            shared.inbox.take(&mut arrivals);
+            for completion in arrivals.completions {
+                match completion {
+                    Completion::Written(WriteSeq(seq), Ok(())) => newest = seq.max(newest),
+                    Completion::Room => writer.resume().unwrap(),
+                    other => panic!("{other:?}"),
+                }
+                let newest = log.term(log.last()).unwrap();
+                assert!(newest < 9 || term_of_state() == Term(9), "the entries came first");
+            }
+        }
+        assert!(writer.is_clear());
+        assert_eq!((log.last(), term_of_state()), (last + 40, Term(9)));
+    }
+}

@@ -232,6 +232,25 @@ fn the_last_handle_stops_the_node() {
     assert_eq!(commands.wait().unwrap(), ["x"]);
 }
 
+/// Whoever drops it may be on any thread, also one that everything else waits for.
+#[test]
+fn dropping_the_last_handle_does_not_wait_for_the_state_machine() {
+    let mut cluster = Cluster::start(1);
+    let node = cluster.nodes.remove(&1).unwrap();
+    let mut events = node.events();
+    let gated = node.propose("gate");
+    cluster.gate.await_reached(1);
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(node);
+        tell.send(()).unwrap();
+    });
+    told.recv_timeout(PATIENCE).expect("it returns while the state machine stands still");
+    cluster.gate.open();
+    outcome(gated).unwrap();
+    await_stopped(&mut events);
+}
+
 #[test]
 fn a_future_works_on_any_executor_and_dropping_it_cancels_nothing() {
     let cluster = Cluster::start(1);
