@@ -58,11 +58,14 @@
 #![forbid(unsafe_code)]
 
 mod applier;
+mod board;
 mod bootstrap;
 mod builder;
+mod clock;
 #[cfg(test)]
 mod document;
 mod driver;
+mod end;
 mod envelope;
 mod error;
 mod events;

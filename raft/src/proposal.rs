@@ -1,6 +1,6 @@
 //! Proposals: from the caller's hand to the protocol.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use kontiki_core::{Entry, Instant};
@@ -287,25 +287,6 @@ impl Encoder {
         let bytes = commands.iter().map(|command| command.len() + 1).sum();
         encoder.buffer = BytesMut::with_capacity(bytes);
         commands.iter().map(|command| encoder.encode(command)).collect()
-    }
-}
-
-/// Instants of the protocol from the clock of the process.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(std::time::Instant);
-
-impl Clock {
-    pub(crate) fn start() -> Self {
-        Self(std::time::Instant::now())
-    }
-
-    pub(crate) fn now(&self) -> Instant {
-        Instant::default() + self.0.elapsed()
-    }
-
-    /// `None` if it is further away than a clock can tell.
-    pub(crate) fn deadline(&self, instant: Instant) -> Option<std::time::Instant> {
-        self.0.checked_add(Duration::from_nanos(instant.0))
     }
 }
 

@@ -2,17 +2,9 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::{
-    Event, Options,
-    error::Closing,
-    events::EventHub,
-    inbox::Inbox,
-    proposal::Clock,
-    slot::{Completer, Outcome, slot},
-    status::Board,
-    storage::Storage,
+    Event, Options, board::Board, clock::Clock, end::End, error::Closing, events::EventHub,
+    inbox::Inbox, storage::Storage,
 };
 
 /// The parts of a node that every thread of it may use: each has its own lock, none is held while
@@ -49,38 +41,6 @@ impl Shared {
         self.board.update(|status| status.fatal = Some(cause.clone()));
         self.events.tell(Event::Fatal { cause: cause.clone() });
         self.inbox.close(Closing::Fatal(cause));
-    }
-}
-
-/// The end of a node: when its threads are done and its directory is free.
-#[derive(Default)]
-pub(crate) struct End(Mutex<EndState>);
-
-#[derive(Default)]
-struct EndState {
-    has_come: bool,
-    waiting: Vec<Completer<()>>,
-}
-
-impl End {
-    pub(crate) fn wait(&self) -> Outcome<()> {
-        let mut state = self.0.lock();
-        if state.has_come {
-            return Outcome::ready(());
-        }
-        let (completer, outcome) = slot();
-        state.waiting.push(completer);
-        outcome
-    }
-
-    pub(crate) fn come(&self) {
-        let mut state = self.0.lock();
-        state.has_come = true;
-        let waiting = std::mem::take(&mut state.waiting);
-        drop(state);
-        for completer in waiting {
-            completer.complete_and_wake(());
-        }
     }
 }
 

@@ -115,9 +115,9 @@ pub struct Hello {
 
 impl Hello {
     /// Most members a hello may list.
-    pub const MEMBERS_MAX: usize = 16;
+    pub const MEMBERS_MAX: usize = kontiki_core::MEMBERS_MAX;
     /// Longest address of a member.
-    pub const ADDRESS_BYTES_MAX: usize = 90;
+    pub const ADDRESS_BYTES_MAX: usize = kontiki_core::ADDRESS_BYTES_MAX;
     /// Longest encoded configuration: what the log's state can hold.
     pub const CONFIGURATION_BYTES_MAX: usize = 4 << 10;
 }
