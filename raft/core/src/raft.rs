@@ -278,11 +278,7 @@ impl Raft {
     #[must_use]
     pub fn cursors(&self) -> Cursors {
         let log = &self.local.log;
-        Cursors {
-            committed: log.committed(),
-            durable: log.durable(),
-            last: log.last_position(),
-        }
+        Cursors { committed: log.committed(), durable: log.durable(), last: log.last_position() }
     }
 
     /// Asserts what holds between inputs; for tests and simulations.

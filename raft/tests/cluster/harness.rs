@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use kontiki::{
     ApplyContext, Builder, Event, Events, Loopback, Node, Options, Position, Proposal,
-    ProposalBatch, ProposeResult, Read, Role, SnapshotWriter, StateMachine,
+    ProposalBatch, ProposeResult, Read, Role, SnapshotWriter, StateMachine, Status,
 };
 use tempfile::TempDir;
 
@@ -267,6 +267,15 @@ pub(crate) fn await_other_role(node: &Node<Tally>, role: Role) {
             Event::RoleChanged { from, .. } if *from == role => Some(()),
             _ => None,
         });
+    }
+}
+
+/// Waits for what no event tells: how far the log is.
+pub(crate) fn await_status(node: &Node<Tally>, is_reached: impl Fn(&Status) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_reached(&node.status()) {
+        assert!(Instant::now() < deadline, "not reached: {:?}", node.status());
+        std::thread::yield_now();
     }
 }
 

@@ -10,7 +10,8 @@ use kontiki_disk::{
 };
 
 use crate::harness::{
-    Cluster, PATIENCE, Tally, await_other_role, await_role, await_stopped, outcome, outcomes,
+    Cluster, PATIENCE, Tally, await_other_role, await_role, await_status, await_stopped, outcome,
+    outcomes,
 };
 
 /// RAFT-CASE 57: a step-down and a truncation leave it open, the entry in its place does not.
@@ -76,10 +77,8 @@ fn what_a_later_leader_commits_is_applied() {
     let node = &cluster.nodes[&leader];
     let last = node.status().last;
     let proposal = node.propose("x");
-    for (id, other) in &cluster.nodes {
-        while *id != leader && other.status().last == last {
-            std::thread::yield_now();
-        }
+    for other in cluster.nodes.values() {
+        await_status(other, |status| status.last != last);
     }
     cluster.hub.isolate(leader);
     await_other_role(node, Role::Leader);
@@ -201,11 +200,7 @@ fn a_shutdown_leaves_what_was_taken_unknown_and_stops_the_rest() {
     cluster.gate.await_reached(1);
     let behind = node.propose("behind");
     // The proposal has a place once it is durable; reads come by the same queue, behind it.
-    let mut last = node.status().last;
-    while last.index < 3 {
-        std::thread::yield_now();
-        last = node.status().last;
-    }
+    await_status(node, |status| status.last.index >= 3);
     let shutdown = node.shutdown();
     assert_eq!(outcome(node.propose("late")), Err(ProposeError::Stopped));
     cluster.gate.open();
