@@ -154,54 +154,39 @@ impl Options {
 
     /// Checks what the protocol and the log do not check themselves.
     pub(crate) fn check(&self, id: u64) -> Result<(), StartError> {
+        let refused = |option, reason| Err(StartError::Options { option, reason });
         if self.segment_bytes < SEGMENT_BYTES_MIN {
             let reason = format!("{}, at least {SEGMENT_BYTES_MIN}", self.segment_bytes);
-            return Err(StartError::Options { option: "segment_bytes", reason });
+            return refused("segment_bytes", reason);
         }
-        let room = self.entry_bytes_max();
-        if self.command_bytes_max == 0 || self.command_bytes_max > room {
-            return Err(StartError::Options {
-                option: "command_bytes_max",
-                reason: format!(
-                    "{} is not within 1..={room}, a quarter of segment_bytes less 4 KiB",
-                    self.command_bytes_max
-                ),
-            });
+        let (command, room) = (self.command_bytes_max, self.entry_bytes_max());
+        if command == 0 || command > room {
+            let rule = "a quarter of segment_bytes less 4 KiB";
+            return refused(
+                "command_bytes_max",
+                format!("{command} is not within 1..={room}, {rule}"),
+            );
         }
-        if self.proposal_bytes_max < self.command_bytes_max {
-            return Err(StartError::Options {
-                option: "proposal_bytes_max",
-                reason: format!(
-                    "{} is less than command_bytes_max, {}",
-                    self.proposal_bytes_max, self.command_bytes_max
-                ),
-            });
+        if self.proposal_bytes_max < command {
+            let reason =
+                format!("{} is less than command_bytes_max, {command}", self.proposal_bytes_max);
+            return refused("proposal_bytes_max", reason);
         }
-        for (option, value) in [
-            ("proposals_max", self.proposals_max),
-            ("reads_max", self.reads_max),
-            ("events_max", self.events_max),
+        for (option, value, least, most) in [
+            ("proposals_max", self.proposals_max, 1, PARTS_MAX),
+            ("reads_max", self.reads_max, 1, usize::MAX),
+            ("events_max", self.events_max, 1, usize::MAX),
+            ("turn_bytes_max", self.turn_bytes_max, 0, PAYLOAD_BYTES_MAX),
+            ("append_bytes_max", self.append_bytes_max, 0, PAYLOAD_BYTES_MAX),
         ] {
-            if value == 0 {
-                return Err(StartError::Options { option, reason: "0, at least 1".to_owned() });
+            if value < least {
+                return refused(option, format!("{value}, at least {least}"));
+            }
+            if value > most {
+                return refused(option, format!("{value}, at most {most}"));
             }
         }
-        if self.proposals_max > PARTS_MAX {
-            let reason = format!("{}, at most {PARTS_MAX}", self.proposals_max);
-            return Err(StartError::Options { option: "proposals_max", reason });
-        }
-        for (option, value) in
-            [("turn_bytes_max", self.turn_bytes_max), ("append_bytes_max", self.append_bytes_max)]
-        {
-            if value > PAYLOAD_BYTES_MAX {
-                let reason = format!("{value}, at most {PAYLOAD_BYTES_MAX}");
-                return Err(StartError::Options { option, reason });
-            }
-        }
-        self.config(id).validate().map_err(|error| StartError::Options {
-            option: "of the protocol",
-            reason: error.to_string(),
-        })
+        self.config(id).validate().or_else(|error| refused("of the protocol", error.to_string()))
     }
 }
 

@@ -98,7 +98,7 @@ impl Driver {
         }
         if !self.transport.send(answer.peer, GROUP, message) {
             let (node, peer) = (self.shared.id, answer.peer);
-            tracing::warn!(node, peer, "an answer to passed on proposals was lost");
+            tracing::info!(node, peer, "an answer to passed on proposals was lost");
         }
     }
 
