@@ -100,7 +100,7 @@ pub(crate) struct Cluster {
     pub(crate) gate: Gate,
     /// Of every node's transport.
     pub(crate) muffle: Muffle,
-    size: u64,
+    pub(crate) size: u64,
     directory: TempDir,
 }
 

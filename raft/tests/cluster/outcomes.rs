@@ -93,7 +93,7 @@ fn what_a_later_leader_commits_is_applied() {
 
 /// Every node on a disk of its own, which can be told to hang.
 fn start_in_memory(cluster: &mut Cluster) -> Vec<MemoryDisk> {
-    let disks: Vec<MemoryDisk> = (1..=3).map(|_| MemoryDisk::new()).collect();
+    let disks: Vec<MemoryDisk> = (0..cluster.size).map(|_| MemoryDisk::new()).collect();
     for (id, disk) in (1..).zip(&disks) {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let node = cluster.builder(id).disk(disk).start(Tally::behind(&cluster.gate)).unwrap();
@@ -106,7 +106,7 @@ fn start_in_memory(cluster: &mut Cluster) -> Vec<MemoryDisk> {
     disks
 }
 
-/// No sync of a node other than `leader` ends before the gates are dropped. Of a log's threads two
+/// No sync of a node other than `leader` (0: of any) ends before the gates are dropped. Of a log's threads two
 /// sync.
 fn hold_followers(disks: &[MemoryDisk], leader: u64) -> Vec<Gate> {
     let others = (1..).zip(disks).filter(|(id, _)| *id != leader);
@@ -194,15 +194,19 @@ fn what_is_too_long_is_refused_at_once() {
 /// RAFT-CASE 57
 #[test]
 fn a_shutdown_leaves_what_was_taken_unknown_and_stops_the_rest() {
-    let cluster = Cluster::start(1);
+    let mut cluster = Cluster::prepare(1);
+    let disks = start_in_memory(&mut cluster);
     let node = &cluster.nodes[&1];
+    let last = node.status().last.index;
     let gated = node.propose("gate");
     cluster.gate.await_reached(1);
+    // It has a place in the log and is not durable before the shutdown.
+    let gates = hold_followers(&disks, 0);
     let behind = node.propose("behind");
-    // The proposal has a place once it is durable; reads come by the same queue, behind it.
-    await_status(node, |status| status.last.index >= 3);
+    await_status(node, |status| status.last.index == last + 2);
     let shutdown = node.shutdown();
     assert_eq!(outcome(node.propose("late")), Err(ProposeError::Stopped));
+    drop(gates);
     cluster.gate.open();
     shutdown.wait();
     outcome(gated).unwrap();
