@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kontiki::{Event, Node, ProposeError, Role, StartError};
 
-use crate::harness::{Cluster, Tally, await_event, await_role, members, quick, ready};
+use crate::harness::{Cluster, Tally, await_event, await_role, members, quick, ready, turn};
 
 #[test]
 fn a_cluster_begins_when_its_last_member_is_started_and_not_before() {
@@ -164,6 +164,7 @@ fn what_cannot_be_started_says_why() {
 
 #[test]
 fn an_address_in_use_is_refused_and_leaves_the_directory_free() {
+    let _turn = turn();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let directory = tempfile::tempdir().unwrap();

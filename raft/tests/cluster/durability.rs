@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use kontiki::{Node, Read, Role};
 
-use crate::harness::{Cluster, Tally, await_role, members, quick, ready};
+use crate::{
+    harness::{Cluster, Tally, await_role, quick, ready, turn},
+    ports::free_addresses,
+};
 
 fn numbered(range: std::ops::Range<u32>) -> Vec<Bytes> {
     range.map(|number| Bytes::from(format!("command {number}"))).collect()
@@ -24,6 +27,7 @@ fn a_single_node_replays_its_log_after_a_restart() {
 
 #[test]
 fn a_node_on_tcp_replays_its_log_after_a_restart() {
+    let _turn = turn();
     let directory = tempfile::tempdir().unwrap();
     for round in 1..=3 {
         let node = Node::builder(1, directory.path())
@@ -135,8 +139,9 @@ fn a_restarted_node_applies_nothing_before_a_leader_confirms_it() {
 
 #[test]
 fn three_nodes_on_tcp_apply_what_a_follower_proposes() {
+    let _turn = turn();
     let directory = tempfile::tempdir().unwrap();
-    let addresses = free_addresses();
+    let addresses = free_addresses(3);
     let start = |id: u64| {
         Node::builder(id, directory.path().join(id.to_string()))
             .initial_members((1..=3).zip(addresses.clone()))
@@ -154,11 +159,4 @@ fn three_nodes_on_tcp_apply_what_a_follower_proposes() {
         let count = node.read(Read::Linearizable, |tally: &Tally| tally.applied.len());
         assert_eq!(count.wait(), Ok(30));
     }
-}
-
-/// Three addresses that were free a moment ago.
-fn free_addresses() -> Vec<String> {
-    let listeners: Vec<_> =
-        members(3).iter().map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }

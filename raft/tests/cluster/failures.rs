@@ -1,19 +1,11 @@
 //! What ends a node, and what it says then.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use kontiki::{Node, ProposeError, Read, ReadError, Role};
-use kontiki_disk::{
-    Disk,
-    memory::{Fault, Kind, MemoryDisk},
-};
+use kontiki::{ProposeError, Read, ReadError, Role};
+use kontiki_disk::memory::{Fault, Kind, MemoryDisk};
 
 use crate::harness::{Cluster, PATIENCE, Tally, await_fatal, await_stopped, members, quick, ready};
-
-fn on(disk: &MemoryDisk, cluster: &Cluster, id: u64) -> Node<Tally> {
-    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    cluster.builder(id).disk(disk).start(Tally::default()).unwrap()
-}
 
 /// RAFT-CASE 29
 #[test]
@@ -51,7 +43,7 @@ fn an_error_of_the_state_machine_stops_the_node_and_the_index_stays() {
 fn a_failed_sync_ends_the_node_and_what_was_open_is_not_certainly_lost() {
     let cluster = Cluster::prepare(1);
     let disk = MemoryDisk::new();
-    let node = on(&disk, &cluster, 1);
+    let node = cluster.start_on(&disk, 1);
     ready(&node);
     node.propose("durable").wait().unwrap();
     let mut events = node.events();
@@ -65,7 +57,7 @@ fn a_failed_sync_ends_the_node_and_what_was_open_is_not_certainly_lost() {
     assert!(matches!(node.ready().wait(), Err(ProposeError::Fatal(_))));
     drop(node);
 
-    let node = on(&disk.reopen(), &cluster, 1);
+    let node = cluster.start_on(&disk.reopen(), 1);
     ready(&node);
     let commands = node.read(Read::Linearizable, Tally::commands).wait().unwrap();
     assert_eq!(commands[0], "durable");
@@ -77,7 +69,7 @@ fn a_leader_whose_disk_fails_is_replaced() {
     let mut cluster = Cluster::prepare(3);
     let disks: Vec<MemoryDisk> = (1..=3).map(|_| MemoryDisk::new()).collect();
     for (id, disk) in (1..).zip(&disks) {
-        let node = on(disk, &cluster, id);
+        let node = cluster.start_on(disk, id);
         cluster.nodes.insert(id, node);
     }
     cluster.await_ready();
@@ -103,7 +95,7 @@ fn a_full_disk_holds_writes_up_and_lets_them_go_on() {
     cluster.options.command_bytes_max = 8 << 10;
     cluster.options.disk_stall = Duration::from_secs(60);
     let disk = MemoryDisk::new();
-    let node = on(&disk, &cluster, 1);
+    let node = cluster.start_on(&disk, 1);
     ready(&node);
     disk.set_capacity(Some(0));
     let proposals: Vec<_> = (0..64).map(|_| node.propose(vec![7; 4 << 10])).collect();
@@ -128,7 +120,7 @@ fn a_log_that_takes_no_more_gets_the_rest_later_and_in_order() {
     cluster.options.unsynced_bytes_max = 64 << 10;
     cluster.options.disk_stall = Duration::from_secs(60);
     let disk = MemoryDisk::new();
-    let node = on(&disk, &cluster, 1);
+    let node = cluster.start_on(&disk, 1);
     ready(&node);
     let gate = disk.hold(Kind::Sync, 1);
     let mut proposals = vec![node.propose("0")];

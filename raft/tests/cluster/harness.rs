@@ -5,6 +5,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,8 @@ use kontiki::{
     ApplyContext, Builder, Event, Events, Loopback, Node, Options, Position, Proposal,
     ProposalBatch, ProposeResult, Read, Role, SnapshotWriter, StateMachine, Status,
 };
+use kontiki_disk::{Disk, memory::MemoryDisk};
+use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use tempfile::TempDir;
 
 use crate::muffle::Muffle;
@@ -102,6 +105,7 @@ pub(crate) struct Cluster {
     pub(crate) muffle: Muffle,
     pub(crate) size: u64,
     directory: TempDir,
+    _turn: Turn,
 }
 
 impl Cluster {
@@ -131,6 +135,7 @@ impl Cluster {
             muffle: Muffle::default(),
             size,
             directory: tempfile::tempdir().unwrap(),
+            _turn: turn(),
         }
     }
 
@@ -139,6 +144,12 @@ impl Cluster {
             .initial_members(members(self.size))
             .options(self.options.clone())
             .transport(self.muffle.over(id, self.hub.transport(id)))
+    }
+
+    /// A node that is not among `nodes`, on a disk in memory.
+    pub(crate) fn start_on(&self, disk: &MemoryDisk, id: u64) -> Node<Tally> {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        self.builder(id).disk(disk).start(Tally::behind(&self.gate)).unwrap()
     }
 
     pub(crate) fn start_node(&mut self, id: u64) -> &Node<Tally> {
@@ -206,12 +217,31 @@ impl Cluster {
     }
 }
 
-/// Short times, so that tests are quick; long enough for a busy machine.
+impl Drop for Cluster {
+    /// Before the directory goes: a node that still writes would put files into it.
+    fn drop(&mut self) {
+        self.gate.open();
+        let ends: Vec<_> = self.nodes.values().map(Node::shutdown).collect();
+        // A panic may have left a link to the test's own threads behind; then nobody waits.
+        if !thread::panicking() {
+            ends.into_iter().for_each(|end| end.wait());
+        }
+    }
+}
+
+/// Held while a test has nodes; the nodes of two tests at once would miss each other's deadlines.
+pub(crate) type Turn = ReentrantMutexGuard<'static, ()>;
+
+/// Waits until no other test has nodes. One test may have two clusters.
+pub(crate) fn turn() -> Turn {
+    static TURN: ReentrantMutex<()> = ReentrantMutex::new(());
+    TURN.lock()
+}
+
+/// Small files, so that tests are quick. The times are the defaults: where no election is what is
+/// tested, a machine that stalls for half a second must not cause one.
 pub(crate) fn quick() -> Options {
     let mut options = Options::default();
-    options.heartbeat = Duration::from_millis(40);
-    options.election_timeout_min = Duration::from_millis(250);
-    options.election_timeout_max = Duration::from_millis(500);
     options.segment_bytes = 1 << 20;
     options.command_bytes_max = 128 << 10;
     options

@@ -8,4 +8,5 @@ mod failures;
 mod harness;
 mod muffle;
 mod outcomes;
+mod ports;
 mod reads;
