@@ -17,7 +17,12 @@ use crate::harness::{
 /// RAFT-CASE 57: a step-down and a truncation leave it open, the entry in its place does not.
 #[test]
 fn what_another_leader_has_replaced_is_superseded_and_certainly_not_applied() {
-    let cluster = Cluster::start_with(3, |options| options.proposal_timeout = PATIENCE);
+    let cluster = Cluster::start_with(3, |options| {
+        options.proposal_timeout = PATIENCE;
+        // Long enough that the leader still leads when the proposals come.
+        options.election_timeout_min = Duration::from_secs(2);
+        options.election_timeout_max = Duration::from_secs(3);
+    });
     let leader = cluster.leader();
     let node = &cluster.nodes[&leader];
     let last = outcome(node.propose("before")).unwrap().position;
