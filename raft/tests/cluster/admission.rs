@@ -1,7 +1,5 @@
 //! First starts, and who is let in.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use kontiki::{Event, Node, ProposeError, Role, StartError};
 
@@ -46,9 +44,7 @@ fn a_member_that_has_not_heard_all_others_adopts_the_configuration() {
 /// RAFT-CASE 27, RAFT-CASE 45, RAFT-CASE 60
 #[test]
 fn a_wiped_node_is_reported_and_never_votes() {
-    let mut cluster = Cluster::start_with(3, |options| {
-        options.proposal_timeout = Duration::from_secs(1);
-    });
+    let mut cluster = Cluster::start(3);
     cluster.nodes[&1].propose("x").wait().unwrap();
     cluster.stop_node(3);
     std::fs::remove_dir_all(cluster.data(3)).unwrap();
