@@ -21,6 +21,8 @@ use crate::{
 mod damage;
 mod greetings;
 mod losses;
+#[path = "../../tests/cluster/ports.rs"]
+mod ports;
 mod stops;
 mod strangers;
 
@@ -186,6 +188,11 @@ impl Peer {
     }
 }
 
+/// An address that is free, also between a stop and the next start at it.
+fn free_address() -> String {
+    ports::free_addresses(1).remove(0)
+}
+
 /// Quick to come back, slow to give up.
 fn options() -> TcpOptions {
     TcpOptions {
@@ -329,9 +336,11 @@ fn a_long_message_is_contact_before_it_is_whole() {
     let header = wire::encode_frame_header(FrameKind::Message, 0, std::slice::from_ref(&payload));
     raw.write_all(&header).unwrap();
 
+    // Slowly: what comes at once is whole before anybody could ask for the sender.
     let mut parts = payload.chunks(1 << 10);
     while one.recorder.count(|event| *event == Event::Contact(2)) == 0 {
         raw.write_all(parts.next().expect("contact before the end")).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
     }
     assert!(one.recorder.messages().is_empty());
     parts.for_each(|part| raw.write_all(part).unwrap());

@@ -14,7 +14,7 @@ use super::*;
 #[test]
 fn a_peer_that_restarts_is_connected_to_again() {
     let one = Peer::start(1);
-    let mut two = Peer::start(2);
+    let mut two = Peer::start_at(2, &free_address(), options());
     one.connect_to(&two);
     two.connect_to(&one);
     assert!(one.send(2, "to the first"));
@@ -36,7 +36,7 @@ fn a_peer_that_comes_back_ends_the_pause() {
     let minute = Duration::from_secs(60);
     let patient = TcpOptions { backoff_min: minute, backoff_max: minute, ..options() };
     let one = Peer::start_at(1, "127.0.0.1:0", patient);
-    let mut two = Peer::start(2);
+    let mut two = Peer::start_at(2, &free_address(), options());
     one.connect_to(&two);
     two.transport.stop();
     one.recorder.wait_count("the end", 1, |event| matches!(event, Event::Disconnected(2, _)));

@@ -80,14 +80,13 @@ fn a_stop_ends_a_write_that_nobody_reads() {
 
 #[test]
 fn a_stop_ends_the_pause_after_a_failed_connect() {
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let options = TcpOptions {
         backoff_min: Duration::from_secs(60),
         backoff_max: Duration::from_secs(60),
         ..options()
     };
     let one = Peer::start_at(1, "127.0.0.1:0", options);
-    one.transport.set_peers(&[(2, unused.to_string())]);
+    one.transport.set_peers(&[(2, free_address())]);
     assert_stops_promptly(one);
 }
 
@@ -117,7 +116,7 @@ fn a_panic_of_the_node_ends_its_connection_and_nothing_else() {
 
 #[test]
 fn the_port_is_free_after_a_stop() {
-    let mut one = Peer::start(1);
+    let mut one = Peer::start_at(1, &free_address(), options());
     one.transport.stop();
     Peer::start_at(1, &one.address.to_string(), options());
 }
