@@ -11,8 +11,9 @@ use bytes::Bytes;
 use kontiki::{ApplyContext, SnapshotWriter, StateMachine};
 use redis::Value;
 
-use crate::support::{
-    Cluster, Node, Process, assert_refused, free_ports, query, serve_arguments, turn,
+use crate::{
+    ports::free_addresses,
+    support::{Cluster, Node, Process, assert_refused, poll, query, serve_arguments, turn},
 };
 
 #[test]
@@ -64,7 +65,7 @@ fn a_newer_format_or_a_damaged_log_is_exit_code_4_and_changes_no_file() {
 fn a_command_of_a_newer_raftd_ends_the_node_with_exit_code_1() {
     let _turn = turn();
     let directory = tempfile::tempdir().unwrap();
-    let free: Vec<_> = free_ports(2).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let free = free_addresses(2);
     let newer = kontiki::Node::builder(1, directory.path())
         .initial_members([(1, free[0].as_str())])
         .start(Newer)
@@ -118,7 +119,8 @@ fn a_node_that_lost_its_disk_does_not_vote_and_says_what_to_do() {
     fs::rename(&node.data, &aside).unwrap();
     node.restart();
     node.process.wait_for_log("not admitted");
-    assert_eq!(node.info("raft_role"), "not-admitted");
+    // The log comes first.
+    poll("the role", || (node.info("raft_role") == "not-admitted").then_some(()));
     let value: String = query(&mut cluster.nodes[1].connect(), &["GET", "key"]).unwrap();
     assert_eq!(value, "kept");
 
@@ -133,7 +135,7 @@ fn a_node_that_lost_its_disk_does_not_vote_and_says_what_to_do() {
 
 /// Starts a node on free ports; it must end with exit code 4 and one line that says `expected`.
 fn start_refused(id: &str, data: &Path, expected: &str) {
-    let free: Vec<_> = free_ports(2).iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let free = free_addresses(2);
     let peers = format!("{id}={}", free[0]);
     let arguments = serve_arguments(id, data, &peers, &free[1]);
     assert_refused(Process::start("raftd", &arguments).wait_end(), 4, expected);

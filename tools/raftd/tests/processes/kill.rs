@@ -15,7 +15,7 @@ use std::{
 
 use redis::Connection;
 
-use crate::support::{Cluster, Node, connect, poll, query};
+use crate::support::{Cluster, Node, connect_within, poll, query};
 
 /// One after the other, ten times the leader and ten times a follower, in random order.
 #[test]
@@ -35,8 +35,9 @@ fn twenty_kills_lose_nothing_and_writes_resume_within_three_seconds() {
 
         let killed = Instant::now();
         cluster.nodes[victim].process.kill();
+        writers.iter().for_each(Writer::mark);
         for writer in &writers {
-            let resumed = poll("a write after the kill", || writer.first_begun_after(killed));
+            let resumed = poll("a write after the kill", || writer.first_after_mark());
             let gap = resumed.duration_since(killed);
             longest = longest.max(gap);
             assert!(gap < RESUME_MAX, "round {round}: writes resumed after {gap:?}");
@@ -63,9 +64,9 @@ fn killing_all_three_at_once_loses_nothing() {
     let ports: Vec<_> = cluster.nodes.iter().map(|node| node.client_port).collect();
     let writers = [0, 1, 2].map(|writer| Writer::start(writer, &ports));
     for _ in 0..5 {
-        let begun = Instant::now();
+        writers.iter().for_each(Writer::mark);
         for writer in &writers {
-            poll("some writes", || writer.first_begun_after(begun));
+            poll("some writes", || writer.first_after_mark());
         }
         cluster.nodes.iter_mut().for_each(|node| node.process.kill());
         cluster.nodes.iter_mut().for_each(Node::restart);
@@ -84,9 +85,17 @@ fn killing_all_three_at_once_loses_nothing() {
 /// Writes keys of its own, each once, and counts with INCR; on another node after each error.
 struct Writer {
     stop: Arc<AtomicBool>,
-    /// Newest acknowledged write: when it was begun, and when it was acknowledged.
-    newest: Arc<Mutex<Option<(Instant, Instant)>>>,
+    mark: Arc<Mutex<Mark>>,
     thread: JoinHandle<Written>,
+}
+
+/// From when on a writer's next success is of interest.
+#[derive(Default)]
+struct Mark {
+    since: Option<Instant>,
+    /// When the first write that was begun later was acknowledged. Kept, because whoever asks may
+    /// come late.
+    first: Option<Instant>,
 }
 
 /// What one writer knows at the end.
@@ -101,13 +110,14 @@ struct Written {
 impl Writer {
     fn start(writer: u64, ports: &[u16]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let newest = Arc::new(Mutex::new(None));
-        let (stopped, told, ports) = (Arc::clone(&stop), Arc::clone(&newest), ports.to_vec());
+        let mark = Arc::new(Mutex::new(Mark::default()));
+        let (stopped, marked, ports) = (Arc::clone(&stop), Arc::clone(&mark), ports.to_vec());
         let thread = thread::spawn(move || {
             let mut written = Written { writer, ..Written::default() };
             let mut ports = ports.iter().cycle().skip(usize::try_from(writer).unwrap());
             while !stopped.load(Ordering::Relaxed) {
-                let Ok(mut client) = connect(*ports.next().unwrap()) else { continue };
+                let port = *ports.next().unwrap();
+                let Ok(mut client) = connect_within(port, GREETING_MAX) else { continue };
                 client.set_read_timeout(Some(ANSWER_MAX)).unwrap();
                 // Any error: the connection is given up, so that no late answer is taken for
                 // that of a later write.
@@ -116,23 +126,35 @@ impl Writer {
                     if written.write_some(&mut client).is_err() {
                         break;
                     }
-                    *told.lock().unwrap() = Some((begun, Instant::now()));
+                    marked.lock().unwrap().acknowledge(begun);
                 }
             }
             written
         });
-        Self { stop, newest, thread }
+        Self { stop, mark, thread }
     }
 
-    /// When the newest write was acknowledged, if it was begun after `moment`.
-    fn first_begun_after(&self, moment: Instant) -> Option<Instant> {
-        let newest = *self.newest.lock().unwrap();
-        newest.filter(|(begun, _)| *begun > moment).map(|(_, acknowledged)| acknowledged)
+    /// Forgets what was, and asks for the next.
+    fn mark(&self) {
+        *self.mark.lock().unwrap() = Mark { since: Some(Instant::now()), first: None };
+    }
+
+    /// When the first write that was begun after the mark was acknowledged.
+    fn first_after_mark(&self) -> Option<Instant> {
+        self.mark.lock().unwrap().first
     }
 
     fn stop(self) -> Written {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
+    }
+}
+
+impl Mark {
+    fn acknowledge(&mut self, begun: Instant) {
+        if self.since.is_some_and(|since| begun > since) {
+            self.first.get_or_insert_with(Instant::now);
+        }
     }
 }
 
@@ -207,4 +229,5 @@ impl Random {
 const KILLS: usize = 20;
 const KEYS_PER_PIPELINE: usize = 8;
 const RESUME_MAX: Duration = Duration::from_secs(3);
+const GREETING_MAX: Duration = Duration::from_secs(1);
 const ANSWER_MAX: Duration = Duration::from_secs(2);

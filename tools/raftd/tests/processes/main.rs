@@ -10,5 +10,7 @@ mod data;
 mod demo;
 mod kill;
 mod outcomes;
+#[path = "../../../../raft/tests/cluster/ports.rs"]
+mod ports;
 mod redis_tools;
 mod support;

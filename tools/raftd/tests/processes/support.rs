@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{BufRead as _, BufReader, Read},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
@@ -14,9 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{Connection, FromRedisValue, RedisResult};
+use redis::{Connection, FromRedisValue, RedisResult, Value};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::ports::free_port;
 
 /// How long anything may take that must happen at all.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -92,6 +94,11 @@ impl Process {
         })
     }
 
+    /// How many lines on standard error contain `text` so far.
+    pub(crate) fn count_in_log(&self, text: &str) -> usize {
+        self.stderr.lock().unwrap().iter().filter(|line| line.contains(text)).count()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).unwrap();
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
@@ -106,6 +113,19 @@ impl Process {
     /// What the process sees when whoever started it is gone.
     pub(crate) fn close_stdin(&mut self) {
         self.stdin = None;
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for the end of a process that was asked to, but not for ever: for when a test is over.
+    pub(crate) fn end_or_kill(&mut self) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.is_running() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
     }
 
     /// Waits until the process ends by itself.
@@ -234,25 +254,9 @@ pub(crate) fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ports that nothing listens on just now, each given to one test only.
+/// Ports that nothing listens on, each given to one test only.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     (0..count).map(|_| free_port(&[0])).collect()
-}
-
-/// A port that is free together with those so much above it; given to one test only.
-///
-/// Below the range from which the system gives outgoing connections their ports: one of those
-/// could take the port of a node while it is down.
-pub(crate) fn free_port(offsets: &[u16]) -> u16 {
-    static NEXT: Mutex<Option<u16>> = Mutex::new(None);
-    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
-    // Another test process begins elsewhere.
-    let first =
-        next.unwrap_or_else(|| 10_000 + u16::try_from(std::process::id() % 1000).unwrap() * 20);
-    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let found = (first..).find(|port| offsets.iter().all(|offset| is_free(port + offset))).unwrap();
-    *next = Some(found + offsets.iter().max().unwrap() + 1);
-    found
 }
 
 /// The flags of a node for tests that start it by themselves.
@@ -276,9 +280,14 @@ pub(crate) fn assert_refused(ended: Ended, code: i32, expected: &str) {
 
 /// A client with timeouts.
 pub(crate) fn connect(port: u16) -> RedisResult<Connection> {
+    connect_within(port, DEADLINE)
+}
+
+/// A client that is greeted in that time.
+pub(crate) fn connect_within(port: u16, timeout: Duration) -> RedisResult<Connection> {
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
-    let connection = client.get_connection_with_timeout(Duration::from_secs(1))?;
-    connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let connection = client.get_connection_with_timeout(timeout)?;
+    connection.set_read_timeout(Some(DEADLINE))?;
     Ok(connection)
 }
 
@@ -288,6 +297,18 @@ pub(crate) fn query<T: FromRedisValue>(
     words: &[&str],
 ) -> RedisResult<T> {
     redis::cmd(words[0]).arg(&words[1..]).query(connection)
+}
+
+/// Sends one command until it succeeds. Until a leader is there, refusals are right; a broken
+/// connection is not.
+pub(crate) fn succeeds_soon(client: &mut Connection, words: &[&str]) {
+    poll("a command that succeeds", || match query::<Value>(client, words) {
+        Ok(_) => Some(()),
+        Err(error) => {
+            assert!(!error.is_io_error(), "{error}");
+            None
+        }
+    });
 }
 
 /// A field of `INFO`.
