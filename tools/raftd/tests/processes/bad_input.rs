@@ -10,7 +10,7 @@ use redis::Value;
 
 use crate::support::{
     Cluster, Process, assert_refused, connect, free_ports, info, poll, query, serve_arguments,
-    socket, turn,
+    socket, succeeds_soon, turn,
 };
 
 #[test]
@@ -173,21 +173,22 @@ fn a_strangers_bytes_on_the_peer_port_disturb_nobody() {
     let mut client = cluster.nodes[0].connect();
     let noise: Vec<u8> =
         (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let term = cluster.nodes[0].info("raft_term");
+    let lost = || cluster.nodes.iter().map(|node| node.process.count_in_log("peer lost"));
+    let lost_before: Vec<_> = lost().collect();
     for round in 0..10 {
         for node in &cluster.nodes {
             for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], &[0; 4096], &noise] {
                 let mut stranger = socket(node.peer_port);
                 // It may be closed on us in the middle.
                 let _ = stranger.write_all(bytes);
-                let value = format!("{round}");
-                query::<Value>(&mut client, &["SET", "key", &value]).unwrap();
+                // An election that a slow machine causes is not what this is about.
+                succeeds_soon(&mut client, &["SET", "key", &round.to_string()]);
             }
         }
     }
-    // Nobody lost its office, and nobody died.
-    assert_eq!(cluster.nodes[0].info("raft_term"), term);
+    // Nobody lost a peer, and nobody died.
     cluster.assert_same_state();
+    assert_eq!(lost().collect::<Vec<_>>(), lost_before);
 }
 
 #[test]
