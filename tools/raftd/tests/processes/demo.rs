@@ -4,13 +4,17 @@ use std::{
     fs,
     io::{ErrorKind, Read as _},
     net::TcpListener,
+    ops::{Deref, DerefMut},
     path::Path,
 };
 
 use redis::Value;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Process, connect, free_port, info, poll, query, socket, turn};
+use crate::{
+    ports::free_port,
+    support::{Process, connect, info, poll, query, socket, turn},
+};
 
 #[test]
 fn it_serves_on_three_ports_keeps_its_data_and_stops_when_asked() {
@@ -144,9 +148,36 @@ fn what_is_in_use_is_said_before_anything_is_started() {
     assert_one_line(&other_port.stderr, &format!("was made with --port {port}"));
 }
 
-fn start(port: u16, data: &Path) -> Process {
+/// A demo that takes its nodes with it when dropped: killed, it would leave them writing for a
+/// moment while their directory is removed.
+struct Demo(Process);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        if self.0.is_running() {
+            self.0.signal(Signal::TERM);
+            self.0.end_or_kill();
+        }
+    }
+}
+
+impl Deref for Demo {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.0
+    }
+}
+
+impl DerefMut for Demo {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.0
+    }
+}
+
+fn start(port: u16, data: &Path) -> Demo {
     let (port, data) = (port.to_string(), data.to_str().unwrap());
-    Process::start("demo", &["demo", "--port", &port, "--data", data])
+    Demo(Process::start("demo", &["demo", "--port", &port, "--data", data]))
 }
 
 /// The process behind a port, once it serves.
