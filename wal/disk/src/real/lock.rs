@@ -1,6 +1,12 @@
 //! One writer for each directory.
 
-use std::{fs, io, os::unix::fs::FileExt, path::Path, process};
+use std::{
+    fs, io,
+    os::unix::fs::FileExt,
+    path::Path,
+    process, thread,
+    time::{Duration, Instant},
+};
 
 use crate::LOCK_NAME;
 
@@ -17,17 +23,19 @@ impl Lock {
         directory.join(LOCK_NAME).exists()
     }
 
-    /// Whether someone holds the lock.
+    /// Whether a writer holds the lock. Shares it for a moment to find out; `take` knows that.
     pub(super) fn is_held(directory: &Path) -> io::Result<bool> {
         let file = match fs::File::open(directory.join(LOCK_NAME)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             file => file?,
         };
-        match fs2::FileExt::try_lock_shared(&file) {
-            Ok(()) => fs2::FileExt::unlock(&file).map(|()| false),
-            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
-                Ok(true)
-            }
+        Self::is_held_exclusively(&file)
+    }
+
+    fn is_held_exclusively(file: &fs::File) -> io::Result<bool> {
+        match fs2::FileExt::try_lock_shared(file) {
+            Ok(()) => fs2::FileExt::unlock(file).map(|()| false),
+            Err(error) if is_contended(&error) => Ok(true),
             Err(error) => Err(error),
         }
     }
@@ -38,11 +46,7 @@ impl Lock {
         let mut options = fs::OpenOptions::new();
         // Not truncated: until the lock is ours the content is its holder's.
         let file = options.read(true).write(true).create(true).truncate(false).open(&path)?;
-        // Not `file.try_lock_exclusive()`: std has methods of such names by now.
-        if let Err(error) = fs2::FileExt::try_lock_exclusive(&file) {
-            if error.raw_os_error() != fs2::lock_contended_error().raw_os_error() {
-                return Err(error);
-            }
+        if !Self::try_exclusively(&file)? {
             let holder = fs::read_to_string(&path).unwrap_or_default();
             let message = format!("{} is locked by process {}", directory.display(), holder.trim());
             return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
@@ -52,12 +56,70 @@ impl Lock {
         let _ = file.write_all_at(format!("{}\n", process::id()).as_bytes(), 0);
         Ok(Self { file })
     }
+
+    /// False if another writer holds the lock. Who only looks whether one does shares it for a
+    /// moment; that is waited out, because looking must not keep a writer from starting.
+    fn try_exclusively(file: &fs::File) -> io::Result<bool> {
+        let deadline = Instant::now() + LOOKING_MAX;
+        loop {
+            // Not `file.try_lock_exclusive()`: std has methods of such names by now.
+            match fs2::FileExt::try_lock_exclusive(file) {
+                Ok(()) => return Ok(true),
+                Err(error) if !is_contended(&error) => return Err(error),
+                Err(_) => {}
+            }
+            if Self::is_held_exclusively(file)? || Instant::now() > deadline {
+                return Ok(false);
+            }
+            // No event tells of it: the system wakes only who blocks on a lock, and how long that
+            // may take has no bound.
+            thread::sleep(LOOKING_PAUSE);
+        }
+    }
 }
+
+fn is_contended(error: &io::Error) -> bool {
+    error.raw_os_error() == fs2::lock_contended_error().raw_os_error()
+}
+
+/// How long the lock may be shared before a writer gives up. Looking takes microseconds; this is
+/// for a process that was put aside in the middle of it.
+const LOOKING_MAX: Duration = Duration::from_secs(1);
+
+const LOOKING_PAUSE: Duration = Duration::from_millis(1);
 
 impl Drop for Lock {
     fn drop(&mut self) {
         // Closing alone would leave it to a child process that was just forked and has not yet
         // closed what it inherited.
         let _ = fs2::FileExt::unlock(&self.file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    #[test]
+    fn whoever_looks_keeps_no_writer_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        drop(Lock::take(path).unwrap());
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    Lock::is_held(path).unwrap();
+                }
+            });
+            let refused = (0..2000).find_map(|_| Lock::take(path).err());
+            is_over.store(true, Ordering::Relaxed);
+            assert!(refused.is_none(), "{refused:?}");
+        });
     }
 }
