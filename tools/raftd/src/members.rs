@@ -17,6 +17,11 @@ impl Members {
                 format!("{id:?} is not the id of a node: a whole number from 1 is needed")
             })?;
             let address = parse_address(address)?;
+            if address.rsplit_once(':').is_some_and(|(_, port)| port.parse() == Ok(0_u16)) {
+                return Err(format!(
+                    "{address} is not where peers can reach node {id}: port 0 is any port"
+                ));
+            }
             if members.iter().any(|(other, _)| *other == id) {
                 return Err(format!("node {id} is named twice"));
             }
@@ -98,6 +103,8 @@ mod tests {
             ("a:1", "\"a:1\" is not ID=HOST:PORT"),
             ("0=a:1", "\"0\" is not the id of a node: a whole number from 1 is needed"),
             ("x=a:1", "\"x\" is not the id of a node: a whole number from 1 is needed"),
+            ("1=a:0", "a:0 is not where peers can reach node 1: port 0 is any port"),
+            ("1=a:00", "a:00 is not where peers can reach node 1: port 0 is any port"),
             ("1=a:1,1=b:1", "node 1 is named twice"),
             ("1=a:1,2=a:1", "a:1 is the address of two nodes"),
         ] {
