@@ -1,8 +1,10 @@
 //! `raftd serve`: one node and its clients, from start to stop.
 
 use std::{
+    error::Error,
     future::pending,
     io::{self, Read as _, Write as _},
+    iter,
     net::SocketAddr,
     path::{Path, PathBuf},
     pin::pin,
@@ -141,11 +143,13 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
 }
 
 /// Clients first: what they wait for is still answered. Then the node.
-async fn finish(node: &Node<Store>, accepting: JoinHandle<()>) {
-    if timeout(CLIENTS_STOP, accepting).await.is_err() {
+async fn finish(node: &Node<Store>, mut accepting: JoinHandle<()>) {
+    let served = timeout(CLIENTS_STOP, &mut accepting).await;
+    node.shutdown().await;
+    // Who waited for a leader has an answer only now.
+    if served.is_err() && timeout(LAST_REPLIES, accepting).await.is_err() {
         tracing::warn!("some clients did not take their last replies in time");
     }
-    node.shutdown().await;
 }
 
 async fn bind(address: &str) -> Result<TcpListener, Failure> {
@@ -266,12 +270,32 @@ fn start_failure(error: &StartError, options: &ServeOptions) -> Failure {
             Failure::new(FailureKind::Usage, error.to_string())
         }
         StartError::Listen { address, source } => cannot_listen("peers", address, source),
-        StartError::Io(source) => Failure::new(
+        StartError::Io(source) => Failure::new(FailureKind::Run, format!("cannot start: {source}")),
+        StartError::Log(cause) => Failure::new(
             FailureKind::Data,
-            format!("cannot use data directory {data}: {source}; check the path and its owner"),
+            match io_cause(cause).map(io::Error::kind) {
+                Some(io::ErrorKind::StorageFull) => format!("{cause}; make room for the log"),
+                Some(_) => {
+                    format!("cannot use the data directory: {cause}; check the path and its owner")
+                }
+                None => format!(
+                    "cannot open the log: {cause}; `wal-inspect verify {data}/wal` tells more. \
+                     Keep the directory: if it is damaged, the other nodes have what was \
+                     acknowledged"
+                ),
+            },
         ),
-        other => Failure::new(FailureKind::Data, format!("{other} (data directory {data})")),
+        // They name the directory, and what to do.
+        other => Failure::new(FailureKind::Data, other.to_string()),
     }
+}
+
+/// What the system said, if the system is why.
+fn io_cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    iter::successors(Some(error), |&error| error.source()).find_map(|error| {
+        let shared = error.downcast_ref::<Arc<io::Error>>().map(Arc::as_ref);
+        shared.or_else(|| error.downcast_ref())
+    })
 }
 
 fn cannot_listen(for_whom: &str, address: &str, error: &io::Error) -> Failure {
@@ -321,8 +345,11 @@ fn raise_file_limit(clients_max: u32) {
 /// The log, the peers and the runtime.
 const FILES_BESIDES_CLIENTS: u64 = 256;
 
-/// How long clients may take to read their last replies.
+/// How long the node goes on for the clients that wait for replies.
 const CLIENTS_STOP: Duration = Duration::from_secs(3);
+
+/// How long clients may take to read what the end of the node answers them.
+const LAST_REPLIES: Duration = Duration::from_millis(200);
 
 /// How often the node is asked for its members until it knows them.
 const MEMBERS_PAUSE: Duration = Duration::from_millis(10);

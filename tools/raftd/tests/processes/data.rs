@@ -21,13 +21,15 @@ fn a_directory_in_use_or_of_another_node_is_exit_code_4() {
     let mut cluster = Cluster::start(1);
     let data = cluster.nodes[0].data.clone();
     query::<Value>(&mut cluster.nodes[0].connect(), &["SET", "key", "kept"]).unwrap();
-    start_refused("1", &data, "in use by another process");
+    let line = start_refused("1", &data, "in use by another process");
+    assert_eq!(line.matches(data.to_str().unwrap()).count(), 1, "{line}");
     cluster.nodes[0].process.kill();
     start_refused("2", &data, "belongs to node 1, not to 2");
 
     let file = cluster.directory.path().join("file");
     fs::write(&file, "no directory").unwrap();
-    start_refused("1", &file, "file");
+    let line = start_refused("1", &file, "; check the path and its owner");
+    assert_eq!(line.matches(file.to_str().unwrap()).count(), 1, "{line}");
     assert_still_kept(&mut cluster);
 }
 
@@ -53,7 +55,9 @@ fn a_newer_format_or_a_damaged_log_is_exit_code_4_and_changes_no_file() {
     let mut damaged = whole[..4096].to_vec();
     damaged[100] ^= 1;
     file.write_all_at(&damaged, 0).unwrap();
-    start_refused("1", &data, "0000000000000001.wal");
+    let line = start_refused("1", &data, "0000000000000001.wal");
+    let command = format!("`wal-inspect verify {}`", data.join("wal").display());
+    assert!(line.contains(&command) && line.contains("the other nodes have"), "{line}");
     assert_eq!(fs::read(&segment).unwrap()[..4096], damaged);
 
     file.write_all_at(&whole, 0).unwrap();
@@ -134,11 +138,11 @@ fn a_node_that_lost_its_disk_does_not_vote_and_says_what_to_do() {
 }
 
 /// Starts a node on free ports; it must end with exit code 4 and one line that says `expected`.
-fn start_refused(id: &str, data: &Path, expected: &str) {
+fn start_refused(id: &str, data: &Path, expected: &str) -> String {
     let free = free_addresses(2);
     let peers = format!("{id}={}", free[0]);
     let arguments = serve_arguments(id, data, &peers, &free[1]);
-    assert_refused(Process::start("raftd", &arguments).wait_end(), 4, expected);
+    assert_refused(Process::start("raftd", &arguments).wait_end(), 4, expected)
 }
 
 fn assert_still_kept(cluster: &mut Cluster) {

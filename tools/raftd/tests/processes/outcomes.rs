@@ -8,7 +8,7 @@ use std::{
 use redis::{Connection, RedisError, Value};
 use rustix::process::Signal;
 
-use crate::support::{Cluster, query, succeeds_soon};
+use crate::support::{Cluster, info, poll, query, succeeds_soon};
 
 /// A leader that is paused has the command, perhaps: nobody can say.
 #[test]
@@ -99,6 +99,32 @@ fn a_stop_answers_what_it_has_taken_and_keeps_what_it_answered() {
     assert!((acknowledged..=acknowledged + 1).contains(&counted), "{counted} of {acknowledged}");
 }
 
+/// A stop does not take the answer away from those who wait for a leader.
+#[test]
+fn a_stop_without_a_majority_answers_who_waits() {
+    let mut cluster = Cluster::start(3);
+    let mut other = cluster.nodes[0].connect();
+    let mut clients: Vec<_> = (0..WAITING).map(|_| cluster.nodes[0].connect()).collect();
+    cluster.nodes[1..].iter_mut().for_each(|node| node.process.kill());
+    let processed = |client: &mut Connection| -> usize {
+        info(client, "total_commands_processed").parse().unwrap()
+    };
+    let mut expected = processed(&mut other) + WAITING;
+    let request = redis::cmd("SET").arg("key").arg("value").get_packed_command();
+    clients.iter_mut().for_each(|client| client.send_packed_command(&request).unwrap());
+    // Each question counts itself.
+    poll("the requests", || {
+        expected += 1;
+        (processed(&mut other) == expected).then_some(())
+    });
+    cluster.nodes[0].process.signal(Signal::TERM);
+    for client in &mut clients {
+        let error = client.recv_response().and_then(Value::extract_error).unwrap_err();
+        assert!(is_one_of(&error, &["UNKNOWNRESULT", "CLUSTERDOWN"]), "{error}");
+    }
+    assert_eq!(cluster.nodes[0].process.wait_end().status.code(), Some(0));
+}
+
 fn refused(client: &mut Connection, words: &[&str]) -> RedisError {
     let begun = Instant::now();
     let error = query::<Value>(client, words).expect_err("there is no majority");
@@ -110,6 +136,9 @@ fn refused(client: &mut Connection, words: &[&str]) -> RedisError {
 fn is_one_of(error: &RedisError, codes: &[&str]) -> bool {
     codes.contains(&error.code().unwrap_or(""))
 }
+
+/// Clients that wait at once.
+const WAITING: usize = 20;
 
 /// The time that a proposal may wait, and some more for a slow machine.
 const ANSWER_MAX: Duration = Duration::from_secs(8);

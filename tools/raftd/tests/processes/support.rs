@@ -270,12 +270,13 @@ pub(crate) fn serve_arguments<'a>(
     vec!["serve", "--id", id, "--data", data, "--peers", peers, "--client", client, "--log", "warn"]
 }
 
-/// One line on standard error, the exit code, and no panic.
-pub(crate) fn assert_refused(ended: Ended, code: i32, expected: &str) {
+/// One line on standard error, the exit code, and no panic. Returns the line.
+pub(crate) fn assert_refused(ended: Ended, code: i32, expected: &str) -> String {
     let lines: Vec<_> = ended.stderr.iter().filter(|line| !line.contains(" WARN ")).collect();
     assert_eq!(ended.status.code(), Some(code), "{lines:?}");
     let [line] = lines[..] else { panic!("not one line: {lines:?}") };
     assert!(line.starts_with("raftd: ") && line.contains(expected), "{expected:?}: {line}");
+    (*line).clone()
 }
 
 /// A client with timeouts.
