@@ -87,8 +87,16 @@ fn parse_flags() -> Result<Options, Failure> {
             told.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
         let line = told.collect::<Vec<_>>().join(" ");
         let line = line.strip_prefix("error: ").unwrap_or(&line);
-        Failure::new(FailureKind::Usage, format!("{line}; see raftd --help, raftd serve --help"))
+        Failure::new(FailureKind::Usage, format!("{line}; see raftd {}--help", subcommand()))
     })
+}
+
+/// The one that was asked for, with a space behind it.
+fn subcommand() -> &'static str {
+    let mut words = std::env::args_os().skip(1);
+    words
+        .find_map(|word| ["serve ", "demo "].into_iter().find(|name| word == name.trim_end()))
+        .unwrap_or("")
 }
 
 fn run(options: Options) -> Result<(), Failure> {
@@ -99,6 +107,7 @@ fn run(options: Options) -> Result<(), Failure> {
     };
     let log = options
         .log
+        .filter(|filter| !filter.is_empty())
         .or_else(|| std::env::var(EnvFilter::DEFAULT_ENV).ok())
         .filter(|filter| !filter.is_empty())
         .unwrap_or_else(|| default.to_owned());

@@ -68,7 +68,7 @@ pub(crate) fn propose_error(error_found: &ProposeError) -> BytesFrame {
         ProposeError::Unknown { .. } => UNKNOWN_RESULT.to_owned(),
         // From here on: whatever may have been applied must not look like something to retry.
         other if !certainly_not_applied => format!("{UNKNOWN_RESULT} ({other})"),
-        ProposeError::NotLeader { .. } => NO_LEADER.to_owned(),
+        ProposeError::NotLeader { hint } => no_leader(hint.as_ref()),
         ProposeError::Overloaded => OVERLOADED.to_owned(),
         ProposeError::Superseded { .. } => {
             "TRYAGAIN a new leader put another command in its place: not applied, send it again"
@@ -81,7 +81,7 @@ pub(crate) fn propose_error(error_found: &ProposeError) -> BytesFrame {
 /// The reply to a read that failed. A read changes nothing, so sending it again is always right.
 pub(crate) fn read_error(error_found: &ReadError) -> BytesFrame {
     error(match error_found {
-        ReadError::NotLeader { .. } => NO_LEADER.to_owned(),
+        ReadError::NotLeader { hint } => no_leader(hint.as_ref()),
         ReadError::Overloaded => OVERLOADED.to_owned(),
         ReadError::TimedOut => {
             "TRYAGAIN no quorum confirmed the read in time, send it again".to_owned()
@@ -94,10 +94,19 @@ pub(crate) fn read_error(error_found: &ReadError) -> BytesFrame {
     })
 }
 
+/// A leader that is known now was not when the request waited, or had lost its office when asked.
+fn no_leader(known: Option<&(u64, String)>) -> String {
+    match known {
+        Some((id, _)) => format!("{LEADER_CHANGED} {id}; not applied, send it again"),
+        None => NO_LEADER.to_owned(),
+    }
+}
+
 const UNKNOWN_RESULT: &str = "UNKNOWNRESULT the outcome of this command is unknown: \
      it may have been applied, or may still be; read before sending it again";
 const NO_LEADER: &str =
     "CLUSTERDOWN no leader: a majority of the nodes is needed; not applied, send it again";
+const LEADER_CHANGED: &str = "CLUSTERDOWN the leader changes, by now it may be node";
 const OVERLOADED: &str = "TRYAGAIN too much is waiting on this node; not applied, send it again";
 const STOPPED: &str = "CLUSTERDOWN this node is stopping; not applied, use another one";
 
@@ -108,6 +117,18 @@ mod tests {
     #[test]
     fn an_error_is_one_line_whatever_it_is_made_of() {
         assert_eq!(encode(&error("ERR a\r\n+OK")), "-ERR a  +OK\r\n");
+    }
+
+    #[test]
+    fn a_majority_is_asked_for_only_where_no_leader_is_known() {
+        for (hint, text) in
+            [(None, "a majority of the nodes"), (Some((2, "b:1".to_owned())), "may be node 2")]
+        {
+            let write = encode(&propose_error(&ProposeError::NotLeader { hint: hint.clone() }));
+            assert_eq!(write, encode(&read_error(&ReadError::NotLeader { hint })));
+            let line = String::from_utf8(write.to_vec()).unwrap();
+            assert!(line.starts_with("-CLUSTERDOWN ") && line.contains(text), "{line}");
+        }
     }
 
     #[test]

@@ -313,13 +313,13 @@ fn client(arguments: &[Bytes]) -> Parsed {
         [_, sub] if is(sub, "ID") => connection(ConnectionAction::Id),
         [_, sub] if is(sub, "GETNAME") => connection(ConnectionAction::Name),
         [_, sub, name] if is(sub, "SETNAME") => {
-            connection(ConnectionAction::SetName(check_name(name)?))
+            connection(ConnectionAction::SetName(check_name("Client names", name)?))
         }
         [_, sub, option, value] if is(sub, "SETINFO") => {
             if !is(option, "LIB-NAME") && !is(option, "LIB-VER") {
                 return Err(reply::error(format!("ERR Unrecognized option '{}'", lossy(option))));
             }
-            check_name(value)?;
+            check_name(&lossy(option).to_lowercase(), value)?;
             answer(reply::ok())
         }
         [_, sub, ..] if ["ID", "GETNAME", "SETNAME", "SETINFO"].iter().any(|s| is(sub, s)) => {
@@ -344,7 +344,7 @@ fn hello(arguments: &[Bytes]) -> Parsed {
     match &arguments[2..] {
         [] => Ok(Action::Connection(ConnectionAction::Hello(None))),
         [option, name] if is(option, "SETNAME") => {
-            Ok(Action::Connection(ConnectionAction::Hello(Some(check_name(name)?))))
+            Ok(Action::Connection(ConnectionAction::Hello(Some(check_name("Client names", name)?))))
         }
         [option, ..] if is(option, "AUTH") => Err(reply::error(NO_PASSWORD)),
         [option, ..] => {
@@ -416,7 +416,8 @@ fn check_key(key: &[u8]) -> Result<(), BytesFrame> {
     Err(reply::error(format!("ERR a key of {} bytes, the limit is {KEY_BYTES_MAX}", key.len())))
 }
 
-fn check_name(name: &Bytes) -> Result<Bytes, BytesFrame> {
+/// `what` is how the refusal calls it, as Redis does.
+fn check_name(what: &str, name: &Bytes) -> Result<Bytes, BytesFrame> {
     if name.len() > NAME_BYTES_MAX {
         return Err(reply::error(format!(
             "ERR a name of {} bytes, the limit is {NAME_BYTES_MAX}",
@@ -424,9 +425,9 @@ fn check_name(name: &Bytes) -> Result<Bytes, BytesFrame> {
         )));
     }
     if !name.iter().all(u8::is_ascii_graphic) {
-        return Err(reply::error(
-            "ERR Client names cannot contain spaces, newlines or special characters.",
-        ));
+        return Err(reply::error(format!(
+            "ERR {what} cannot contain spaces, newlines or special characters."
+        )));
     }
     Ok(Bytes::copy_from_slice(name))
 }

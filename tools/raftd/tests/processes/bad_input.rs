@@ -18,7 +18,9 @@ fn wrong_flags_and_addresses_are_one_line_and_exit_code_2() {
     for (arguments, expected) in [
         (&["serve", "--bogus"][..], "unexpected argument '--bogus'"),
         (&["serve"], "--peers"),
+        (&["serve", "--id", "x"], "see raftd serve --help"),
         (&["demo", "--port", "x"], "'x'"),
+        (&["demo", "--port", "x"], "see raftd demo --help"),
         (&["demo", "--port", "65500"], "65500"),
         (&["frobnicate"], "'frobnicate'"),
         (&["serve", "--id", "0", "--data", "d", "--peers", "1=a:1"], "'0'"),
@@ -68,16 +70,27 @@ fn every_flag_can_be_given_in_the_environment_and_a_flag_goes_before_it() {
         ("RAFTD_CLIENT", "not an address"),
         ("RAFTD_MAX_CLIENTS", "3"),
         ("RAFTD_LOG", "raftd=warn"),
+        ("RUST_LOG", "info"),
     ];
     let client = format!("127.0.0.1:{}", ports[1]);
     let node = Process::start_in("node 7", &["serve", "--client", &client], &variables);
     node.wait_for("ready id=7");
     node.wait_for_log("listens for peers beyond this machine");
+    assert_eq!(node.count_in_log("INFO"), 0, "RAFTD_LOG goes before RUST_LOG");
     let mut client = connect(ports[1]).unwrap();
     assert_eq!(info(&mut client, "maxclients"), "3");
 
     let wrong = Process::start_in("raftd", &["serve"], &variables).wait_end();
     assert_refused(wrong, 2, "not an address");
+}
+
+#[test]
+fn an_empty_variable_is_as_good_as_none() {
+    let variables = [("RAFTD_LOG", ""), ("RUST_LOG", "=,=")];
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let ended = Process::start_in("raftd", &["demo", "--data", data], &variables).wait_end();
+    assert_refused(ended, 2, "is not a filter for logs");
 }
 
 #[test]

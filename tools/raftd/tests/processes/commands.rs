@@ -154,6 +154,8 @@ fn connection(client: &mut Connection) {
     assert_eq!(hello[4..6], [bulk("proto"), Value::Int(2)]);
     let refused = query::<Value>(client, &["HELLO", "3"]).unwrap_err();
     assert_eq!(refused.code(), Some("NOPROTO"));
+    assert_refused(client, &["CLIENT", "SETINFO", "LIB-VER", "a b"], "lib-ver cannot contain");
+    assert_refused(client, &["CLIENT", "SETNAME", "a b"], "Client names cannot contain");
     assert_refused(client, &["SELECT", "1"], "DB index is out of range");
     assert_refused(client, &["LPUSH", "a", "b"], "unknown command 'LPUSH'");
 }
