@@ -4,7 +4,7 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -51,8 +51,9 @@ pub(crate) async fn supervise(
     mut stop: watch::Receiver<Stop>,
 ) {
     let id = options.id;
-    let mut deaths_in_a_row = 0;
+    let (mut deaths_in_a_row, mut short_lives) = (0, 0);
     loop {
+        let begun = Instant::now();
         let end = match spawn(&options) {
             Ok(process) => run(process, id, &events, &mut stop).await,
             Err(error) => End::Died {
@@ -71,11 +72,18 @@ pub(crate) async fn supervise(
         if events.send(ChildEvent::Died { id, how }).await.is_err() {
             return;
         }
+        short_lives = if begun.elapsed() < LIFE { short_lives + 1 } else { 0 };
         tokio::select! {
-            () = sleep(BACKOFF * ((1 << (deaths_in_a_row - 1)) - 1)) => {}
+            () = sleep(pause(short_lives)) => {}
             () = told(&mut stop, Stop::Gently) => return,
         }
     }
+}
+
+/// How long a node is left alone that ended so many times in a row soon after its start, whether
+/// it served or not.
+fn pause(short_lives: u32) -> Duration {
+    BACKOFF * ((1 << short_lives.saturating_sub(1).min(BACKOFF_DOUBLINGS)) - 1)
 }
 
 /// How a process came to its end.
@@ -203,10 +211,25 @@ pub(crate) fn data_directory(demo: &Path, id: u64) -> PathBuf {
 /// Deaths of a child that never served in between: it does not get better by trying.
 const DEATHS_IN_A_ROW_MAX: u32 = 5;
 
-/// The first restart is at once; then 1, 3 and 7 times this.
+/// The first restart is at once; then after 1, 3, 7 and 15 times this, and no longer.
 const BACKOFF: Duration = Duration::from_millis(250);
+const BACKOFF_DOUBLINGS: u32 = 4;
+
+/// A node that ran so long is started again at once.
+const LIFE: Duration = Duration::from_secs(10);
 
 /// After this, a child that was asked to stop is killed.
 const GENTLE_STOP: Duration = Duration::from_secs(10);
 
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_dies_again_and_again_is_given_more_and_more_time_up_to_a_bound() {
+        let pauses: Vec<_> = (0..8).map(|lives| pause(lives).as_millis()).collect();
+        assert_eq!(pauses, [0, 0, 250, 750, 1750, 3750, 3750, 3750]);
+    }
+}
