@@ -7,15 +7,17 @@ use kontiki_wal::inspect::FrameKind;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  whole; also a live tail, that is, a writer is at work
-  1  torn tail (verify): bytes behind the last whole frame, as a crash leaves them; opening cuts
-     them off, and nothing that was acknowledged and attested is among them
+  0  whole; also a live tail, that is, a writer is at work. Bytes behind the end that belong to
+     no frame are not told from room that was never used: opening writes over them
+  1  torn tail (verify): a frame behind the last whole one whose body is damaged, or frames behind
+     a damaged one, as a crash leaves them; opening cuts them off, and nothing that was
+     acknowledged and attested is among them
   2  corrupt: bytes that were durable are damaged or missing
   3  cannot read: no such directory, no log in it, no permission, a newer format
   4  usage: an unknown command, flag or value";
 
 const DUMP_EXAMPLES: &str = "\
-Examples:
+Examples, with the data directory of a node or the log's own:
   wal-inspect dump data/1                          every frame, every entry
   wal-inspect dump data/1 --log 1 --index 100..200 the entries 100 to 199 of log 1
   wal-inspect dump data/1 --kind state             terms and votes over time
@@ -24,7 +26,7 @@ Examples:
 Exit codes: 0 done, 2 done but the log is corrupt (see standard error), 3 cannot read, 4 usage.";
 
 const VERIFY_EXAMPLES: &str = "\
-Examples:
+Examples, with the data directory of a node or the log's own:
   wal-inspect verify data/1
   wal-inspect verify data/1 > /dev/null || echo \"exit code $?\"";
 
@@ -41,14 +43,14 @@ pub(crate) enum Command {
     /// Prints the frames of the log, each with its place, and what they hold.
     #[command(after_help = DUMP_EXAMPLES)]
     Dump(DumpArguments),
-    /// Reads every byte of the log and says whether it is whole, and if not, where it is damaged.
+    /// Reads every frame of the log and says whether all are whole, and if not, where it is damaged.
     #[command(after_help = format!("{VERIFY_EXAMPLES}\n\n{EXIT_CODES}"))]
     Verify(VerifyArguments),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DumpArguments {
-    /// Directory of the log.
+    /// Directory of the log, or the data directory of a node, which has it in wal below it.
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
     /// How to print.
@@ -73,7 +75,7 @@ pub(crate) struct DumpArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
-    /// Directory of the log.
+    /// Directory of the log, or the data directory of a node, which has it in wal below it.
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
 }

@@ -10,22 +10,22 @@ use kontiki_wal::{
 
 use crate::{
     arguments::{DumpArguments, Format, Kind},
-    outcome::{Failure, Outcome, corruption_line, expect_a_log},
+    look::{Look, log_directory},
+    outcome::{Failure, Outcome, corruption_line},
     raft::{RaftEntry, RaftLogs, RaftState},
     rows::{EntryRow, FrameRow, LogRow, Payload, StateRow, belongs_to_a_log},
 };
 
 pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
-    let scan = Scan::open(&arguments.directory)?;
-    expect_a_log(&scan, &arguments.directory)?;
-    match write_frames(&scan, arguments, &mut BufWriter::new(io::stdout().lock())) {
+    let look = Look::at(&log_directory(&arguments.directory))?;
+    match write_frames(&look.scan, arguments, &mut BufWriter::new(io::stdout().lock())) {
         // The reader has seen enough, as in `| head`.
         Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => {
             return Ok(Outcome::Whole);
         }
         result => result?,
     }
-    Ok(remark(&scan))
+    Ok(remark(&look))
 }
 
 fn write_frames(
@@ -118,17 +118,21 @@ fn log_row(log: LogId, bounds: Bounds, preview: usize) -> LogRow {
 }
 
 fn state_row(body: &Bytes, preview: usize) -> StateRow {
-    let raft = RaftState::read(body).and_then(Result::ok);
+    let (raft, raft_unreadable) = match RaftState::read(body) {
+        None => (None, None),
+        Some(Ok(raft)) => (Some(raft), None),
+        Some(Err(reason)) => (None, Some(reason)),
+    };
     let payload = if raft.is_some() { Payload::none() } else { Payload::of(body, preview) };
-    StateRow { bytes: body.len(), raft, payload }
+    StateRow { bytes: body.len(), raft, raft_unreadable, payload }
 }
 
 /// Says on standard error what a reader of the frames cannot see in them.
-fn remark(scan: &Scan) -> Outcome {
+fn remark(Look { scan, is_live }: &Look) -> Outcome {
     let mut remarks = io::stderr().lock();
     match scan.verdict() {
         Verdict::Whole { .. } => Outcome::Whole,
-        Verdict::TornTail { .. } if scan.is_live() => Outcome::Whole,
+        Verdict::TornTail { .. } if *is_live => Outcome::Whole,
         Verdict::TornTail { segment, offset, .. } => {
             // An unheard remark changes nothing: `verify` is the command that tells.
             let _unheard =

@@ -2,8 +2,8 @@
 //!
 //! It reads the files themselves, frame by frame, and changes nothing; so it works on damaged logs
 //! and while a writer is at work. Of the lock it asks only whether a writer holds it, which keeps
-//! no writer from starting. Logs whose state carries Raft's magic are shown
-//! as Raft's: terms, votes, configurations and commands instead of bytes.
+//! no writer from starting. Logs whose state carries Raft's magic are shown as Raft's: terms, votes,
+//! configurations and commands instead of bytes.
 //!
 //! `wal-inspect --help` explains commands and exit codes.
 
@@ -11,6 +11,7 @@
 
 mod arguments;
 mod dump;
+mod look;
 mod outcome;
 mod place;
 mod progress;
@@ -23,7 +24,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 
 use crate::{
     arguments::{Arguments, Command},
@@ -48,8 +49,22 @@ fn main() -> ExitCode {
         .into()
 }
 
-/// Clap's own exit code, 2, means corrupt here.
+/// Help and version are shown as they are; a mistake becomes one line. Clap's own exit code, 2,
+/// means corrupt here.
 fn usage(error: &clap::Error) -> Outcome {
-    let _unheard = error.print();
-    if error.use_stderr() { Outcome::Usage } else { Outcome::Whole }
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _unheard = error.print();
+        return if error.use_stderr() { Outcome::Usage } else { Outcome::Whole };
+    }
+    let text = error.render().to_string();
+    let told = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:"))
+        .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let line = told.strip_prefix("error: ").unwrap_or(&told);
+    let _unheard = writeln!(io::stderr(), "wal-inspect: {line}; see wal-inspect --help");
+    Outcome::Usage
 }

@@ -1,17 +1,10 @@
 //! How a run ends: exit codes, and what kept it from its work.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{io, path::PathBuf, process::ExitCode};
 
-use kontiki_wal::{
-    Corruption, OpenError,
-    inspect::{Scan, Verdict},
-};
+use kontiki_wal::{Corruption, OpenError};
 
-use crate::place;
+use crate::{look::NODE_LOG, place};
 
 /// The exit code. Ordered by how bad it is for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +58,8 @@ impl std::fmt::Display for Failure {
             Self::Open(error) => write!(f, "{error}"),
             Self::NoLog { directory } => write!(
                 f,
-                "{} holds no log: no segment file is in it; is it the right directory?",
+                "{} holds no log: no segment file is in it or in {NODE_LOG} below it; is it the \
+                 right directory?",
                 directory.display()
             ),
             Self::Write(error) => write!(f, "cannot write the result: {error}"),
@@ -82,16 +76,6 @@ impl From<OpenError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Write(error)
-    }
-}
-
-/// A directory without segments is most likely the wrong one, and never a good answer.
-pub(crate) fn expect_a_log(scan: &Scan, directory: &Path) -> Result<(), Failure> {
-    match scan.verdict() {
-        Verdict::Whole { .. } if scan.segments().is_empty() => {
-            Err(Failure::NoLog { directory: directory.to_owned() })
-        }
-        _ => Ok(()),
     }
 }
 

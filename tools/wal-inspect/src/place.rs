@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Write};
 
+use kontiki_wal::inspect::Frame;
+
 /// Appends ` name value` if there is a value.
 pub(crate) fn push(line: &mut String, name: &str, value: Option<impl Display>) {
     if let Some(value) = value {
@@ -12,4 +14,43 @@ pub(crate) fn push(line: &mut String, name: &str, value: Option<impl Display>) {
 /// The indexes from `first` to `last`, both included.
 pub(crate) fn range(first: u64, last: u64) -> String {
     if first == last { format!("{first}") } else { format!("{first}..={last}") }
+}
+
+/// Of a frame of entries. What a frame says of itself may be anything.
+pub(crate) fn last_index(frame: &Frame) -> u64 {
+    frame.first_index.saturating_add(u64::from(frame.count).saturating_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kontiki_wal::{LogId, Lsn, inspect::FrameKind};
+
+    use super::*;
+    use crate::rows::FrameRow;
+
+    /// WAL-CASE 29
+    #[test]
+    fn a_frame_that_claims_more_indexes_than_there_are_is_shown_all_the_same() {
+        let frame = Frame {
+            segment: 1,
+            file: "1.wal".to_owned(),
+            offset: 4096,
+            lsn: Lsn(0),
+            kind: FrameKind::Entries,
+            closed: false,
+            log: LogId(1),
+            first_index: u64::MAX - 1,
+            count: 3,
+            term: 1,
+            durable_lsn: Lsn(0),
+            frame_bytes: 64,
+            body: Ok(Bytes::from_static(&[0; 12])),
+        };
+        assert_eq!(last_index(&frame), u64::MAX);
+        let mut text = Vec::new();
+        FrameRow::of(&frame).write_text(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains(" index 18446744073709551614..=18446744073709551615 "), "{text}");
+    }
 }

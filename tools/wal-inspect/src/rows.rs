@@ -74,6 +74,9 @@ pub(crate) struct StateRow {
     pub(crate) bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) raft: Option<RaftState>,
+    /// Why what has Raft's magic is not shown as Raft's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) raft_unreadable: Option<String>,
     #[serde(flatten)]
     pub(crate) payload: Payload,
 }
@@ -95,7 +98,6 @@ impl FrameRow {
         let belongs_to_a_log = belongs_to_a_log(frame.kind);
         let has_index = is_entries
             || matches!(frame.kind, FrameKind::Truncate | FrameKind::Compact | FrameKind::Reset);
-        let last_index = frame.first_index + u64::from(frame.count).saturating_sub(1);
         Self {
             segment: frame.segment,
             file: frame.file.clone(),
@@ -104,7 +106,7 @@ impl FrameRow {
             kind: Kind::from(frame.kind).name(),
             log: belongs_to_a_log.then_some(frame.log.0),
             first_index: has_index.then_some(frame.first_index),
-            last_index: is_entries.then_some(last_index),
+            last_index: is_entries.then(|| place::last_index(frame)),
             term: has_index.then_some(frame.term),
             closed: (frame.kind == FrameKind::Mark).then_some(frame.closed),
             frame_bytes: frame.frame_bytes,
@@ -184,11 +186,11 @@ impl EntryRow {
 
 impl StateRow {
     fn text(&self) -> String {
-        let mut text = "state".to_owned();
-        if let Some(raft) = &self.raft {
-            text.push(' ');
-            text.push_str(&raft.text());
-        }
+        let mut text = match (&self.raft, &self.raft_unreadable) {
+            (Some(raft), _) => format!("state {}", raft.text()),
+            (None, Some(reason)) => format!("raft state, unreadable: {reason}"),
+            (None, None) => "state".to_owned(),
+        };
         place::push(&mut text, "bytes", Some(self.bytes));
         self.payload.push_text(&mut text);
         text

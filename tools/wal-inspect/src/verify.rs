@@ -6,17 +6,14 @@ use kontiki_wal::inspect::{Frame, FrameKind, Scan, Verdict};
 
 use crate::{
     arguments::VerifyArguments,
-    outcome::{Failure, Outcome, corruption_line, expect_a_log},
+    look::{Look, log_directory},
+    outcome::{Failure, Outcome, corruption_line},
     place, progress,
 };
 
 pub(crate) fn verify(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
-    let directory = &arguments.directory;
-    let (outcome, lines) = progress::watched(directory, || -> Result<_, Failure> {
-        let scan = Scan::open(directory)?;
-        expect_a_log(&scan, directory)?;
-        findings(&scan)
-    })?;
+    let directory = log_directory(&arguments.directory);
+    let (outcome, lines) = progress::watched(&directory, || findings(&Look::at(&directory)?))?;
     match io::stdout().write_all(lines.as_bytes()) {
         // The exit code tells what the reader did not wait for.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
@@ -24,7 +21,7 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     }
 }
 
-fn findings(scan: &Scan) -> Result<(Outcome, String), Failure> {
+fn findings(Look { scan, is_live }: &Look) -> Result<(Outcome, String), Failure> {
     let contents = Contents::of(scan)?;
     Ok(match scan.verdict() {
         Verdict::Corrupt(corruptions) => {
@@ -34,7 +31,7 @@ fn findings(scan: &Scan) -> Result<(Outcome, String), Failure> {
                 .collect();
             (Outcome::Corrupt, lines)
         }
-        Verdict::Whole { end, .. } | Verdict::TornTail { end, .. } if scan.is_live() => {
+        Verdict::Whole { end, .. } | Verdict::TornTail { end, .. } if *is_live => {
             let text = contents.text();
             (Outcome::Whole, format!("live tail: {text}, end lsn {}; a writer is at work\n", end.0))
         }
@@ -57,7 +54,7 @@ fn findings(scan: &Scan) -> Result<(Outcome, String), Failure> {
 fn push_frame(line: &mut String, frame: &Frame) {
     place::push(line, "log", Some(frame.log.0));
     if frame.kind == FrameKind::Entries {
-        let last = frame.first_index + u64::from(frame.count).saturating_sub(1);
+        let last = place::last_index(frame);
         place::push(line, "index", Some(place::range(frame.first_index, last)));
         place::push(line, "term", Some(frame.term));
     }

@@ -174,6 +174,23 @@ fn raft_is_known_by_the_checkpoint_when_its_first_state_is_gone() {
 }
 
 #[test]
+fn a_state_of_raft_that_cannot_be_read_says_why() {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    let state = raft_state().encode();
+    let cut = state.slice(..state.len() - 1);
+    log.set_state(cut).unwrap().wait().unwrap();
+    let copy = copy_of(directory.path());
+    let run = dump(copy.path(), &["--kind", "state"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stdout.contains("\n  raft state, unreadable: "), "{run:?}");
+    let run = dump(copy.path(), &["--kind", "state", "--format", "jsonl"]);
+    let frame: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert!(frame["state"]["raft_unreadable"].is_string(), "{run:?}");
+}
+
+#[test]
 fn other_logs_are_not_taken_for_raft() {
     let run = dump(crashed_log().path(), &[]);
     assert!(!run.stdout.contains("command"), "{run:?}");

@@ -6,7 +6,7 @@ use kontiki_wal::LogId;
 use tempfile::TempDir;
 
 use crate::support::{
-    append, closed_log, copy_of, crashed_log, files, options, run_segment_jobs, verify,
+    append, closed_log, copy_of, crashed_log, dump, files, options, run_segment_jobs, verify,
 };
 
 #[test]
@@ -51,6 +51,23 @@ fn an_empty_directory_is_no_log() {
     assert_eq!(run.code, Some(3), "{run:?}");
     assert!(run.stderr.contains("holds no log"), "{run:?}");
     assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+}
+
+#[test]
+fn the_data_directory_of_a_node_means_the_log_in_it() {
+    let log = closed_log();
+    let data = TempDir::new().unwrap();
+    let below = data.path().join("wal");
+    fs::rename(log.path(), &below).unwrap();
+    for run in [verify(data.path()), dump(data.path(), &["--kind", "mark"])] {
+        assert_eq!(run.code, Some(0), "{run:?}");
+        assert_eq!(run.stderr, format!("wal-inspect: looking into {}\n", below.display()));
+    }
+    // The log's own directory goes before what lies below it.
+    fs::create_dir(below.join("wal")).unwrap();
+    fs::write(below.join("wal/0000000000000001.wal"), "garbage").unwrap();
+    let run = verify(&below);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
 }
 
 #[test]

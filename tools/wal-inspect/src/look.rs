@@ -1,0 +1,100 @@
+//! Finding the log that is meant, and a look at it that stands still.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use kontiki_wal::inspect::{Scan, Verdict};
+
+use crate::outcome::Failure;
+
+/// A scan, and whether a writer is at work.
+pub(crate) struct Look {
+    pub(crate) scan: Scan,
+    pub(crate) is_live: bool,
+}
+
+impl Look {
+    /// Looks at the log in `directory`.
+    pub(crate) fn at(directory: &Path) -> Result<Self, Failure> {
+        Self::from(Scan::open(directory)?, directory)
+    }
+
+    /// What a crash leaves and what a writer has under way look alike. A writer that is there tells
+    /// them apart; one that ended after the scan does not, but then the next scan finds something
+    /// else.
+    fn from(mut scan: Scan, directory: &Path) -> Result<Self, Failure> {
+        // A directory without segments is most likely the wrong one, and never a good answer.
+        if matches!(scan.verdict(), Verdict::Whole { .. }) && scan.segments().is_empty() {
+            return Err(Failure::NoLog { directory: directory.to_owned() });
+        }
+        loop {
+            let is_live = scan.is_live();
+            if is_live || !matches!(scan.verdict(), Verdict::TornTail { .. }) {
+                return Ok(Self { scan, is_live });
+            }
+            let again = Scan::open(directory)?;
+            if again.verdict() == scan.verdict() {
+                return Ok(Self { scan: again, is_live: false });
+            }
+            scan = again;
+        }
+    }
+}
+
+/// The directory of the log that is meant by `directory`: a node of Kontiki keeps its log in `wal`
+/// below its data directory. Says so on standard error if it is that.
+pub(crate) fn log_directory(directory: &Path) -> PathBuf {
+    let below = directory.join(NODE_LOG);
+    if has_segments(directory) || !has_segments(&below) {
+        return directory.to_owned();
+    }
+    // Whoever hears nothing sees the log all the same.
+    let _unheard = writeln!(io::stderr(), "wal-inspect: looking into {}", below.display());
+    below
+}
+
+/// What cannot be listed is reported by the look itself.
+fn has_segments(directory: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(directory) else { return false };
+    let is_segment = |path: &Path| path.is_file() && path.extension().is_some_and(|e| e == "wal");
+    entries.flatten().any(|entry| is_segment(&entry.path()))
+}
+
+/// Where a node keeps its log in its data directory.
+pub(crate) const NODE_LOG: &str = "wal";
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use bytes::Bytes;
+    use kontiki_wal::{LogId, Wal};
+
+    use super::*;
+
+    #[test]
+    fn a_torn_tail_that_a_writer_repaired_after_the_scan_is_none() {
+        let (writing, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let wal = Wal::options().without_threads().open(writing.path()).unwrap();
+        let log = wal.log(LogId(1)).unwrap();
+        log.append(1, 1, &[Bytes::from_static(b"torn")]).unwrap().wait().unwrap();
+        let scan = Scan::open(writing.path()).unwrap();
+        let last = scan.frames().last().unwrap().unwrap();
+        let path = crashed.path();
+        fs::copy(writing.path().join(&last.file), path.join(&last.file)).unwrap();
+        let file = File::options().write(true).open(path.join(&last.file)).unwrap();
+        file.write_all_at(b"!", last.offset + 48).unwrap();
+
+        let torn = Scan::open(path).unwrap();
+        assert!(matches!(torn.verdict(), Verdict::TornTail { .. }), "{:?}", torn.verdict());
+        Wal::options().without_threads().open(path).unwrap().close().unwrap();
+        let look = Look::from(torn, path).unwrap();
+        assert!(!look.is_live);
+        let verdict = look.scan.verdict();
+        assert!(matches!(verdict, Verdict::Whole { .. }), "{verdict:?}");
+    }
+}
