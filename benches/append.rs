@@ -9,9 +9,8 @@ mod support {
     pub(crate) mod raw;
 }
 
-use std::path::Path;
-
 use criterion::{Criterion, Throughput};
+use tempfile::TempDir;
 
 use support::{
     appends::{Appends, WORKS},
@@ -22,20 +21,21 @@ use support::{
 fn main() {
     let place = place::fresh_or_exit();
     let mut criterion = Criterion::default().configure_from_args();
-    append(&mut criterion, place.path());
+    append(&mut criterion, &place);
     criterion.final_summary();
 }
 
-fn append(criterion: &mut Criterion, directory: &Path) {
+fn append(criterion: &mut Criterion, place: &TempDir) {
     for work in WORKS {
         let mut group = criterion.benchmark_group(format!("append {}", work.name));
         group.throughput(Throughput::Elements(work.group_entries()));
 
-        let appends = Appends::create(directory, work).expect("a fresh directory");
+        let row = place::row(place);
+        let appends = Appends::create(row.path(), work).expect("a fresh directory");
         group
             .bench_function("kontiki", |bencher| bencher.iter_custom(|groups| appends.run(groups)));
 
-        let mut raw = RawDisk::create(directory, work.group_bytes()).expect("room for 64 MiB");
+        let mut raw = RawDisk::create(row.path(), work.group_bytes()).expect("room for 64 MiB");
         group.bench_function("raw disk", |bencher| {
             bencher.iter_custom(|groups| raw.run(groups).expect("a disk that works"));
         });

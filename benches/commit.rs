@@ -6,12 +6,13 @@ mod support {
     pub(crate) mod commits;
     pub(crate) mod frames;
     pub(crate) mod place;
+    #[path = "../../raft/tests/cluster/ports.rs"]
+    pub(crate) mod ports;
     pub(crate) mod raw;
 }
 
-use std::path::Path;
-
 use criterion::{Criterion, Throughput};
+use tempfile::TempDir;
 
 use support::{
     commits::{self, Cluster, IN_FLIGHT},
@@ -22,13 +23,15 @@ use support::{
 fn main() {
     let place = place::fresh_or_exit();
     let mut criterion = Criterion::default().configure_from_args();
-    commit(&mut criterion, place.path());
+    commit(&mut criterion, &place);
     criterion.final_summary();
 }
 
-fn commit(criterion: &mut Criterion, directory: &Path) {
-    let cluster = Cluster::start(directory).expect("three nodes");
+fn commit(criterion: &mut Criterion, place: &TempDir) {
     for in_flight in IN_FLIGHT {
+        // A log that the last row made long would weigh on this one.
+        let row = place::row(place);
+        let cluster = Cluster::start(row.path()).expect("three nodes");
         let mut group = criterion.benchmark_group(format!("commit, {in_flight} in flight"));
         // One iteration is as many commands as are in flight: what one sync could carry.
         let commands = in_flight as u64;
@@ -38,7 +41,7 @@ fn commit(criterion: &mut Criterion, directory: &Path) {
         });
 
         let mut raw =
-            RawDisk::create(directory, commits::group_bytes(in_flight)).expect("room for 64 MiB");
+            RawDisk::create(row.path(), commits::group_bytes(in_flight)).expect("room for 64 MiB");
         group.bench_function("raw disk", |bencher| {
             bencher.iter_custom(|groups| raw.run(groups).expect("a disk that works"));
         });

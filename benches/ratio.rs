@@ -9,6 +9,8 @@ mod support {
     pub(crate) mod device;
     pub(crate) mod frames;
     pub(crate) mod place;
+    #[path = "../../raft/tests/cluster/ports.rs"]
+    pub(crate) mod ports;
     pub(crate) mod raw;
     pub(crate) mod rounds;
 }
@@ -52,14 +54,16 @@ fn main() {
     for work in WORKS {
         let name = format!("append {}", work.name);
         if name.contains(&arguments.filter) {
-            let measured = append(work, place.path(), &arguments, device.as_ref());
+            let row = place::row(&place);
+            let measured = append(work, row.path(), &arguments, device.as_ref());
             print_measured(&name, work.group_entries(), &measured);
         }
     }
     for in_flight in IN_FLIGHT {
         let name = format!("commit, {in_flight} in flight");
         if name.contains(&arguments.filter) {
-            let measured = commit(in_flight, place.path(), &arguments, device.as_ref());
+            let row = place::row(&place);
+            let measured = commit(in_flight, row.path(), &arguments, device.as_ref());
             print_measured(&name, in_flight as u64, &measured);
         }
     }
@@ -88,10 +92,9 @@ fn commit(
     arguments: &Arguments,
     device: Option<&Device>,
 ) -> Measured {
-    let directory = directory.join(format!("commit-{in_flight}"));
-    let cluster = Cluster::start(&directory).expect("three nodes");
+    let cluster = Cluster::start(directory).expect("three nodes");
     let mut raw =
-        RawDisk::create(&directory, commits::group_bytes(in_flight)).expect("room for 64 MiB");
+        RawDisk::create(directory, commits::group_bytes(in_flight)).expect("room for 64 MiB");
     rounds::measure(
         &mut |groups| cluster.run(groups * in_flight as u64, in_flight),
         &mut |groups| raw.run(groups).expect("a disk that works"),

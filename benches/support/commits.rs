@@ -5,7 +5,6 @@ use std::{
     collections::VecDeque,
     error::Error,
     io::{self, Read, Write},
-    net::TcpListener,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -16,7 +15,7 @@ use kontiki::{
     Applied, ApplyContext, Node, Proposal, ProposeError, Role, SnapshotWriter, StateMachine,
 };
 
-use super::frames::frame_bytes;
+use super::{frames::frame_bytes, ports::free_addresses};
 
 /// Commands in flight, of 128 B each: the three that the project's figures are about.
 pub(crate) const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
@@ -35,7 +34,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts three nodes below `directory` and waits until one leads.
     pub(crate) fn start(directory: &Path) -> Result<Self, Box<dyn Error>> {
-        let addresses = free_addresses()?;
+        let addresses = free_addresses(3);
         let members: Vec<_> = (1..).zip(addresses.iter().cloned()).collect();
         let nodes = members
             .iter()
@@ -97,13 +96,6 @@ impl Drop for Cluster {
 /// A lost leadership would make the figure meaningless, so it ends the bench.
 fn expect_applied(outcome: Result<Applied, ProposeError>) {
     outcome.expect("a leader that leads for the whole round");
-}
-
-/// Three ports that were free a moment ago.
-fn free_addresses() -> io::Result<Vec<String>> {
-    let listeners =
-        (0..3).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<io::Result<Vec<_>>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
 }
 
 /// As little state machine as there can be: the log is what is measured.

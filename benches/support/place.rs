@@ -27,6 +27,12 @@ pub(crate) fn fresh(parent: &Path) -> Result<TempDir, String> {
     tempfile::Builder::new().prefix("kontiki-bench-").tempdir_in(parent).map_err(cannot)
 }
 
+/// A directory below it for one row, removed when dropped: what was measured takes no room from
+/// what comes.
+pub(crate) fn row(place: &TempDir) -> TempDir {
+    tempfile::tempdir_in(place).expect("a directory in one that was just made")
+}
+
 fn parent() -> PathBuf {
     env::var_os("KONTIKI_BENCH_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from)
