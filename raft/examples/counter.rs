@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kontiki::{ApplyContext, Loopback, Node, Read, SnapshotWriter, StateMachine};
 
 /// What is replicated: every member adds the same numbers in the same order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Counter(u64);
 
 impl StateMachine for Counter {
@@ -18,7 +18,7 @@ impl StateMachine for Counter {
     }
 
     fn snapshot(&self) -> io::Result<Box<dyn SnapshotWriter + Send>> {
-        Ok(Box::new(Image(self.0)))
+        Ok(Box::new(self.clone()))
     }
 
     fn restore(&mut self, image: &mut dyn io::Read) -> io::Result<()> {
@@ -29,9 +29,7 @@ impl StateMachine for Counter {
     }
 }
 
-struct Image(u64);
-
-impl SnapshotWriter for Image {
+impl SnapshotWriter for Counter {
     fn write_to(self: Box<Self>, out: &mut dyn io::Write) -> io::Result<()> {
         out.write_all(&self.0.to_le_bytes())
     }
@@ -39,6 +37,10 @@ impl SnapshotWriter for Image {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let directory = std::env::args().nth(1).unwrap_or_else(|| "counter-data".to_owned());
+    if directory.starts_with('-') {
+        println!("usage: counter [DIRECTORY]");
+        return Ok(());
+    }
     let hub = Loopback::new(); // Without it the nodes talk TCP, at the addresses below.
     let members = [(1, "localhost:7001"), (2, "localhost:7002"), (3, "localhost:7003")];
     let mut nodes = Vec::new();
@@ -51,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{} adds one at {}", node.status().id, applied.position);
     }
     let value = nodes[2].read(Read::Linearizable, |counter: &Counter| counter.0).wait()?;
-    println!("the counter stands at {value}");
+    println!("the counter stands at {value}; run it again to go on from {directory}");
     nodes.iter().for_each(|node| node.shutdown().wait());
     Ok(())
 }
