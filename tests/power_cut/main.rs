@@ -40,7 +40,7 @@ const SEGMENT_BYTES: usize = 64 << 20;
 fn every_printed_index_is_there_after_a_power_cut() {
     let volume = match Volume::create() {
         Ok(volume) => volume,
-        Err(reason) => return say(&format!("power_cut skipped: {reason}")),
+        Err(reason) => return say(&format!("skipped: power_cut: {reason}")),
     };
     let examples = Examples::build();
     let seed = env::var("POWER_CUT_SEED").ok().map_or(1, |seed| seed.parse().expect("a number"));

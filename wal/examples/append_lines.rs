@@ -13,7 +13,7 @@ use std::{
     env,
     error::Error,
     ffi::{OsStr, OsString},
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, ErrorKind, Write},
     process::ExitCode,
     sync::mpsc,
 };
@@ -21,13 +21,21 @@ use std::{
 use bytes::Bytes;
 use kontiki_wal::{AppendError, Log, LogId, Pending, Wal};
 
+const USAGE: &str = "usage: append_lines DIR < LINES";
+
 fn main() -> ExitCode {
+    if env::args_os().nth(1).is_some_and(|argument| argument == "--help" || argument == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let Some(directory) = only_argument() else {
-        eprintln!("usage: append_lines DIR < LINES");
+        eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
     match append_lines(&directory) {
         Ok(()) => ExitCode::SUCCESS,
+        // The reader has seen enough, as in `| head`; what it saw is durable.
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("append_lines: {error}");
             ExitCode::FAILURE
@@ -95,6 +103,10 @@ impl Group {
         output.flush()?;
         Ok(())
     }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 fn only_argument() -> Option<OsString> {

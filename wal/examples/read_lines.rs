@@ -17,9 +17,15 @@ use std::{
 
 use kontiki_wal::{LogId, Wal};
 
+const USAGE: &str = "usage: read_lines DIR";
+
 fn main() -> ExitCode {
+    if env::args_os().nth(1).is_some_and(|argument| argument == "--help" || argument == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let Some(directory) = only_argument() else {
-        eprintln!("usage: read_lines DIR");
+        eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
     match read_lines(&directory) {

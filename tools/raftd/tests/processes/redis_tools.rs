@@ -58,7 +58,7 @@ fn redis_benchmark_runs_on_every_node() {
 fn installed(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok();
     if !found {
-        let line = format!("SKIPPED: {tool} is not installed on this machine\n");
+        let line = format!("skipped: {tool} is not installed on this machine\n");
         // Past the capture of the test harness, so that a passing run shows it too.
         io::stderr().write_all(line.as_bytes()).unwrap();
     }

@@ -1,0 +1,53 @@
+//! The examples of the log as commands: what a shell expects of them.
+#![forbid(unsafe_code)]
+
+#[path = "power_cut/examples.rs"]
+mod examples;
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    process::{Command, Stdio},
+};
+
+use crate::examples::Examples;
+
+#[test]
+fn help_is_no_error_and_anything_else_that_is_no_directory_is() {
+    let examples = Examples::build();
+    for example in [examples.append_lines, examples.read_lines] {
+        let help = Command::new(&example).arg("--help").output().unwrap();
+        assert!(help.status.success() && help.stdout.starts_with(b"usage: "), "{help:?}");
+        assert!(help.stderr.is_empty(), "{help:?}");
+        for arguments in [&[][..], &["--frobnicate"], &["a", "b"]] {
+            let refused = Command::new(&example).args(arguments).output().unwrap();
+            assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+            assert!(refused.stdout.is_empty(), "{refused:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut child = Command::new(Examples::build().append_lines)
+        .arg(directory.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    input.write_all(b"one\n").unwrap();
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "1\n");
+    drop(output);
+    // Its answer to this one finds nobody.
+    input.write_all(b"two\n").unwrap();
+    drop(input);
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert!(child.wait().unwrap().success(), "{errors}");
+    assert_eq!(errors, "");
+}
