@@ -23,26 +23,31 @@ pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
         Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => {
             return Ok(Outcome::Whole);
         }
-        result => result?,
+        Ok(0) if arguments.limit != Some(0) => {
+            let _unheard = writeln!(io::stderr(), "wal-inspect: no frame is what was asked for");
+        }
+        result => drop(result?),
     }
     Ok(remark(&look))
 }
 
+/// Returns how many frames were shown.
 fn write_frames(
     scan: &Scan,
     arguments: &DumpArguments,
     out: &mut impl Write,
-) -> Result<(), Failure> {
+) -> Result<usize, Failure> {
     let mut raft_logs = RaftLogs::default();
-    let mut left = arguments.limit.unwrap_or(usize::MAX);
+    let limit = arguments.limit.unwrap_or(usize::MAX);
+    let mut shown = 0;
     for frame in scan.frames() {
         let frame = frame?;
         raft_logs.observe(&frame);
-        if left == 0 {
+        if shown == limit {
             break;
         }
         let Some(row) = row(&frame, arguments, raft_logs.contain(frame.log)) else { continue };
-        left -= 1;
+        shown += 1;
         match arguments.format {
             Format::Text => row.write_text(out)?,
             Format::Jsonl => {
@@ -51,7 +56,8 @@ fn write_frames(
             }
         }
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    Ok(shown)
 }
 
 /// What is shown of a frame, if anything is asked for.

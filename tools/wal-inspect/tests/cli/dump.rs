@@ -95,6 +95,15 @@ fn filters_choose_by_log_index_and_kind() {
 }
 
 #[test]
+fn filters_that_match_nothing_are_said_on_standard_error() {
+    let log = crashed_log();
+    let run = dump(log.path(), &["--log", "99"]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+    assert_eq!(dump(log.path(), &["--limit", "0"]).stderr, "");
+}
+
+#[test]
 fn previews_are_cut_where_asked() {
     let log = crashed_log();
     let run = dump(log.path(), &["--index", "10", "--preview", "4"]);
