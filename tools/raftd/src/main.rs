@@ -32,7 +32,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand, error::ErrorKind};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     demo::DemoOptions,
@@ -42,7 +42,7 @@ use crate::{
 
 /// A replicated, durable key-value store that any Redis client can talk to
 #[derive(Debug, Parser)]
-#[command(name = "raftd", version, after_help = AFTER_HELP)]
+#[command(name = "raftd", version, after_help = format!("{AFTER_HELP}\n\n{EXIT_CODES}"))]
 struct Options {
     #[command(subcommand)]
     command: Command,
@@ -105,9 +105,14 @@ fn run(options: Options) -> Result<(), Failure> {
         // What concerns one node alone is no news for who tries three of them.
         Command::Demo(_) => "error,raftd=warn",
     };
-    let log = options
-        .log
-        .filter(|filter| !filter.is_empty())
+    let given = options.log.filter(|filter| !filter.is_empty());
+    if let Some(word) = given.as_deref().and_then(no_level) {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            format!("--log {word:?} is no level, and a target needs one: info, or {word}=info"),
+        ));
+    }
+    let log = given
         .or_else(|| std::env::var(EnvFilter::DEFAULT_ENV).ok())
         .filter(|filter| !filter.is_empty())
         .unwrap_or_else(|| default.to_owned());
@@ -128,6 +133,14 @@ fn run(options: Options) -> Result<(), Failure> {
         Command::Serve(options) => serve::run(options),
         Command::Demo(options) => demo::run(&options, &log),
     }
+}
+
+/// A word that would only show what comes from a target of that name, and hide the rest.
+fn no_level(filter: &str) -> Option<&str> {
+    filter.split(',').map(str::trim).find(|word| {
+        let is_name = word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':');
+        !word.is_empty() && is_name && word.parse::<LevelFilter>().is_err()
+    })
 }
 
 const AFTER_HELP: &str = "\
