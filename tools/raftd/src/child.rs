@@ -14,6 +14,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::failure::FailureKind;
+
 /// How to start one node.
 #[derive(Clone, Debug)]
 pub(crate) struct ChildOptions {
@@ -32,7 +34,9 @@ pub(crate) enum ChildEvent {
     Ready { id: u64, leader: String },
     /// It died and is started again.
     Died { id: u64, how: String },
-    /// It died too often in a row, or could not be started.
+    /// It waits for these nodes, because a first start needs all.
+    Waits { missing: Vec<u64> },
+    /// It is not started again: it died too often in a row, or for a reason that does not pass.
     GaveUp { id: u64, why: String },
 }
 
@@ -44,7 +48,7 @@ pub(crate) enum Stop {
     Now,
 }
 
-/// Keeps one node running until told to stop, or until it dies too often.
+/// Keeps one node running until told to stop, or until it dies too often or for good.
 pub(crate) async fn supervise(
     options: ChildOptions,
     events: mpsc::Sender<ChildEvent>,
@@ -60,12 +64,18 @@ pub(crate) async fn supervise(
                 how: "could not be started".to_owned(),
                 last_line: format!("{}: {error}", options.program.display()),
                 had_served: false,
+                is_final: false,
             },
         };
-        let End::Died { how, last_line, had_served } = end else { return };
+        let End::Died { how, last_line, had_served, is_final } = end else { return };
         deaths_in_a_row = if had_served { 1 } else { deaths_in_a_row + 1 };
-        if deaths_in_a_row >= DEATHS_IN_A_ROW_MAX {
-            let why = format!("{how}, {deaths_in_a_row} times in a row; it said: {last_line}");
+        if is_final || deaths_in_a_row >= DEATHS_IN_A_ROW_MAX {
+            let times = match deaths_in_a_row {
+                1 => String::new(),
+                times => format!(", {times} times in a row"),
+            };
+            let said = last_line.strip_prefix("raftd: ").unwrap_or(&last_line);
+            let why = format!("{how}{times}; it said: {said}");
             let _ = events.send(ChildEvent::GaveUp { id, why }).await;
             return;
         }
@@ -88,7 +98,13 @@ fn pause(short_lives: u32) -> Duration {
 
 /// How a process came to its end.
 enum End {
-    Died { how: String, last_line: String, had_served: bool },
+    Died {
+        how: String,
+        last_line: String,
+        had_served: bool,
+        /// It would end the same way again.
+        is_final: bool,
+    },
     Stopped,
 }
 
@@ -141,7 +157,8 @@ async fn run(
         Err(_) => (false, None),
     };
     let last_line = last_line.unwrap_or_else(|| "nothing".to_owned());
-    End::Died { how: describe(status), last_line, had_served }
+    let is_final = status.as_ref().is_ok_and(|status| FailureKind::is_final(status.code()));
+    End::Died { how: describe(status), last_line, had_served, is_final }
 }
 
 /// Waits for a process whose standard input was closed; by force when there is no time or no answer.
@@ -161,7 +178,7 @@ async fn told(stop: &mut watch::Receiver<Stop>, urgency: Stop) {
     let _ = stop.wait_for(|&told| told >= urgency).await;
 }
 
-/// Tells when the child serves; returns whether it ever did.
+/// Tells when the child serves, and whom it waits for; returns whether it ever served.
 async fn forward_ready(
     id: u64,
     stdout: impl AsyncRead + Unpin,
@@ -171,11 +188,21 @@ async fn forward_ready(
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         let mut words = line.split(' ');
-        if words.next() == Some("ready") {
-            let leader = words.find_map(|word| word.strip_prefix("leader=")).unwrap_or("unknown");
-            had_served = true;
-            let _ = events.send(ChildEvent::Ready { id, leader: leader.to_owned() }).await;
-        }
+        let kind = words.next();
+        let mut word = |name| words.find_map(|word| word.strip_prefix(name));
+        let event = match kind {
+            Some("ready") => {
+                had_served = true;
+                let leader = word("leader=").unwrap_or("unknown").to_owned();
+                ChildEvent::Ready { id, leader }
+            }
+            Some("waiting") => {
+                let missing = word("missing=").unwrap_or("").split(',');
+                ChildEvent::Waits { missing: missing.filter_map(|id| id.parse().ok()).collect() }
+            }
+            _ => continue,
+        };
+        let _ = events.send(event).await;
     }
     had_served
 }

@@ -1,6 +1,7 @@
 //! `raftd demo`: three nodes on this machine, kept running until they are asked to stop.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek as _, Write as _},
     net::TcpListener,
@@ -18,7 +19,7 @@ use tokio::{
 
 use crate::{
     child::{ChildEvent, ChildOptions, Stop, data_directory, supervise},
-    failure::{Failure, FailureKind},
+    failure::{Failure, FailureKind, cannot_start},
     members::Members,
     signals::StopSignals,
 };
@@ -43,8 +44,9 @@ pub(crate) struct DemoOptions {
 /// Runs the demo until it is asked to stop.
 pub(crate) fn run(options: &DemoOptions, log: &str) -> Result<(), Failure> {
     // Held to the end; the system gives it back even if we are killed.
-    let _lock = claim(&options.data, options.port)?;
+    let claim = Claim::take(&options.data, options.port)?;
     check_ports(options.port)?;
+    claim.write()?;
     let program = std::env::current_exe().map_err(cannot_start)?;
     let children = IDS.map(|id| ChildOptions {
         id,
@@ -71,7 +73,7 @@ async fn supervise_all(
         supervisors.spawn(supervise(child, events.clone(), stopping.clone()));
     }
 
-    let mut story = Story { port: options.port, leader_announced: false };
+    let mut story = Story::new(options);
     let mut progress_at = Instant::now() + PROGRESS_FIRST;
     let failure = loop {
         tokio::select! {
@@ -113,10 +115,25 @@ async fn supervise_all(
 /// What the user has been told so far.
 struct Story {
     port: u16,
+    data: PathBuf,
     leader_announced: bool,
+    /// Nodes that are not started again.
+    given_up: BTreeSet<u64>,
+    /// Whom nodes wait for at the first start.
+    waited_for: BTreeSet<u64>,
 }
 
 impl Story {
+    fn new(options: &DemoOptions) -> Self {
+        Self {
+            port: options.port,
+            data: options.data.clone(),
+            leader_announced: false,
+            given_up: BTreeSet::new(),
+            waited_for: BTreeSet::new(),
+        }
+    }
+
     /// Tells of an event; a failure ends the demo.
     fn tell(&mut self, event: ChildEvent) -> Option<Failure> {
         match event {
@@ -130,53 +147,101 @@ impl Story {
                 say(format!("node {id} serves; node {leader} leads"));
             }
             ChildEvent::Died { id, how } => say(format!("node {id} {how}; starting it again")),
+            ChildEvent::Waits { missing } => {
+                self.waited_for.extend(missing);
+                if let Some(id) = self.given_up.intersection(&self.waited_for).next() {
+                    return Some(self.cannot_begin(*id));
+                }
+            }
             ChildEvent::GaveUp { id, why } => {
-                return Some(Failure::new(FailureKind::Run, format!("node {id} {why}")));
+                self.given_up.insert(id);
+                say(format!("node {id} {why}"));
+                if self.given_up.len() > NODES / 2 {
+                    let text = "most nodes are gone, so nothing can be served: see what they said";
+                    return Some(Failure::new(FailureKind::Run, text));
+                }
+                if self.waited_for.contains(&id) {
+                    return Some(self.cannot_begin(id));
+                }
+                let data = self.data.display();
+                say(format!(
+                    "node {id} is not started again, the others go on without it; three again: \
+                     see to what it said, or stop and start over without {data}"
+                ));
             }
         }
         None
     }
+
+    fn cannot_begin(&self, id: u64) -> Failure {
+        let text = format!(
+            "node {id} cannot start, and a first start needs all three: see what it said, then try \
+             again without {}",
+            self.data.display()
+        );
+        Failure::new(FailureKind::Run, text)
+    }
 }
 
-/// Takes the data directory for this demo, and checks that it was made for these ports.
-fn claim(data: &Path, port: u16) -> Result<File, Failure> {
-    let shown = data.display();
-    let cannot_use = |error: io::Error| {
-        Failure::new(
-            FailureKind::Data,
-            format!("cannot use {shown}: {error}; choose another directory with --data"),
-        )
-    };
-    fs::create_dir_all(data).map_err(cannot_use)?;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(data.join(CLAIM_FILE)).map_err(cannot_use)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
+/// The data directory as this demo's.
+struct Claim {
+    data: PathBuf,
+    /// What the claim file is to say: the nodes know each other by the ports of their first start.
+    text: String,
+    /// Locked.
+    file: File,
+}
+
+impl Claim {
+    /// Takes the directory for this demo, and checks that it was not made for other ports.
+    fn take(data: &Path, port: u16) -> Result<Self, Failure> {
+        let shown = data.display();
+        let cannot_use = |error| cannot_use(data, &error);
+        fs::create_dir_all(data).map_err(cannot_use)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(data.join(CLAIM_FILE)).map_err(cannot_use)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::new(
+                    FailureKind::Data,
+                    format!(
+                        "another demo uses {shown}: stop it, or choose another --data and --port"
+                    ),
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(cannot_use(error)),
+        }
+        let mut found = String::new();
+        let mut limited = Read::by_ref(&mut file).take(CLAIM_BYTES_MAX);
+        limited.read_to_string(&mut found).map_err(cannot_use)?;
+        let text = format!("port {port}\n");
+        if !found.is_empty() && found != text {
             return Err(Failure::new(
                 FailureKind::Data,
-                format!("another demo uses {shown}: stop it, or choose another --data and --port"),
+                format!(
+                    "{shown} was made with --{}: use that, or choose another --data",
+                    found.trim_end()
+                ),
             ));
         }
-        Err(TryLockError::Error(error)) => return Err(cannot_use(error)),
+        Ok(Self { data: data.to_owned(), text, file })
     }
-    let mut text = String::new();
-    Read::by_ref(&mut file).take(CLAIM_BYTES_MAX).read_to_string(&mut text).map_err(cannot_use)?;
-    let wanted = format!("port {port}\n");
-    if text.is_empty() {
-        file.rewind().and_then(|()| file.write_all(wanted.as_bytes())).map_err(cannot_use)?;
-    } else if text != wanted {
-        // The nodes know each other by the addresses of their first start.
-        return Err(Failure::new(
-            FailureKind::Data,
-            format!(
-                "{shown} was made with --{}: use that, or choose another --data",
-                text.trim_end()
-            ),
-        ));
+
+    /// Keeps the ports. Not before they are known to be free: a start that fails binds nobody.
+    fn write(&self) -> Result<(), Failure> {
+        let mut file = &self.file;
+        let written = file.rewind().and_then(|()| file.write_all(self.text.as_bytes()));
+        written.map_err(|error| cannot_use(&self.data, &error))
     }
-    Ok(file)
+}
+
+fn cannot_use(data: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        FailureKind::Data,
+        format!("cannot use {}: {error}; choose another directory with --data", data.display()),
+    )
 }
 
 /// All ports are tried before anything is started.
@@ -214,10 +279,6 @@ fn peer_port(port: u16, id: u64) -> u16 {
 fn say(line: impl AsRef<str>) {
     let _ = writeln!(io::stdout(), "{}", line.as_ref());
     let _ = io::stdout().flush();
-}
-
-fn cannot_start(error: io::Error) -> Failure {
-    Failure::new(FailureKind::Run, format!("cannot start: {error}"))
 }
 
 const NODES: usize = 3;

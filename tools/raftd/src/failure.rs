@@ -22,6 +22,23 @@ pub(crate) enum FailureKind {
     Data,
 }
 
+impl FailureKind {
+    /// Whether a process that ended with this code would end so again: flags and data do not
+    /// change by themselves.
+    pub(crate) fn is_final(code: Option<i32>) -> bool {
+        [Self::Usage, Self::Data].iter().any(|kind| code == Some(i32::from(kind.code())))
+    }
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Run => 1,
+            Self::Usage => 2,
+            Self::Address => 3,
+            Self::Data => 4,
+        }
+    }
+}
+
 impl Failure {
     /// `line` says what is wrong and what to do; ends of lines in it become spaces.
     pub(crate) fn new(kind: FailureKind, line: impl Into<String>) -> Self {
@@ -29,12 +46,7 @@ impl Failure {
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self.kind {
-            FailureKind::Run => 1,
-            FailureKind::Usage => 2,
-            FailureKind::Address => 3,
-            FailureKind::Data => 4,
-        })
+        ExitCode::from(self.kind.code())
     }
 }
 
@@ -42,6 +54,11 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.line)
     }
+}
+
+/// For what the system refuses and no flag can help.
+pub(crate) fn cannot_start(error: impl fmt::Display) -> Failure {
+    Failure::new(FailureKind::Run, format!("cannot start: {error}"))
 }
 
 /// The table of exit codes, for `--help`.

@@ -1,6 +1,7 @@
 //! `raftd serve`: one node and its clients, from start to stop.
 
 use std::{
+    collections::BTreeSet,
     error::Error,
     future::pending,
     io::{self, Read as _, Write as _},
@@ -8,13 +9,13 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
 
 use clap::Args;
-use kontiki::{Event, Node, ProposeError, StartError};
+use kontiki::{Event, Node, Read, ReadError, Role, StartError};
 use tokio::{
     net::TcpListener,
     runtime::Builder,
@@ -25,7 +26,7 @@ use tokio::{
 
 use crate::{
     clients,
-    failure::{Failure, FailureKind},
+    failure::{Failure, FailureKind, cannot_start},
     members::{Members, is_loopback, parse_address},
     service::{Service, Stopping},
     signals::StopSignals,
@@ -81,6 +82,16 @@ pub(crate) fn run(options: ServeOptions) -> Result<(), Failure> {
             ),
         ));
     }
+    let own = options.listen.as_deref().or(options.peers.address(options.id));
+    if own == Some(options.client.as_str()) {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            format!(
+                "{} cannot be for the peers and for the clients: choose another --client",
+                options.client
+            ),
+        ));
+    }
     raise_file_limit(options.max_clients);
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(cannot_start)?;
     let result = runtime.block_on(serve(options));
@@ -108,7 +119,9 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
         _ = &mut parent_gone => return Ok(()),
     };
 
-    let mut fatal = watch_events(&node);
+    let met = Arc::new(Mutex::new(BTreeSet::from([id])));
+    let mut fatal = watch_events(&node, Arc::clone(&met));
+    let waiting = tokio::spawn(tell_of_waiting(node.clone(), peers.clone(), met));
     let (stop, stopping) = watch::channel(false);
     let stopping = Stopping::new(stopping);
     let service = Arc::new(Service::new(node.clone(), address.port(), clients_max, stopping));
@@ -132,6 +145,7 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
         )),
     };
     announcing.abort();
+    waiting.abort();
     stop.send_replace(true);
     tokio::select! {
         () = finish(&node, accepting) => failure.map_or(Ok(()), Err),
@@ -169,11 +183,12 @@ fn start(options: &ServeOptions) -> Result<Node<Store>, Failure> {
 }
 
 /// Tells whoever started this process that clients are served, in one line on standard output.
+/// Not before a read is: after a start the whole log is applied first.
 async fn announce(id: u64, node: Node<Store>, address: SocketAddr) {
     let leader = loop {
-        match node.ready().await {
+        match node.read(Read::Linearizable, |_: &Store| ()).await {
             Ok(()) => {}
-            Err(ProposeError::Stopped | ProposeError::Fatal(_)) => return,
+            Err(ReadError::Stopped | ReadError::Fatal(_)) => return,
             Err(error) => tracing::info!(%error, "not ready yet"),
         }
         // It may have been lost again meanwhile.
@@ -185,6 +200,26 @@ async fn announce(id: u64, node: Node<Store>, address: SocketAddr) {
     // Nobody may be listening.
     let _ = writeln!(io::stdout(), "ready id={id} client={address} leader={leader}");
     let _ = io::stdout().flush();
+}
+
+/// Says once who is missing if the first start takes long: it needs all members. For people, and in
+/// a line on standard output for whoever started this process.
+async fn tell_of_waiting(node: Node<Store>, peers: Members, met: Arc<Mutex<BTreeSet<u64>>>) {
+    sleep(FIRST_START_PAUSE).await;
+    if node.status().role != Role::Starting {
+        return;
+    }
+    let missing: Vec<_> = {
+        let met = met.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids = peers.list().iter().map(|(id, _)| *id);
+        ids.filter(|id| !met.contains(id)).map(|id| id.to_string()).collect()
+    };
+    if !missing.is_empty() {
+        let missing = missing.join(",");
+        tracing::warn!(missing, "the first start waits until all members have met");
+        let _ = writeln!(io::stdout(), "waiting missing={missing}");
+        let _ = io::stdout().flush();
+    }
 }
 
 /// Resolves if the log knows other members than were given, every one of them: it is the log of
@@ -227,8 +262,8 @@ async fn parent_gone(asked: bool) {
     let _ = noticed.await;
 }
 
-/// Logs what happens to the node; resolves with the cause if it fails.
-fn watch_events(node: &Node<Store>) -> oneshot::Receiver<Arc<str>> {
+/// Logs what happens to the node and notes whom it has met; resolves with the cause if it fails.
+fn watch_events(node: &Node<Store>, met: Arc<Mutex<BTreeSet<u64>>>) -> oneshot::Receiver<Arc<str>> {
     let (failed, fatal) = oneshot::channel();
     let events = node.events();
     // What failed before the line above is not among the events.
@@ -241,6 +276,9 @@ fn watch_events(node: &Node<Store>) -> oneshot::Receiver<Arc<str>> {
             if let Event::Fatal { cause } = event {
                 let _ = failed.send(cause);
                 return;
+            }
+            if let Event::PeerConnected { peer } = event {
+                met.lock().unwrap_or_else(PoisonError::into_inner).insert(peer);
             }
             log_event(&event);
         }
@@ -270,7 +308,7 @@ fn start_failure(error: &StartError, options: &ServeOptions) -> Failure {
             Failure::new(FailureKind::Usage, error.to_string())
         }
         StartError::Listen { address, source } => cannot_listen("peers", address, source),
-        StartError::Io(source) => Failure::new(FailureKind::Run, format!("cannot start: {source}")),
+        StartError::Io(source) => cannot_start(source),
         StartError::Log(cause) => Failure::new(
             FailureKind::Data,
             match io_cause(cause).map(io::Error::kind) {
@@ -311,10 +349,6 @@ fn cannot_listen(for_whom: &str, address: &str, error: &io::Error) -> Failure {
     )
 }
 
-fn cannot_start(error: io::Error) -> Failure {
-    Failure::new(FailureKind::Run, format!("cannot start: {error}"))
-}
-
 fn warn_if_reachable(for_whom: &str, address: &str) {
     if !is_loopback(address) {
         tracing::warn!(
@@ -350,6 +384,9 @@ const CLIENTS_STOP: Duration = Duration::from_secs(3);
 
 /// How long clients may take to read what the end of the node answers them.
 const LAST_REPLIES: Duration = Duration::from_millis(200);
+
+/// Members that are started together have met by then.
+const FIRST_START_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often the node is asked for its members until it knows them.
 const MEMBERS_PAUSE: Duration = Duration::from_millis(10);

@@ -8,9 +8,12 @@ use std::{
 
 use redis::Value;
 
-use crate::support::{
-    Cluster, Process, assert_refused, connect, free_ports, info, poll, query, serve_arguments,
-    socket, succeeds_soon, turn,
+use crate::{
+    ports::free_addresses,
+    support::{
+        Cluster, Process, assert_refused, connect, free_ports, info, poll, query, serve_arguments,
+        socket, succeeds_soon, turn,
+    },
 };
 
 #[test]
@@ -32,6 +35,11 @@ fn wrong_flags_and_addresses_are_one_line_and_exit_code_2() {
             "HOST:PORT is needed",
         ),
         (&["--log", "=,=", "demo"], "is not a filter for logs"),
+        (&["--log", "warn,nonsense", "demo"], "\"nonsense\" is no level"),
+        (
+            &["serve", "--id", "1", "--data", "d", "--peers", "1=a:1", "--client", "a:1"],
+            "for the peers and for the clients",
+        ),
     ] {
         assert_refused(Process::start("raftd", arguments).wait_end(), 2, expected);
     }
@@ -82,6 +90,18 @@ fn every_flag_can_be_given_in_the_environment_and_a_flag_goes_before_it() {
 
     let wrong = Process::start_in("raftd", &["serve"], &variables).wait_end();
     assert_refused(wrong, 2, "not an address");
+}
+
+#[test]
+fn a_first_start_says_whom_it_waits_for() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let free = free_addresses(3);
+    let peers = format!("1={},2={}", free[0], free[1]);
+    let arguments = serve_arguments("1", directory.path(), &peers, &free[2]);
+    let node = Process::start("node 1", &arguments);
+    node.wait_for("waiting missing=2");
+    node.wait_for_log("waits until all members have met");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! `raftd demo`: three nodes that live and die with it.
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
     io::{ErrorKind, Read as _},
     net::TcpListener,
     ops::{Deref, DerefMut},
+    os::unix::fs::FileExt as _,
     path::Path,
 };
 
@@ -21,7 +22,7 @@ fn it_serves_on_three_ports_keeps_its_data_and_stops_when_asked() {
     let _turn = turn();
     let directory = tempfile::tempdir().unwrap();
     let port = free_demo_port();
-    for (run, signal) in [Signal::TERM, Signal::INT].into_iter().enumerate() {
+    for (run, signal) in [Signal::TERM, Signal::INT, Signal::HUP].into_iter().enumerate() {
         let mut demo = start(port, directory.path());
         demo.wait_for("leads");
         let line = demo.wait_for("redis-cli");
@@ -110,17 +111,52 @@ fn a_second_signal_stops_at_once_whatever_the_nodes_do() {
 }
 
 #[test]
-fn a_node_that_cannot_start_ends_the_demo_with_what_it_said() {
+fn a_node_that_cannot_start_ends_a_first_start_with_what_it_said() {
     let _turn = turn();
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("2"), "no directory").unwrap();
     let mut demo = start(free_demo_port(), directory.path());
-    demo.wait_for("node 2 ended with exit code 4; starting it again");
+    demo.wait_for("node 2 ended with exit code 4; it said: cannot use the data directory: ");
     let ended = demo.wait_end();
     assert_eq!(ended.status.code(), Some(1));
     let line = ended.stderr.last().unwrap();
-    let expected = "node 2 ended with exit code 4, 5 times in a row; it said: raftd: ";
-    assert!(line.contains(expected), "{line}");
+    assert!(line.contains("node 2 cannot start, and a first start needs all three"), "{line}");
+}
+
+#[test]
+fn the_others_go_on_without_a_node_whose_log_is_damaged_and_not_without_two() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_demo_port();
+    let mut demo = start(port, directory.path());
+    demo.wait_for("redis-cli");
+    query::<Value>(&mut connect(port + 1).unwrap(), &["SET", "key", "kept"]).unwrap();
+    stop(&mut demo);
+    let damage = |id: u64| {
+        let segment = directory.path().join(format!("{id}/wal/0000000000000001.wal"));
+        let file = OpenOptions::new().write(true).open(segment).unwrap();
+        file.write_all_at(b"garbage", 100).unwrap();
+    };
+
+    damage(1);
+    let mut demo = start(port, directory.path());
+    let line = demo.wait_for("node 1 ended with exit code 4; it said: cannot open the log: ");
+    assert!(line.contains("wal-inspect verify"), "{line}");
+    demo.wait_for("node 1 is not started again, the others go on without it");
+    demo.wait_for("redis-cli");
+    let kept: String = query(&mut connect(port + 1).unwrap(), &["GET", "key"]).unwrap();
+    assert_eq!(kept, "kept");
+    stop(&mut demo);
+
+    damage(3);
+    let ended = start(port, directory.path()).wait_end();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.last().unwrap().contains("nothing can be served"), "{:?}", ended.stderr);
+}
+
+fn stop(demo: &mut Process) {
+    demo.signal(Signal::TERM);
+    assert_eq!(demo.wait_end().status.code(), Some(0));
 }
 
 #[test]
@@ -141,6 +177,8 @@ fn what_is_in_use_is_said_before_anything_is_started() {
     assert_one_line(&same_port.stderr, &format!("cannot listen on 127.0.0.1:{port}"));
     let made = fs::read_dir(other.path()).unwrap().count();
     assert_eq!(made, 1, "only the claim, no node's data");
+    // What failed claims no port.
+    start(free_demo_port(), other.path()).wait_for("redis-cli");
 
     drop(demo);
     let other_port = start(free_demo_port(), directory.path()).wait_end();
