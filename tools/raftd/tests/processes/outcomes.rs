@@ -56,6 +56,9 @@ fn without_a_majority_nothing_is_acknowledged_and_nobody_waits_for_ever() {
         // The first may have reached the log before the leader noticed.
         let first = refused(&mut client, &["SET", "key", "during"]);
         assert!(is_one_of(&first, &["UNKNOWNRESULT", "CLUSTERDOWN"]), "{first}");
+        // What is passed on over a connection whose end is not known yet is unknown as well.
+        let node = &cluster.nodes[survivor];
+        poll("the end of the leadership", || node.info("raft_leader").is_empty().then_some(()));
         let mut reader = cluster.nodes[survivor].connect();
         let reading = thread::spawn(move || refused(&mut reader, &["GET", "key"]));
         let second = refused(&mut client, &["SET", "key", "never"]);
