@@ -41,7 +41,8 @@ impl Options {
     }
 
     /// Size of new segments: 16 KiB to 1 GiB, a multiple of 4 KiB; 64 MiB by default. An entry is at most a quarter of
-    /// it (and 16 MiB), a state an eighth (and 4 KiB). Existing segments keep their size.
+    /// it (and 16 MiB), a state an eighth (and 4 KiB). Existing segments keep their size, and the first
+    /// segment of a log is at most 4 MiB: an entry that is too large for it is `Full` until the second one is there.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
         self

@@ -36,10 +36,7 @@ impl SyncJob {
     /// What the disk says; it goes to `finish_sync`.
     pub fn run(&self) -> io::Result<()> {
         unless_stopped(&self.stopped)?;
-        let zeros = usize::try_from(self.group.zeros).expect("64-bit only");
-        let mut parts: Vec<&[u8]> = vec![&self.group.bytes];
-        parts.extend(zero_parts(zeros).map(|part| -> &[u8] { part }));
-        self.group.segment.file.write_at(self.group.offset, &parts)?;
+        self.group.segment.file.write_at(self.group.offset, &[&self.group.bytes])?;
         if self.syncs { self.group.segment.file.sync() } else { Ok(()) }
     }
 }
@@ -70,7 +67,7 @@ impl SegmentJob {
         match &self.work {
             SegmentWork::Prepare { header, file } => {
                 let directory = &*self.directory;
-                let prepared = prepare(directory, header, header.segment_bytes, &self.stopped)?;
+                let prepared = prepare(directory, header, &self.stopped)?;
                 file.set(prepared).expect("a job runs once");
             }
             SegmentWork::Free { sequences } => {
@@ -86,11 +83,11 @@ impl SegmentJob {
     }
 }
 
-/// Makes a segment's file, with zeros up to `filled`, and gives it its name; the directory is not synced.
+/// Makes a segment's file, filled with zeros so that no sync has to convert extents or to grow the file, and gives it its
+/// name; the directory is not synced.
 pub(crate) fn prepare(
     directory: &dyn Directory,
     header: &SegmentHeader,
-    filled: u64,
     stopped: &AtomicBool,
 ) -> io::Result<Arc<dyn File>> {
     let temporary = temporary_name(header.sequence);
@@ -98,9 +95,9 @@ pub(crate) fn prepare(
     let attempt = || {
         let file = directory.create(&temporary, header.segment_bytes)?;
         let mut offset = PAGE_BYTES;
-        while offset < filled {
+        while offset < header.segment_bytes {
             unless_stopped(stopped)?;
-            let length = (filled - offset).min(FILL_STEP_BYTES);
+            let length = (header.segment_bytes - offset).min(FILL_STEP_BYTES);
             let parts: Vec<&[u8]> = zero_parts(usize::try_from(length).expect("bounded")).collect();
             file.write_at(offset, &parts)?;
             offset += length;

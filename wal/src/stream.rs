@@ -17,7 +17,7 @@ use crate::{
     LogId, Lsn,
     frame::{self, FrameKind, HEADER_BYTES, Header, frame_bytes},
     header::SegmentHeader,
-    segment::{FIRST_SEQUENCE, PAGE_BYTES, Place, Room, START_BODY_BYTES, Segment},
+    segment::{PAGE_BYTES, Place, Room, START_BODY_BYTES, Segment},
 };
 
 /// The segments, the end of the newest, and what is not durable yet.
@@ -49,8 +49,6 @@ pub(crate) struct Stream {
     flight: Option<Flight>,
     /// The newest frame is the mark of a close.
     closed: bool,
-    /// Up to here the first segment was filled with zeros; later ones are filled before they are used.
-    filled: u64,
 }
 
 /// A prepared segment.
@@ -81,13 +79,12 @@ struct Flight {
     end: u64,
 }
 
-/// One write: where, what, and how many zeros behind it.
+/// One write: where, and what.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) segment: Segment,
     pub(crate) offset: u64,
     pub(crate) bytes: Bytes,
-    pub(crate) zeros: u64,
     /// Durable when the sync succeeds.
     pub(crate) end: Lsn,
 }
@@ -136,7 +133,6 @@ impl Stream {
             chunks: VecDeque::from([chunk]),
             flight: None,
             closed: end.closed,
-            filled: end.room.offset.next_multiple_of(FILL_BYTES),
         }
     }
 
@@ -314,9 +310,8 @@ impl Stream {
         }
         pad(chunk.offset, &mut chunk.bytes);
         let bytes = chunk.bytes.freeze();
-        let zeros = self.fill_ahead(chunk.sequence, chunk.offset + bytes.len() as u64);
         let segment = self.segments[&chunk.sequence].clone();
-        let group = Group { offset: chunk.offset, zeros, end: segment.lsn(end), segment, bytes };
+        let group = Group { offset: chunk.offset, end: segment.lsn(end), segment, bytes };
         let bytes = group.bytes.clone();
         self.flight = Some(Flight { sequence: chunk.sequence, offset: chunk.offset, bytes, end });
         group
@@ -330,7 +325,7 @@ impl Stream {
         pad(chunk.offset, &mut bytes);
         let segment = self.segments[&chunk.sequence].clone();
         let end = segment.lsn(chunk.offset);
-        Group { segment, offset: chunk.offset, bytes: bytes.freeze(), zeros: 0, end }
+        Group { segment, offset: chunk.offset, bytes: bytes.freeze(), end }
     }
 
     /// The group in flight is durable: its bytes may be read from the file.
@@ -365,21 +360,7 @@ impl Stream {
             Some(Bytes::copy_from_slice(chunk.bytes.get(start..start + length)?))
         })
     }
-
-    /// How many zeros go behind a write to the first segment, which is filled as it is written: a group that grows into
-    /// space never written costs the disk extra. A fill by another thread would race with the groups; this one cannot.
-    fn fill_ahead(&mut self, sequence: u64, end: u64) -> u64 {
-        if sequence != FIRST_SEQUENCE || end <= self.filled {
-            return 0;
-        }
-        let last = self.segments[&sequence].bytes - PAGE_BYTES;
-        self.filled = (end.next_multiple_of(FILL_BYTES) + FILL_BYTES).min(last);
-        self.filled.saturating_sub(end)
-    }
 }
-
-/// Step in which the first segment is filled with zeros.
-pub(crate) const FILL_BYTES: u64 = 1 << 20;
 
 /// Body of a segment-start frame.
 fn start_body(uuid: &[u8; 16], base: Lsn, previous: u64) -> Vec<u8> {

@@ -23,7 +23,7 @@ use crate::{
         FIRST_SEQUENCE, Room, Segment, checkpoint_bytes_max, file_name, is_temporary, sequence_of,
     },
     steps::prepare,
-    stream::{self, FILL_BYTES, Stream, Successor},
+    stream::{self, Stream, Successor},
 };
 
 /// Opens or creates the log in `directory`.
@@ -211,7 +211,8 @@ fn take_over(
     Ok(fits.then(|| Successor { header: file.header.clone(), file: Arc::clone(&file.file) }))
 }
 
-/// Makes the first segment of a log.
+/// Makes the first segment of a log: a small one, so that a new log takes milliseconds and little space though it is
+/// filled with zeros like any other.
 fn create(options: &Options, directory: &dyn Directory) -> Result<(Gathered, Stream), OpenError> {
     let uuid = match options.uuid {
         Some(uuid) => uuid,
@@ -220,12 +221,11 @@ fn create(options: &Options, directory: &dyn Directory) -> Result<(Gathered, Str
     let header = SegmentHeader {
         uuid,
         sequence: FIRST_SEQUENCE,
-        segment_bytes: options.segment_bytes,
+        segment_bytes: options.segment_bytes.min(FIRST_SEGMENT_BYTES_MAX),
         owner: options.owner.unwrap_or_default(),
     };
     let name = file_name(FIRST_SEQUENCE);
-    let filled = options.segment_bytes.min(FILL_BYTES);
-    let file = prepare(directory, &header, filled, &AtomicBool::new(false))
+    let file = prepare(directory, &header, &AtomicBool::new(false))
         .map_err(|source| io_error("create", &name, source))?;
     sync(directory)?;
     begin(options, header, file)
@@ -275,3 +275,5 @@ fn draw(bytes: &mut [u8]) -> Result<(), OpenError> {
         io_error("draw random bytes for", "a log", io::Error::other(error.to_string()))
     })
 }
+
+const FIRST_SEGMENT_BYTES_MAX: u64 = 4 << 20;
