@@ -6,6 +6,7 @@ mod damage;
 mod failure;
 mod lives;
 mod power;
+mod sealed;
 mod waiting;
 
 use std::path::Path;
@@ -16,7 +17,7 @@ use kontiki_sim::{
     model::{Operation, World},
     session::{DIRECTORY, Session, open},
 };
-use kontiki_wal::{LogId, OpenError};
+use kontiki_wal::{AppendError, LogId, OpenError};
 
 const L: LogId = LogId(7);
 const OTHER: LogId = LogId(8);
@@ -91,7 +92,8 @@ fn files(disk: &MemoryDisk) -> Vec<(String, Vec<u8>)> {
 
 /// Name and offset of the only place where `needle` lies.
 fn find(disk: &MemoryDisk, needle: &str) -> (String, u64) {
-    let mut found = files(disk).into_iter().flat_map(|(name, bytes)| {
+    let segments = files(disk).into_iter().filter(|(name, _)| name.ends_with(".wal"));
+    let mut found = segments.flat_map(|(name, bytes)| {
         let windows = bytes.windows(needle.len()).enumerate();
         let places = windows.filter(|(_, window)| *window == needle.as_bytes());
         places.map(|(at, _)| (name.clone(), at as u64)).collect::<Vec<_>>()

@@ -1,15 +1,19 @@
-//! What every log holds and where: bounds, terms, state, and the frames' places. Kept in memory, rebuilt at open.
+//! What every log holds and where: bounds, terms, state, and which segment has which
+//! entries. Kept in memory, rebuilt at open. It does not grow with entries: of each log a few dozen bytes, its runs of
+//! terms and 16 bytes for each segment it lives in; of the newest segments 8 bytes for each frame until they are sealed.
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 
 use crate::{
-    AppendError, LogId, Lsn,
-    checkpoint::{self, Bounds},
+    AppendError, Bounds, LogId,
+    checkpoint::{self, Checkpoint},
+    index::{self, FrameIndex, Located, Span},
     segment::Place,
 };
 
@@ -39,128 +43,123 @@ pub(crate) enum Change {
     Forget,
 }
 
-/// A frame of entries, some of which are live.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Location {
-    pub(crate) first: u64,
-    pub(crate) place: Place,
-    pub(crate) frame_bytes: u32,
-    pub(crate) count: u16,
-}
-
-impl Location {
-    /// One past the last index that the frame holds.
-    pub(crate) fn end(&self) -> u64 {
-        self.first + u64::from(self.count)
-    }
-}
-
-/// All logs.
+/// All logs, and all segments that hold frames.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     logs: BTreeMap<LogId, LogCatalog>,
-    /// Length of the body of a checkpoint taken now.
-    checkpoint_bytes: u64,
-    segments: BTreeMap<u64, Usage>,
-}
-
-/// A live entry that no frame was found for.
-#[derive(Debug)]
-pub(crate) struct Missing {
-    pub(crate) log: LogId,
-    pub(crate) index: u64,
-    /// The segment with the entry before, and the one with the next entry found.
-    pub(crate) before: Option<u64>,
-    pub(crate) after: Option<u64>,
-}
-
-/// What lives in one segment.
-#[derive(Clone, Copy, Debug, Default)]
-struct Usage {
-    /// Frames with a live entry.
-    live: u64,
-    /// End of the newest frame that took the last live entry from one of the segment's frames.
-    killed: Lsn,
+    /// Every segment that is not freed, the newest one active.
+    segments: BTreeMap<u64, SegmentCatalog>,
+    /// Length of what the logs add to a checkpoint.
+    logs_bytes: u64,
+    /// Runs of segments whose numbers follow each other.
+    runs: u64,
 }
 
 /// One log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct LogCatalog {
     pub(crate) bounds: Bounds,
-    /// Frames of `first..=last`, ascending; each reaches to the next one's first index.
-    frames: VecDeque<Location>,
+    /// Where `first..=last` lie, ascending; each reaches to the next one's first index.
+    extents: VecDeque<Extent>,
     /// Counts what removed entries other than from the front, so that a reader notices.
     pub(crate) cuts: u64,
 }
 
-impl Default for LogCatalog {
-    fn default() -> Self {
-        let bounds = Bounds { first: 1, last: 0, term_before: 0, runs: Vec::new(), state: None };
-        Self { bounds, frames: VecDeque::new(), cuts: 0 }
-    }
+/// A run of live entries in one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Extent {
+    first: u64,
+    sequence: u64,
+}
+
+/// What lives in one segment.
+#[derive(Debug, Default)]
+struct SegmentCatalog {
+    /// Logs with an extent in it.
+    live: u64,
+    /// Its frames; `None` once it is sealed, then its file tells.
+    frames: Option<Arc<FrameIndex>>,
+}
+
+/// Where an entry lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub(crate) sequence: u64,
+    /// One past the last index that is live in that segment.
+    pub(crate) end: u64,
+    /// Its frame; `None` if the segment is sealed.
+    pub(crate) frame: Option<Located>,
+}
+
+/// A live entry that no segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) log: LogId,
+    pub(crate) index: u64,
 }
 
 impl Catalog {
-    pub(crate) fn new() -> Self {
-        Self {
-            logs: BTreeMap::new(),
-            checkpoint_bytes: checkpoint::EMPTY_BYTES,
-            segments: BTreeMap::new(),
+    /// Without logs and segments.
+    pub(crate) fn empty() -> Self {
+        Self { logs: BTreeMap::new(), segments: BTreeMap::new(), logs_bytes: 0, runs: 0 }
+    }
+
+    /// Of a log without frames, whose first segment is `active`.
+    pub(crate) fn new(active: u64) -> Self {
+        let mut catalog = Self::empty();
+        catalog.open_segment(active);
+        catalog
+    }
+
+    /// As a checkpoint at the start of segment `active` says. Which logs live in the older segments comes by `attach`.
+    pub(crate) fn restore(active: u64, checkpoint: Checkpoint) -> Self {
+        let mut catalog = Self::new(active);
+        for (first, last) in checkpoint.segments {
+            // A number is not believed to be a count: what is not there is found missing one by one.
+            catalog
+                .segments
+                .extend((first..=last).map(|number| (number, SegmentCatalog::default())));
         }
-    }
-
-    /// Replaces the bounds of all logs by those of a checkpoint; the frames' places come by `attach`.
-    pub(crate) fn restore(&mut self, logs: Vec<(LogId, Bounds)>) {
-        *self = Self::new();
-        for (log, bounds) in logs {
-            self.checkpoint_bytes += bounds.checkpoint_bytes();
-            self.logs.insert(log, LogCatalog { bounds, ..LogCatalog::default() });
+        catalog.count_runs();
+        for (log, bounds) in checkpoint.logs {
+            catalog.logs_bytes += bounds.checkpoint_bytes();
+            catalog.logs.insert(log, LogCatalog { bounds, ..LogCatalog::default() });
         }
+        catalog
     }
 
-    /// The first live entry that is not among the frames found, which come in the order of their LSNs.
-    pub(crate) fn missing(&self, found: &BTreeMap<LogId, Vec<Location>>) -> Option<Missing> {
-        self.logs.iter().find_map(|(&log, entry)| {
-            let (first, last) = (entry.bounds.first, entry.bounds.last);
-            let frames = newest_wins(found.get(&log).cloned().unwrap_or_default(), first, last);
-            let (index, number) = first_missing(&frames, first, last)?;
-            let before = number.checked_sub(1).and_then(|number| frames.get(number));
-            let segment = |location: &Location| location.place.sequence();
-            let (before, after) = (before.map(segment), frames.get(number).map(segment));
-            Some(Missing { log, index, before, after })
-        })
-    }
-
-    /// Takes in where frames were found, none of them missing.
-    pub(crate) fn attach(&mut self, mut found: BTreeMap<LogId, Vec<Location>>) {
-        self.segments.clear();
-        for (log, entry) in &mut self.logs {
-            let (first, last) = (entry.bounds.first, entry.bounds.last);
-            let frames = newest_wins(found.remove(log).unwrap_or_default(), first, last);
-            assert!(first_missing(&frames, first, last).is_none(), "looked for before");
-            for location in &frames {
-                self.segments.entry(location.place.sequence()).or_default().live += 1;
+    /// Takes in what the logs have in an older segment; the segments come in their order. Its frames are given if they
+    /// were walked.
+    pub(crate) fn attach(&mut self, sequence: u64, spans: &[Span], frames: Option<FrameIndex>) {
+        let Some(segment) = self.segments.get_mut(&sequence) else { return };
+        segment.frames = frames.map(Arc::new);
+        for span in spans {
+            let Some(entry) = self.logs.get_mut(&span.log) else { continue };
+            let bounds = &entry.bounds;
+            let is_empty = bounds.first > bounds.last;
+            if is_empty || span.first > bounds.last || span.end <= bounds.first {
+                continue;
             }
-            entry.frames = frames;
+            while let Some(replaced) = entry.extents.pop_back_if(|old| old.first >= span.first) {
+                release(&mut self.segments, replaced);
+            }
+            entry.extents.push_back(Extent { first: span.first, sequence });
+            self.segments.entry(sequence).or_default().live += 1;
+            // What a later one reaches below the first index is all that lives of those before it.
+            let mut killed = Vec::new();
+            while entry.extents.get(1).is_some_and(|next| next.first <= entry.bounds.first) {
+                killed.extend(entry.extents.pop_front());
+            }
+            killed.into_iter().for_each(|extent| release(&mut self.segments, extent));
         }
     }
 
-    /// Drops from each log what lies below its last entry that was found nowhere: then nothing is missing. For reading
-    /// what is left of a damaged log.
-    pub(crate) fn drop_missing(&mut self, found: &BTreeMap<LogId, Vec<Location>>) {
-        for (log, entry) in &mut self.logs {
-            let bounds = &mut entry.bounds;
-            loop {
-                let frames = found.get(log).cloned().unwrap_or_default();
-                let frames = newest_wins(frames, bounds.first, bounds.last);
-                let Some((_, number)) = first_missing(&frames, bounds.first, bounds.last) else {
-                    break;
-                };
-                let next = frames.get(number).map_or(bounds.last + 1, |after| after.first);
-                let term_before = bounds.term(next - 1).expect("an entry of the log");
-                bounds.compact(next, term_before);
-            }
-        }
+    /// Goes on in a new segment: what the one before holds stands from now on.
+    pub(crate) fn open_segment(&mut self, sequence: u64) {
+        let frames = Some(Arc::default());
+        let before = self.segments.insert(sequence, SegmentCatalog { live: 0, frames });
+        assert!(before.is_none(), "a segment is opened once");
+        self.count_runs();
     }
 
     /// `Err` if `count` entries from `first` on cannot follow what `log` holds.
@@ -196,62 +195,162 @@ impl Catalog {
         }
     }
 
-    /// Takes in `change`, which `check` let pass, made by the frame at `place` that ends at `end`.
-    pub(crate) fn apply(
-        &mut self,
-        log: LogId,
-        change: Change,
-        place: Place,
-        frame_bytes: u32,
-        end: Lsn,
-    ) {
-        let before = self.logs.get(&log).map_or(0, |entry| entry.bounds.checkpoint_bytes());
+    /// Takes in `change`, which `check` let pass, made by the frame at `place` of the active segment.
+    pub(crate) fn apply(&mut self, log: LogId, change: Change, place: Place) {
+        let Self { logs, segments, .. } = self;
+        let mut newest = segments.last_entry().expect("there is an active segment");
+        let (active, segment) = (*newest.key(), newest.get_mut());
+        assert!(place.sequence() == active, "frames are placed in the active segment");
+        let frames = segment.frames.as_mut().and_then(Arc::get_mut).expect("it takes frames");
+        let before = logs.get(&log).map_or(0, |entry| entry.bounds.checkpoint_bytes());
         let forgets = matches!(change, Change::Forget);
-        let entry = self.logs.entry(log).or_default();
+        let entry = logs.entry(log).or_default();
         let mut killed = Vec::new();
         match change {
             Change::Entries { first, count, term } => {
-                entry.cut_from(first, &mut killed);
-                entry.frames.push_back(Location { first, place, frame_bytes, count });
+                entry.cut_from(first, frames, log, &mut killed);
+                frames.push(log, first, count, place.offset());
                 entry.bounds.append(first, u64::from(count), term);
-                self.segments.entry(place.sequence()).or_default().live += 1;
+                if entry.extents.back().is_none_or(|extent| extent.sequence != active) {
+                    entry.extents.push_back(Extent { first, sequence: active });
+                    segment.live += 1;
+                }
             }
             Change::State(state) => entry.bounds.state = Some(state),
-            Change::Truncate { first } => entry.cut_from(first, &mut killed),
+            Change::Truncate { first } => entry.cut_from(first, frames, log, &mut killed),
             Change::Compact { first, term_before } => {
-                entry.compact(first, term_before, &mut killed)
+                entry.bounds.compact(first, term_before);
+                entry.drop_dead_front(&mut killed);
             }
-            Change::Reset { next, term_before } => entry.reset(next, term_before, &mut killed),
-            Change::Forget => entry.reset(1, 0, &mut killed),
+            Change::Reset { next, term_before } => {
+                frames.cut_from(log, 0);
+                entry.reset(next, term_before, &mut killed);
+            }
+            Change::Forget => {
+                frames.cut_from(log, 0);
+                entry.reset(1, 0, &mut killed);
+            }
         }
         let after = if forgets { 0 } else { entry.bounds.checkpoint_bytes() };
         if forgets {
-            self.logs.remove(&log);
+            logs.remove(&log);
         }
-        self.checkpoint_bytes = self.checkpoint_bytes - before + after;
-        for location in &killed {
-            let usage = self.segments.entry(location.place.sequence()).or_default();
-            usage.live -= 1;
-            usage.killed = usage.killed.max(end);
+        self.logs_bytes = self.logs_bytes - before + after;
+        killed.into_iter().for_each(|extent| release(segments, extent));
+    }
+
+    /// The active segment's index has this log: another frame of it adds less.
+    pub(crate) fn is_indexed(&self, log: LogId) -> bool {
+        let newest =
+            self.segments.last_key_value().and_then(|(_, segment)| segment.frames.as_ref());
+        newest.is_some_and(|frames| frames.has(log))
+    }
+
+    /// Segments without a live entry, but for the active one.
+    pub(crate) fn dead(&self) -> impl Iterator<Item = u64> + '_ {
+        let active = self.active();
+        let dead = self.segments.iter().filter(|(_, segment)| segment.live == 0);
+        dead.map(|(&sequence, _)| sequence).filter(move |&sequence| sequence != active)
+    }
+
+    /// Whether these are segments, and not the active one.
+    pub(crate) fn can_free(&self, sequences: &[u64]) -> bool {
+        let active = self.active();
+        sequences.iter().all(|number| *number != active && self.segments.contains_key(number))
+    }
+
+    /// Forgets segments: a frame says that they are freed.
+    pub(crate) fn free(&mut self, sequences: &[u64]) {
+        for sequence in sequences {
+            self.segments.remove(sequence);
+        }
+        self.count_runs();
+    }
+
+    /// The oldest segment whose index is in memory, but for the active one.
+    pub(crate) fn unsealed(&self) -> Option<(u64, &Arc<FrameIndex>)> {
+        let active = self.active();
+        let older = self.segments.range(..active);
+        older
+            .into_iter()
+            .find_map(|(&sequence, segment)| Some((sequence, segment.frames.as_ref()?)))
+    }
+
+    /// The segment's file has its index from now on.
+    pub(crate) fn sealed(&mut self, sequence: u64) {
+        if let Some(segment) = self.segments.get_mut(&sequence) {
+            segment.frames = None;
         }
     }
 
-    /// True if segment `sequence` holds no live entry, and will not after a power cut either.
-    pub(crate) fn is_dead(&self, sequence: u64, durable: Lsn) -> bool {
-        self.segments.get(&sequence).is_none_or(|usage| usage.live == 0 && usage.killed <= durable)
+    /// The frames of the active segment, which is not used any more.
+    pub(crate) fn take_frames(mut self) -> FrameIndex {
+        let (_, segment) = self.segments.pop_last().expect("there is an active segment");
+        let frames = segment.frames.expect("it takes frames");
+        Arc::try_unwrap(frames).expect("nobody else has them")
     }
 
-    /// Forgets a segment that was freed.
-    pub(crate) fn drop_segment(&mut self, sequence: u64) {
-        self.segments.remove(&sequence);
+    /// Numbers of all segments that are not freed.
+    pub(crate) fn segments(&self) -> BTreeSet<u64> {
+        self.segments.keys().copied().collect()
     }
 
-    /// The body of a checkpoint taken now.
+    fn active(&self) -> u64 {
+        *self.segments.last_key_value().expect("there is an active segment").0
+    }
+
+    /// The first live entry that no segment holds; `sealed` has what the logs have in the segments whose frames are not in
+    /// memory.
+    pub(crate) fn missing(&self, sealed: &BTreeMap<u64, Vec<Span>>) -> Option<Missing> {
+        self.logs.iter().find_map(|(&log, entry)| {
+            let (first, last) = (entry.bounds.first, entry.bounds.last);
+            let mut next = first;
+            for (number, extent) in entry.extents.iter().enumerate() {
+                let end = entry.extents.get(number + 1).map_or(last + 1, |after| after.first);
+                let span = self.span(log, extent.sequence, sealed);
+                if extent.first > next || span.is_none_or(|span| span.first > next) {
+                    return Some(Missing { log, index: next });
+                }
+                if let Some(span) = span.filter(|span| span.end < end) {
+                    return Some(Missing { log, index: span.end.max(next) });
+                }
+                next = end;
+            }
+            (next <= last).then_some(Missing { log, index: next })
+        })
+    }
+
+    fn span(&self, log: LogId, sequence: u64, sealed: &BTreeMap<u64, Vec<Span>>) -> Option<Span> {
+        if let Some(frames) = &self.segments.get(&sequence)?.frames {
+            return frames.span(log);
+        }
+        let spans = sealed.get(&sequence)?;
+        let number = spans.binary_search_by_key(&log, |span| span.log).ok()?;
+        Some(spans[number])
+    }
+
+    /// Drops from each log what lies below its last entry that no segment holds: then nothing is missing. For reading
+    /// what is left of a damaged log.
+    pub(crate) fn drop_missing(&mut self, sealed: &BTreeMap<u64, Vec<Span>>) {
+        while let Some(Missing { log, index }) = self.missing(sealed) {
+            let entry = self.logs.get_mut(&log).expect("a log that misses an entry");
+            let after =
+                entry.extents.iter().map(|extent| extent.first).find(|&first| first > index);
+            let next = after.unwrap_or(entry.bounds.last + 1);
+            let term_before = entry.bounds.term(next - 1).expect("an entry of the log");
+            entry.bounds.compact(next, term_before);
+            let mut killed = Vec::new();
+            entry.drop_dead_front(&mut killed);
+            killed.into_iter().for_each(|extent| release(&mut self.segments, extent));
+        }
+    }
+
+    /// The body of a checkpoint taken now, to be followed by a new segment.
     pub(crate) fn checkpoint(&self) -> Vec<u8> {
-        let length = usize::try_from(self.checkpoint_bytes).expect("bounded by the segment");
+        let length = usize::try_from(self.checkpoint_bytes()).expect("bounded by the segment");
         let mut body = Vec::with_capacity(length);
         let logs = u32::try_from(self.logs.len()).expect("bounded by the segment");
-        body.extend_from_slice(&logs.to_le_bytes());
+        checkpoint::encode_segments(logs, &runs(self.segments.keys()), &mut body);
         for (log, entry) in &self.logs {
             checkpoint::encode_log(*log, &entry.bounds, &mut body);
         }
@@ -261,7 +360,11 @@ impl Catalog {
 
     /// Length of the body of a checkpoint taken now.
     pub(crate) fn checkpoint_bytes(&self) -> u64 {
-        self.checkpoint_bytes
+        checkpoint::EMPTY_BYTES + self.runs * checkpoint::SEGMENTS_BYTES + self.logs_bytes
+    }
+
+    fn count_runs(&mut self) {
+        self.runs = runs(self.segments.keys()).len() as u64;
     }
 
     /// By how much `change` can lengthen the checkpoint.
@@ -283,8 +386,26 @@ impl Catalog {
     pub(crate) fn bounds(&self, log: LogId) -> Cow<'_, Bounds> {
         match self.logs.get(&log) {
             Some(entry) => Cow::Borrowed(&entry.bounds),
-            None => Cow::Owned(LogCatalog::default().bounds),
+            None => Cow::Owned(Bounds::default()),
         }
+    }
+
+    /// What frames of a log's entries add to the active segment's index, the first one and each other.
+    pub(crate) fn index_bytes(&self, log: LogId) -> (u64, u64) {
+        let table = if self.is_indexed(log) { 0 } else { index::LOG_BYTES };
+        (table + index::FRAME_BYTES, index::FRAME_BYTES)
+    }
+
+    /// Where an entry lies, if the log has it.
+    pub(crate) fn locate(&self, log: LogId, index: u64) -> Option<Location> {
+        let entry = self.logs.get(&log)?;
+        let (extent, end) = entry.extent(index)?;
+        let frames = &self.segments.get(&extent.sequence)?.frames;
+        let frame = match frames {
+            Some(frames) => Some(frames.locate(log, index)?),
+            None => None,
+        };
+        Some(Location { sequence: extent.sequence, end, frame })
     }
 
     pub(crate) fn log(&self, log: LogId) -> Option<&LogCatalog> {
@@ -294,169 +415,82 @@ impl Catalog {
     pub(crate) fn logs(&self) -> impl Iterator<Item = LogId> + '_ {
         self.logs.keys().copied()
     }
-}
 
-impl Missing {
-    /// The number of the segment that should be there, where `first` is the first of those that are.
-    pub(crate) fn segment(&self, first: u64) -> u64 {
-        match (self.before, self.after) {
-            (Some(before), _) => before + 1,
-            (None, Some(after)) => after - 1,
-            (None, None) => first.saturating_sub(1),
-        }
+    /// The segments that a log lives in, ascending.
+    pub(crate) fn segments_of(&self, log: LogId) -> impl Iterator<Item = u64> + '_ {
+        let extents = self.logs.get(&log).into_iter().flat_map(|entry| &entry.extents);
+        extents.map(|extent| extent.sequence)
     }
 }
 
 impl LogCatalog {
-    /// The frame that holds `index`, and one past the last index that it holds live.
-    pub(crate) fn locate(&self, index: u64) -> Option<(Location, u64)> {
+    /// The extent that holds `index`, and one past the last index that it holds live.
+    fn extent(&self, index: u64) -> Option<(Extent, u64)> {
         if index < self.bounds.first || index > self.bounds.last {
             return None;
         }
-        let after = self.frames.partition_point(|location| location.first <= index);
-        let end = self.frames.get(after).map_or(self.bounds.last + 1, |next| next.first);
-        Some((self.frames[after - 1], end))
+        let after = self.extents.partition_point(|extent| extent.first <= index);
+        let end = self.extents.get(after).map_or(self.bounds.last + 1, |next| next.first);
+        Some((self.extents[after.checked_sub(1)?], end))
     }
 
-    fn cut_from(&mut self, first: u64, killed: &mut Vec<Location>) {
+    fn cut_from(
+        &mut self,
+        first: u64,
+        frames: &mut FrameIndex,
+        log: LogId,
+        killed: &mut Vec<Extent>,
+    ) {
         if first > self.bounds.last {
             return;
         }
         self.cuts += 1;
-        while self.frames.back().is_some_and(|location| location.first >= first) {
-            killed.extend(self.frames.pop_back());
+        frames.cut_from(log, first);
+        while self.extents.back().is_some_and(|extent| extent.first >= first) {
+            killed.extend(self.extents.pop_back());
         }
         self.bounds.cut_from(first);
         self.drop_dead_front(killed);
     }
 
-    fn compact(&mut self, first: u64, term_before: u64, killed: &mut Vec<Location>) {
-        self.bounds.compact(first, term_before);
-        self.drop_dead_front(killed);
-    }
-
-    fn reset(&mut self, next: u64, term_before: u64, killed: &mut Vec<Location>) {
+    fn reset(&mut self, next: u64, term_before: u64, killed: &mut Vec<Extent>) {
         self.cuts += 1;
-        killed.extend(self.frames.drain(..));
+        killed.extend(self.extents.drain(..));
         self.bounds.first = next;
         self.bounds.last = next - 1;
         self.bounds.term_before = term_before;
         self.bounds.runs.clear();
     }
 
-    /// Frames all of whose live indexes lie below `first`.
-    fn drop_dead_front(&mut self, killed: &mut Vec<Location>) {
-        while !self.frames.is_empty() {
-            let end = self.frames.get(1).map_or(self.bounds.last + 1, |next| next.first);
+    /// Extents all of whose live indexes lie below the first.
+    fn drop_dead_front(&mut self, killed: &mut Vec<Extent>) {
+        while !self.extents.is_empty() {
+            let end = self.extents.get(1).map_or(self.bounds.last + 1, |next| next.first);
             if end > self.bounds.first {
                 return;
             }
-            killed.extend(self.frames.pop_front());
+            killed.extend(self.extents.pop_front());
         }
     }
 }
 
-impl Bounds {
-    /// Term of `index`, or of the entry before the first.
-    pub(crate) fn term(&self, index: u64) -> Option<u64> {
-        if index.checked_add(1) == Some(self.first) {
-            return Some(self.term_before);
-        }
-        if index < self.first || index > self.last {
-            return None;
-        }
-        let after = self.runs.partition_point(|run| run.0 <= index);
-        Some(self.runs[after - 1].1)
-    }
-
-    fn check_append(&self, index: u64, count: u64, term: u64) -> Result<(), AppendError> {
-        if index < self.first {
-            return Err(AppendError::Compacted { index, first: self.first });
-        }
-        if index > self.last + 1 {
-            return Err(AppendError::Gap { index, next: self.last + 1 });
-        }
-        // The end of the log must be a number itself.
-        if index.checked_add(count).is_none() {
-            return Err(AppendError::Beyond { index, limit: u64::MAX - count });
-        }
-        let newest =
-            self.term(index - 1).expect("the entry before is in the log, or before its first");
-        if term < newest { Err(AppendError::TermDecreases { term, newest }) } else { Ok(()) }
-    }
-
-    fn append(&mut self, first: u64, count: u64, term: u64) {
-        self.last = first + count - 1;
-        if self.runs.last().is_none_or(|run| run.1 != term) {
-            self.runs.push((first, term));
-        }
-    }
-
-    fn cut_from(&mut self, first: u64) {
-        self.last = self.last.min(first - 1);
-        let keep = self.runs.partition_point(|run| run.0 < first);
-        self.runs.truncate(keep);
-    }
-
-    fn compact(&mut self, first: u64, term_before: u64) {
-        if first <= self.first {
-            return;
-        }
-        let covering = self.runs.partition_point(|run| run.0 <= first);
-        self.runs.drain(..covering.saturating_sub(1));
-        self.first = first;
-        self.term_before = term_before;
-        if first > self.last {
-            self.runs.clear();
-        } else if let Some(run) = self.runs.first_mut() {
-            run.0 = first;
-        }
-    }
-
-    fn checkpoint_bytes(&self) -> u64 {
-        let state = self.state.as_ref().map_or(0, Bytes::len) as u64;
-        checkpoint::LOG_BYTES + self.runs.len() as u64 * checkpoint::RUN_BYTES + state
+/// A log has no live entry in the extent's segment any more.
+fn release(segments: &mut BTreeMap<u64, SegmentCatalog>, extent: Extent) {
+    if let Some(segment) = segments.get_mut(&extent.sequence) {
+        segment.live -= 1;
     }
 }
 
-/// The frames that hold `first..=last`, each index in the newest frame that has it.
-///
-/// A live entry is always in the newest frame with its index: any newer one would have replaced it. No segment is missing
-/// among those that the frames come from.
-fn newest_wins(found: Vec<Location>, first: u64, last: u64) -> VecDeque<Location> {
-    let mut frames: VecDeque<Location> = VecDeque::new();
-    for location in found {
-        while frames.back().is_some_and(|before| before.first >= location.first) {
-            frames.pop_back();
+/// First and last of each run of numbers that follow each other.
+fn runs<'a>(numbers: impl Iterator<Item = &'a u64>) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for &number in numbers {
+        match runs.last_mut() {
+            Some(run) if run.1 + 1 == number => run.1 = number,
+            _ => runs.push((number, number)),
         }
-        frames.push_back(location);
     }
-    while frames.back().is_some_and(|location| location.first > last) {
-        frames.pop_back();
-    }
-    while frames.len() > 1 && frames[1].first <= first {
-        frames.pop_front();
-    }
-    if first > last {
-        frames.clear();
-    }
-    frames
-}
-
-/// The first of `first..=last` that `frames` do not hold, and the number of the frame that should follow it.
-fn first_missing(frames: &VecDeque<Location>, first: u64, last: u64) -> Option<(u64, usize)> {
-    let mut next = first;
-    for (number, location) in frames.iter().enumerate() {
-        if location.first > next {
-            return Some((next, number));
-        }
-        let end = frames.get(number + 1).map_or(last + 1, |after| after.first);
-        if location.end() < end {
-            return Some((location.end().max(first), number + 1));
-        }
-        next = end;
-    }
-    (next <= last).then_some((next, frames.len()))
+    runs
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The checkpoint: bounds, terms and state of every log, at the start of every segment. Bytes are specified in FORMAT.md,
+//! The checkpoint: which segments there are, and bounds, terms and state of every log, at the start of every segment. Bytes are specified in FORMAT.md,
 //! "Checkpoint".
 //!
 //! ```text
-//! u32 logs, then per log, ascending:
+//! u32 logs   u32 runs of segments   runs x (u64 first, u64 last)   then per log, ascending:
 //!   u32 log   u32 runs   u64 first   u64 last   u64 term before first   u32 state length, all ones if none
 //!   runs x (u64 first index, u64 term)   state
 //! ```
@@ -10,31 +10,22 @@
 use byteorder::{ByteOrder, LittleEndian};
 use bytes::Bytes;
 
-use crate::{LogId, options::STATE_BYTES_MAX};
+use crate::{
+    Bounds, LogId,
+    options::STATE_BYTES_MAX,
+    segment::{SEGMENTS_MAX, SEQUENCE_END},
+};
 
-/// Length of the body of a checkpoint without logs.
-pub(crate) const EMPTY_BYTES: u64 = 4;
+/// Length of the body of a checkpoint without logs and older segments.
+pub(crate) const EMPTY_BYTES: u64 = 8;
+/// What a run of segments whose numbers follow each other adds.
+pub(crate) const SEGMENTS_BYTES: u64 = 16;
 /// What a log adds, without runs and state.
 pub(crate) const LOG_BYTES: u64 = 36;
 /// What a run of terms adds.
 pub(crate) const RUN_BYTES: u64 = 16;
 
 const NO_STATE: u32 = u32::MAX;
-
-/// One log of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// First index in the log; `last + 1` when it is empty.
-    pub first: u64,
-    /// Last index in the log; `first - 1` when it is empty.
-    pub last: u64,
-    /// Term of the entry before `first`.
-    pub term_before: u64,
-    /// First index and term of each run of `first..=last`, both ascending.
-    pub runs: Vec<(u64, u64)>,
-    /// The log's state, if it was ever set.
-    pub state: Option<Bytes>,
-}
 
 /// Appends one log to the body of a checkpoint.
 pub(crate) fn encode_log(log: LogId, bounds: &Bounds, body: &mut Vec<u8>) {
@@ -56,10 +47,31 @@ pub(crate) fn encode_log(log: LogId, bounds: &Bounds, body: &mut Vec<u8>) {
     body.extend_from_slice(bounds.state.as_deref().unwrap_or_default());
 }
 
-/// The logs of a checkpoint's body, or `None` if it is not one.
-pub(crate) fn decode(body: &[u8]) -> Option<Vec<(LogId, Bounds)>> {
+/// What a checkpoint says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    /// First and last number of each run of older segments that are not freed, ascending.
+    pub(crate) segments: Vec<(u64, u64)>,
+    /// Every log, ascending.
+    pub(crate) logs: Vec<(LogId, Bounds)>,
+}
+
+/// Appends the numbers of the older segments to the body of a checkpoint of so many logs.
+pub(crate) fn encode_segments(logs: u32, segments: &[(u64, u64)], body: &mut Vec<u8>) {
+    let runs = u32::try_from(segments.len()).expect("a checkpoint is bounded by its segment");
+    body.extend_from_slice(&logs.to_le_bytes());
+    body.extend_from_slice(&runs.to_le_bytes());
+    for (first, last) in segments {
+        body.extend_from_slice(&first.to_le_bytes());
+        body.extend_from_slice(&last.to_le_bytes());
+    }
+}
+
+/// What a checkpoint's body says, or `None` if it is not one.
+pub(crate) fn decode(body: &[u8]) -> Option<Checkpoint> {
     let mut rest = Rest(body);
-    let logs = rest.u32()?;
+    let (logs, runs) = (rest.u32()?, usize::try_from(rest.u32()?).ok()?);
+    let segments = decode_runs(rest.take(runs.checked_mul(16)?)?)?;
     let mut decoded: Vec<(LogId, Bounds)> = Vec::new();
     for _ in 0..logs {
         let (log, bounds) = decode_log(&mut rest)?;
@@ -68,7 +80,17 @@ pub(crate) fn decode(body: &[u8]) -> Option<Vec<(LogId, Bounds)>> {
         }
         decoded.push((log, bounds));
     }
-    rest.0.is_empty().then_some(decoded)
+    rest.0.is_empty().then_some(Checkpoint { segments, logs: decoded })
+}
+
+/// Runs of numbers: ascending, apart from each other.
+fn decode_runs(bytes: &[u8]) -> Option<Vec<(u64, u64)>> {
+    let run = |bytes: &[u8]| (LittleEndian::read_u64(bytes), LittleEndian::read_u64(&bytes[8..]));
+    let runs: Vec<(u64, u64)> = bytes.chunks_exact(16).map(run).collect();
+    let sound = runs.iter().all(|run| run.0 <= run.1 && run.1 < SEQUENCE_END);
+    let apart = runs.windows(2).all(|pair| pair[0].1.saturating_add(1) < pair[1].0);
+    let few = || runs.iter().map(|run| run.1 - run.0 + 1).sum::<u64>() <= SEGMENTS_MAX;
+    (sound && apart && few()).then_some(runs)
 }
 
 fn decode_log(rest: &mut Rest<'_>) -> Option<(LogId, Bounds)> {
@@ -89,22 +111,6 @@ fn decode_log(rest: &mut Rest<'_>) -> Option<(LogId, Bounds)> {
     };
     let bounds = Bounds { first, last, term_before, runs, state };
     bounds.are_sound().then_some((log, bounds))
-}
-
-impl Bounds {
-    fn are_sound(&self) -> bool {
-        let Some(end) = self.last.checked_add(1) else { return false };
-        if self.first == 0 || self.first > end {
-            return false;
-        }
-        let starts_at_first = match self.runs.first() {
-            Some(run) => run.0 == self.first && run.1 >= self.term_before,
-            None => self.first == end,
-        };
-        let ascending =
-            self.runs.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
-        starts_at_first && ascending && self.runs.last().is_none_or(|run| run.0 <= self.last)
-    }
 }
 
 /// What is left of a body.
@@ -130,6 +136,8 @@ impl<'a> Rest<'a> {
 mod tests {
     use super::*;
 
+    const SEGMENTS: [(u64, u64); 2] = [(1, 3), (5, 5)];
+
     fn logs() -> Vec<(LogId, Bounds)> {
         let empty = Bounds { first: 1, last: 0, term_before: 0, runs: vec![], state: None };
         let full = Bounds {
@@ -143,7 +151,8 @@ mod tests {
     }
 
     fn encode(logs: &[(LogId, Bounds)]) -> Vec<u8> {
-        let mut body = u32::try_from(logs.len()).unwrap().to_le_bytes().to_vec();
+        let mut body = Vec::new();
+        encode_segments(u32::try_from(logs.len()).unwrap(), &SEGMENTS, &mut body);
         logs.iter().for_each(|(log, bounds)| encode_log(*log, bounds, &mut body));
         body
     }
@@ -151,8 +160,10 @@ mod tests {
     #[test]
     fn a_checkpoint_reads_back_as_it_was_written() {
         let body = encode(&logs());
-        assert_eq!(decode(&body), Some(logs()));
-        assert_eq!(body.len() as u64, EMPTY_BYTES + 2 * LOG_BYTES + 2 * RUN_BYTES + 4);
+        let expected = Checkpoint { segments: SEGMENTS.to_vec(), logs: logs() };
+        assert_eq!(decode(&body), Some(expected));
+        let segments = EMPTY_BYTES + 2 * SEGMENTS_BYTES;
+        assert_eq!(body.len() as u64, segments + 2 * LOG_BYTES + 2 * RUN_BYTES + 4);
     }
 
     #[test]
@@ -186,13 +197,22 @@ mod tests {
     #[test]
     fn lengths_that_were_never_written_allocate_nothing() {
         let mut body = encode(&logs());
-        for at in [0, 4, 8, 36, 44] {
+        for at in [0, 4, 8, 44, 72, 80] {
             let mut damaged = body.clone();
             damaged[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
             decode(&damaged);
         }
-        body.truncate(4);
-        body.copy_from_slice(&u32::MAX.to_le_bytes());
+        body.truncate(8);
+        body.fill(0xff);
         assert_eq!(decode(&body), None);
+    }
+
+    #[test]
+    fn runs_of_segments_that_overlap_or_descend_are_refused() {
+        for runs in [[(3, 1), (5, 5)], [(1, 3), (3, 5)], [(1, 3), (4, 5)], [(7, 8), (1, 2)]] {
+            let mut body = Vec::new();
+            encode_segments(0, &runs, &mut body);
+            assert_eq!(decode(&body), None, "{runs:?}");
+        }
     }
 }

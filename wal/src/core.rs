@@ -13,12 +13,14 @@ use kontiki_disk::Directory;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
-    AppendError, LogId, Lsn, Statistics, WalError,
+    AppendError, Bounds, LogId, Lsn, Options, Statistics, WalError,
     catalog::{Catalog, Change},
-    checkpoint::Bounds,
-    frame::Header,
-    segment::checkpoint_bytes_max,
+    checkpoint,
+    frame::{FrameKind, Header},
+    index::{self, FrameIndex},
+    segment::{Room, SEGMENTS_MAX, Segment, checkpoint_bytes_max},
     stream::Stream,
+    trailer::Trailer,
     waiters::{Waiter, Waiters, guard},
 };
 
@@ -31,7 +33,10 @@ pub(crate) struct Core {
     durable: AtomicU64,
     /// Set by poison: jobs that are out look at it before each write.
     pub(crate) stopped: Arc<AtomicBool>,
+    /// Reads copy through the file, never through a map.
+    pub(crate) copies_reads: bool,
     pub(crate) unsynced_bytes_max: u64,
+    pub(crate) log_bytes_max: u64,
     /// Size of new segments: the limits of entries and states follow from it.
     pub(crate) segment_bytes: u64,
     /// Wakes the syncing thread.
@@ -66,6 +71,10 @@ pub(crate) struct State {
     room_callbacks: Vec<RoomCallback>,
     /// Numbers of files that nothing needs, and that are no segments any more: a power cut undid their removal.
     pub(crate) leftovers: Vec<u64>,
+    /// Segments that a frame has freed; their files go once that frame, which ends at the LSN, is durable.
+    pub(crate) freed: Option<(Lsn, Vec<Segment>)>,
+    /// Numbers of freed files that wait to be used again, the warmest last.
+    pub(crate) spares: Vec<u64>,
     pub(crate) statistics: Statistics,
 }
 
@@ -91,13 +100,14 @@ pub(crate) enum Mode {
     ReadOnly,
 }
 
-/// What an append may use up.
+/// What an append adds besides its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
-    /// Leaves the last eighth of a segment without a successor alone.
-    Entries,
-    /// What a full disk must still take: state, truncate, compact, reset, forget.
-    Upkeep,
+pub(crate) struct Need {
+    /// The log, if the frames hold entries: these leave the last eighth of a segment without a successor alone. `None` is
+    /// what a full disk must still take: state, truncate, compact, reset, forget, freed.
+    pub(crate) log: Option<LogId>,
+    /// Bytes by which the checkpoint can grow.
+    pub(crate) growth: u64,
 }
 
 /// Whom to tell once the lock is released.
@@ -112,7 +122,7 @@ pub(crate) struct Wakeups {
 impl Core {
     pub(crate) fn new(
         directory: Arc<dyn Directory>,
-        unsynced_bytes_max: u64,
+        options: &Options,
         catalog: Catalog,
         stream: Stream,
         mode: Mode,
@@ -134,6 +144,8 @@ impl Core {
             idle_since: None,
             room_callbacks: Vec::new(),
             leftovers: Vec::new(),
+            freed: None,
+            spares: Vec::new(),
             statistics: Statistics::default(),
         };
         Self {
@@ -141,7 +153,9 @@ impl Core {
             state: Mutex::new(state),
             durable,
             stopped: Arc::default(),
-            unsynced_bytes_max,
+            copies_reads: options.copied_reads,
+            unsynced_bytes_max: options.unsynced_bytes_max,
+            log_bytes_max: options.log_bytes_max,
             segment_bytes,
             sync_work: Condvar::new(),
             segment_work: Condvar::new(),
@@ -174,7 +188,8 @@ impl Core {
         };
         state.catalog.check(log, &change)?;
         let growth = state.catalog.growth(log, &change);
-        self.check_room(&mut state, &[header.frame_bytes()], growth, Need::Upkeep)?;
+        let need = Need { log: None, growth };
+        self.check_room(&mut state, &[header.frame_bytes()], need)?;
         state.put(log, change, header, std::iter::once(body));
         let end = state.stream.end();
         self.appended(state);
@@ -186,12 +201,17 @@ impl Core {
         &self,
         state: &mut State,
         frames: &[u64],
-        growth: u64,
         need: Need,
     ) -> Result<(), AppendError> {
-        let opened = state.stream.opened_bytes();
-        let frames = || opened.iter().chain(frames);
-        let total: u64 = frames().sum();
+        let (growth, opened) = (need.growth, state.stream.opened_bytes());
+        let total: u64 = opened.iter().chain(frames).sum();
+        let index = need.log.map_or((0, 0), |log| state.catalog.index_bytes(log));
+        let fits = |room: &mut Room, first: u64| {
+            opened.is_none_or(|bytes| room.take(bytes, 0))
+                && frames.iter().enumerate().all(|(number, &bytes)| {
+                    room.take(bytes, if number == 0 { first } else { index.1 })
+                })
+        };
         let unsynced = state.stream.unsynced_bytes();
         let full = AppendError::Full { unsynced, limit: self.unsynced_bytes_max };
         if state.stream.has_unsynced() && unsynced + total > self.unsynced_bytes_max {
@@ -200,28 +220,40 @@ impl Core {
         let checkpoint = state.catalog.checkpoint_bytes() + growth;
         let limit = checkpoint_bytes_max(state.stream.segment_bytes);
         if growth > 0 && checkpoint > limit {
-            return Err(too_large(checkpoint, limit));
+            return Err(AppendError::CheckpointTooLarge { bytes: checkpoint, limit });
         }
         let mut fresh = state.stream.opened_room(checkpoint);
         let fresh_bytes = fresh.segment_bytes - fresh.offset;
-        if !frames().all(|&bytes| fresh.take(bytes)) {
+        let fresh_index = if need.log.is_some() { FRESH_INDEX_BYTES } else { 0 };
+        if !fits(&mut fresh, fresh_index) {
             return Err(too_large(total, fresh_bytes));
         }
         if state.stream.successor.is_some() {
             return Ok(());
         }
         let mut room = state.stream.room;
-        let reserved = need == Need::Entries && room.is_in_last_eighth(total);
-        if !reserved && frames().all(|&bytes| room.take(bytes)) {
+        let reserved = need.log.is_some() && room.is_in_last_eighth(total);
+        if !reserved && fits(&mut room, index.0) {
             return Ok(());
         }
         state.statistics.segment_waits += 1;
         state.successor_is_needed = true;
         self.segment_work.notify_one();
+        let bytes = state.stream.segments_bytes();
+        if !self.may_grow(state) {
+            return Err(AppendError::LogFull { bytes, limit: self.log_bytes_max });
+        }
         Err(match &state.no_space {
             Some(source) => AppendError::NoSpace { source: Arc::clone(source) },
             None => full,
         })
+    }
+
+    /// One more segment is within the bounds.
+    pub(crate) fn may_grow(&self, state: &State) -> bool {
+        let stream = &state.stream;
+        let bytes = stream.segments_bytes() + stream.segment_bytes;
+        bytes <= self.log_bytes_max && (stream.segments.len() as u64) < SEGMENTS_MAX
     }
 
     /// After an append: wakes whom it concerns.
@@ -331,17 +363,68 @@ impl State {
         header: Header,
         parts: impl Iterator<Item = &'a [u8]>,
     ) {
+        let index_bytes = match change {
+            Change::Entries { .. } => self.catalog.index_bytes(log).0,
+            _ => 0,
+        };
+        let index_bytes = self.make_room(&header, index_bytes);
+        let place = self.stream.push(header, parts, index_bytes);
+        self.catalog.apply(log, change, place);
+    }
+
+    /// Goes on in the successor if the active segment has no room for a frame; what the frame adds to the index then.
+    fn make_room(&mut self, header: &Header, index_bytes: u64) -> u64 {
         let mut room = self.stream.room;
-        let opened = self.stream.opened_bytes();
-        if opened.into_iter().chain([header.frame_bytes()]).all(|bytes| room.take(bytes)) {
+        let opened = self.stream.opened_bytes().is_none_or(|bytes| room.take(bytes, 0));
+        if opened && room.take(header.frame_bytes(), index_bytes) {
             self.stream.push_opened();
-        } else {
-            let checkpoint = self.catalog.checkpoint();
-            self.stream.rotate(&checkpoint);
+            return index_bytes;
         }
-        let (place, bytes) = self.stream.push(header, parts);
-        let end = self.stream.end();
-        self.catalog.apply(log, change, place, bytes, end);
+        let checkpoint = self.catalog.checkpoint();
+        self.stream.rotate(&checkpoint);
+        self.catalog.open_segment(self.stream.active);
+        if index_bytes > 0 { FRESH_INDEX_BYTES } else { 0 }
+    }
+
+    /// Appends the frame that says which segments nothing needs any more, if there are such and the last ones are gone.
+    ///
+    /// Their files go only once it is durable. So after a power cut every segment that is missing was freed or is lost, and
+    /// no other one is taken for what it held; and whatever killed its entries, and the checkpoint above it, lie before
+    /// this frame and are durable, too.
+    pub(crate) fn free_dead(&mut self) {
+        if self.freed.is_some() || !matches!(self.mode, Mode::Open) {
+            return;
+        }
+        let dead = self.dead_segments();
+        if dead.is_empty() {
+            return;
+        }
+        let body: Vec<u8> = dead.iter().flat_map(|sequence| sequence.to_le_bytes()).collect();
+        let header = Header::new(FrameKind::Freed, LogId(0), &body);
+        let mut room = self.stream.room;
+        let opened = self.stream.opened_bytes().is_none_or(|bytes| room.take(bytes, 0));
+        let fits = opened && room.take(header.frame_bytes(), 0);
+        // A hole among the segments is a run more in each checkpoint.
+        let grown =
+            self.catalog.checkpoint_bytes() + dead.len() as u64 * checkpoint::SEGMENTS_BYTES;
+        let limit = checkpoint_bytes_max(self.stream.segment_bytes);
+        if !(fits || self.stream.successor.is_some()) || grown > limit {
+            return;
+        }
+        self.make_room(&header, 0);
+        self.stream.push(header, std::iter::once(&body[..]), 0);
+        self.catalog.free(&dead);
+        let segments = &mut self.stream.segments;
+        let freed = dead.iter().filter_map(|sequence| segments.remove(sequence)).collect();
+        self.freed = Some((self.stream.end(), freed));
+    }
+
+    /// The oldest segment that is full and durable and has no index in its file yet.
+    pub(crate) fn sealable(&self) -> Option<(&Segment, &Arc<FrameIndex>)> {
+        let (sequence, frames) = self.catalog.unsealed()?;
+        let segment = self.stream.segments.get(&sequence)?;
+        let next = self.stream.segments.range(sequence + 1..).next()?.1;
+        (segment.last.is_some() && next.base <= self.stream.durable()).then_some((segment, frames))
     }
 
     /// The active segment is half full, or too full for an append, and its successor is not there.
@@ -356,17 +439,33 @@ impl State {
         !self.room_callbacks.is_empty()
     }
 
-    /// Sequence numbers of the segments that nothing needs any more: a prefix, so that every live entry lies in segments
-    /// that follow each other up to the newest, where links and watermarks tell rot from a torn tail. Behind a gap
-    /// nothing would vouch for the last frame before it.
-    pub(crate) fn dead_segments(&self) -> Vec<u64> {
+    /// Segments without a live entry that may go. Those before them are sealed: behind a gap nothing but a trailer vouches
+    /// for the last frame before it.
+    fn dead_segments(&self) -> Vec<u64> {
         let durable = self.stream.durable();
-        let segments = &self.stream.segments;
-        let pairs = segments.keys().zip(segments.values().skip(1));
-        let dead = pairs.take_while(|(sequence, above)| {
-            above.checkpoint_end <= durable && self.catalog.is_dead(**sequence, durable)
-        });
-        self.leftovers.iter().copied().chain(dead.map(|(sequence, _)| *sequence)).collect()
+        let unsealed = self.catalog.unsealed().map_or(u64::MAX, |(sequence, _)| sequence);
+        let is_durable = |sequence: u64| {
+            let next = self.stream.segments.range(sequence + 1..).next();
+            next.is_some_and(|(_, next)| next.base <= durable)
+        };
+        let dead = self.catalog.dead();
+        dead.take_while(|&sequence| sequence <= unsealed && is_durable(sequence)).collect()
+    }
+
+    /// The segment's file has its index and its trailer, both durable.
+    pub(crate) fn seal(&mut self, sequence: u64, trailer: Trailer) {
+        self.catalog.sealed(sequence);
+        if let Some(segment) = self.stream.segments.get_mut(&sequence) {
+            segment.trailer = Some(trailer);
+            segment.file.publish(segment.bytes);
+        }
+        self.statistics.sealed_segments += 1;
+    }
+
+    /// Files wait to be removed, and may be.
+    pub(crate) fn can_remove(&self) -> bool {
+        let durable = self.stream.durable();
+        !self.leftovers.is_empty() || self.freed.as_ref().is_some_and(|(end, _)| *end <= durable)
     }
 }
 
@@ -403,3 +502,6 @@ pub(crate) fn too_large(bytes: u64, limit: u64) -> AppendError {
     let size = |bytes: u64| usize::try_from(bytes).expect("64-bit only");
     AppendError::TooLarge { bytes: size(bytes), limit: size(limit) }
 }
+
+/// What the first frame of a log's entries adds to the index of a segment.
+const FRESH_INDEX_BYTES: u64 = index::LOG_BYTES + index::FRAME_BYTES;

@@ -171,6 +171,27 @@ pub enum AppendError {
         /// What the disk says.
         source: Arc<io::Error>,
     },
+    /// The segments take what they may take together. Compact the logs that [`Wal::laggards`](crate::Wal::laggards) names.
+    #[error(
+        "the segments take {bytes} bytes, the bound is {limit}: compact a log; nothing was taken"
+    )]
+    LogFull {
+        /// Bytes of all segments.
+        bytes: u64,
+        /// The bound, from [`Options::log_bytes_max`](crate::Options::log_bytes_max).
+        limit: u64,
+    },
+    /// What the logs need at the start of every segment would be beyond a quarter of it: too many logs, runs of terms or
+    /// states for segments of this size.
+    #[error(
+        "{bytes} bytes of logs, runs of terms and states; the limit for this segment size is {limit}; nothing was taken"
+    )]
+    CheckpointTooLarge {
+        /// Length of a checkpoint with this.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// An entry, a state or a whole call is beyond its limit.
     #[error("{bytes} bytes, the limit is {limit}")]
     TooLarge {

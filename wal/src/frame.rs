@@ -49,6 +49,8 @@ pub enum FrameKind {
     Mark = 9,
     /// The first frame of an opening that goes on in a segment; `first_index` is the opening's nonce.
     Opened = 10,
+    /// Segments that nothing needs any more; their files may be gone once this frame is durable.
+    Freed = 11,
 }
 
 impl FrameKind {
@@ -64,6 +66,7 @@ impl FrameKind {
             8 => Self::Forget,
             9 => Self::Mark,
             10 => Self::Opened,
+            11 => Self::Freed,
             _ => return None,
         })
     }
@@ -134,19 +137,24 @@ impl Header {
         if header_crc(bytes) != checksum(bytes, salt, offset) {
             return None;
         }
-        let header = Self {
+        let header = Self { kind, closed: flags & FLAG_CLOSED != 0, ..Self::peek(bytes) };
+        header.is_of_its_kind().then_some(header)
+    }
+
+    /// The header in `bytes` that this process made itself.
+    pub(crate) fn peek(bytes: &[u8; 48]) -> Self {
+        Self {
             link: LittleEndian::read_u32(&bytes[4..8]),
             body_crc: LittleEndian::read_u32(&bytes[8..12]),
             body_len: LittleEndian::read_u32(&bytes[12..16]),
-            kind,
-            closed: flags & FLAG_CLOSED != 0,
+            kind: FrameKind::from_byte(bytes[16]).unwrap_or(FrameKind::Mark),
+            closed: false,
             count: LittleEndian::read_u16(&bytes[18..20]),
             log: LogId(LittleEndian::read_u32(&bytes[20..24])),
             first_index: LittleEndian::read_u64(&bytes[24..32]),
             term: LittleEndian::read_u64(&bytes[32..40]),
             durable_lsn: Lsn(LittleEndian::read_u64(&bytes[40..48])),
-        };
-        header.is_of_its_kind().then_some(header)
+        }
     }
 
     /// What a kind does not use is zero.
@@ -173,8 +181,8 @@ impl Header {
 
     /// False for the frames of the stream itself.
     pub(crate) fn belongs_to_a_log(&self) -> bool {
-        use FrameKind::{Checkpoint, Mark, Opened, SegmentStart};
-        !matches!(self.kind, SegmentStart | Checkpoint | Mark | Opened)
+        use FrameKind::{Checkpoint, Freed, Mark, Opened, SegmentStart};
+        !matches!(self.kind, SegmentStart | Checkpoint | Mark | Opened | Freed)
     }
 
     /// First and last index, if this is a frame of entries.

@@ -10,12 +10,13 @@ use crate::{
     Corruption, LogId, Lsn, OpenError, checkpoint,
     frame::{Header, entry_range},
     recovery::{
+        Depth,
         scan::{Found, SegmentFile, Window, io_error},
         settle,
     },
     segment::{FRAMES_AT, Segment},
 };
-pub use crate::{checkpoint::Bounds, frame::FrameKind};
+pub use crate::{bounds::Bounds, frame::FrameKind};
 
 /// One frame as it lies on disk.
 #[derive(Clone, Debug)]
@@ -65,7 +66,7 @@ impl Frame {
     pub fn checkpoint(&self) -> Vec<(LogId, Bounds)> {
         match &self.body {
             Ok(body) if self.kind == FrameKind::Checkpoint => {
-                checkpoint::decode(body).unwrap_or_default()
+                checkpoint::decode(body).unwrap_or_default().logs
             }
             _ => Vec::new(),
         }
@@ -139,12 +140,12 @@ impl Scan {
         let opened = disk.open_directory(path, Access::Read);
         let directory =
             opened.map_err(|source| io_error("open", &path.display().to_string(), source))?;
-        let look = settle(&*directory)?;
+        let look = settle(&*directory, Depth::All)?;
         let mut placed = Vec::with_capacity(look.files.len());
         for file in &look.files {
             let sequence = file.header.sequence;
-            let segment =
-                look.gathered.segments.iter().find(|segment| segment.sequence == sequence);
+            let mut segments = look.older.segments.iter().chain(&look.gathered.segments);
+            let segment = segments.find(|segment| segment.sequence == sequence);
             placed.push(match segment {
                 Some(segment) => Some((segment.base, used(file, segment)?)),
                 None => None,

@@ -39,12 +39,14 @@
 //! in `FORMAT.md`.
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod catalog;
 mod checkpoint;
 mod core;
 mod error;
 mod frame;
 mod header;
+mod index;
 pub mod inspect;
 mod log;
 mod options;
@@ -55,16 +57,18 @@ mod segment;
 pub mod steps;
 mod stream;
 mod threads;
+mod trailer;
 mod waiters;
 mod wal;
 
+use crate::bounds::Bounds;
 pub use crate::{
     error::{AppendError, Corruption, OpenError, ReadError, WalError},
     log::Log,
     options::Options,
     pending::Pending,
     reader::{Entries, Entry},
-    wal::{Statistics, Wal},
+    wal::{Laggard, Statistics, Wal},
 };
 
 /// Names one of the logs of a [`Wal`].

@@ -5,9 +5,8 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    AppendError, Entries, LogId, Pending, Wal,
+    AppendError, Bounds, Entries, LogId, Pending, Wal,
     catalog::{Change, LogCatalog},
-    checkpoint::Bounds,
     core::{Need, too_large},
     frame::{COUNT_MAX, FrameKind, Header},
     segment::{entry_bytes_max, state_bytes_max},
@@ -70,7 +69,7 @@ impl Log {
         state.catalog.check_append(self.id, first, entries.len() as u64, term)?;
         let change = Change::Entries { first, count: 0, term };
         let growth = state.catalog.growth(self.id, &change);
-        core.check_room(&mut state, &sizes, growth, Need::Entries)?;
+        core.check_room(&mut state, &sizes, Need { log: Some(self.id), growth })?;
         let mut next = first;
         for frame in &frames {
             let count = frame.header.count;

@@ -20,11 +20,13 @@ pub(crate) const STATE_BYTES_MAX: u64 = 4 << 10;
 pub struct Options {
     pub(crate) segment_bytes: u64,
     pub(crate) unsynced_bytes_max: u64,
+    pub(crate) log_bytes_max: u64,
     pub(crate) owner: Option<[u8; 32]>,
     pub(crate) uuid: Option<[u8; 16]>,
     pub(crate) nonce: Option<u64>,
     pub(crate) disk: Option<Arc<dyn Disk>>,
     pub(crate) threads: bool,
+    pub(crate) copied_reads: bool,
 }
 
 impl Options {
@@ -32,11 +34,13 @@ impl Options {
         Self {
             segment_bytes: 64 << 20,
             unsynced_bytes_max: 32 << 20,
+            log_bytes_max: u64::MAX,
             owner: None,
             uuid: None,
             nonce: None,
             disk: None,
             threads: true,
+            copied_reads: false,
         }
     }
 
@@ -52,6 +56,13 @@ impl Options {
     /// of the staging buffer. One call is always taken when nothing waits.
     pub fn unsynced_bytes_max(mut self, bytes: u64) -> Self {
         self.unsynced_bytes_max = bytes;
+        self
+    }
+
+    /// Bytes that all segments may take together before entries are refused as `LogFull`; unlimited by default. States,
+    /// truncations and compactions are still taken, and a compaction makes room. At least four segments.
+    pub fn log_bytes_max(mut self, bytes: u64) -> Self {
+        self.log_bytes_max = bytes;
         self
     }
 
@@ -77,6 +88,13 @@ impl Options {
     /// The disk to use; the real one by default.
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.disk = Some(disk);
+        self
+    }
+
+    /// Reads entries by copying them through the file: a medium error is an error then, where a mapped read would end the
+    /// process by a signal (SIGBUS). A view pins nothing.
+    pub fn copied_reads(mut self) -> Self {
+        self.copied_reads = true;
         self
     }
 
@@ -106,6 +124,10 @@ impl Options {
         if !is_segment_size(self.segment_bytes) {
             let reason = "must be 16 KiB to 1 GiB and a multiple of 4 KiB";
             return Err(OpenError::Options { option: "segment_bytes", reason });
+        }
+        if self.log_bytes_max < 4 * self.segment_bytes {
+            let reason = "must be at least four segments";
+            return Err(OpenError::Options { option: "log_bytes_max", reason });
         }
         if self.unsynced_bytes_max == 0 {
             let reason = "must not be 0";

@@ -1,17 +1,16 @@
 //! Reading entries in order.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use kontiki_disk::File;
 
 use crate::{
-    LogId, OpenError, ReadError, Wal,
-    catalog::Location,
+    LogId, ReadError, Wal,
     core::{Mode, State},
-    frame::{HEADER_BYTES, entry_range},
-    recovery::scan::{Found, SegmentFile, Window},
-    segment::file_name,
+    frame::{FrameKind, HEADER_BYTES, Header, entry_range},
+    index::{Located, SealedIndex},
+    recovery::scan::Fault,
+    segment::{FRAMES_AT, PAGE_BYTES, Place, Segment},
 };
 
 /// One entry of a log.
@@ -50,14 +49,30 @@ struct Frame {
     end: u64,
 }
 
-/// Where a frame's bytes are.
+/// A live entry, and where its bytes are.
+struct Wanted {
+    log: LogId,
+    index: u64,
+    term: u64,
+    /// One past the last index that is live in the segment.
+    end: u64,
+    source: Source,
+}
+
 enum Source {
     /// In memory, until they are durable.
-    Staged(Bytes),
-    /// In the file's map.
-    Mapped(Arc<dyn File>),
-    /// In the file of a log that was opened for reading only.
-    Copied(SegmentFile),
+    Staged(Bytes, Located),
+    /// In the file.
+    File(Segment, Option<Located>, Access),
+}
+
+/// How a segment's bytes are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// As a view of the file's map.
+    Mapped,
+    /// Through the file, by copy.
+    Copied,
 }
 
 impl Entries {
@@ -66,21 +81,23 @@ impl Entries {
         Self { wal, log, next, end, bytes_left: bytes_max.max(1), cuts: None, frame: None }
     }
 
+    /// The frame of the next entry; `None` at the log's end, and where it was cut meanwhile.
     fn load(&mut self) -> Result<Option<Frame>, ReadError> {
-        let state = self.wal.core().state.lock();
-        let Some(log) = state.catalog.log(self.log) else { return Ok(None) };
-        if *self.cuts.get_or_insert(log.cuts) != log.cuts {
-            return Ok(None);
-        }
-        if self.next < log.bounds.first {
-            return Err(ReadError::Compacted { index: self.next, first: log.bounds.first });
-        }
-        let Some((location, end)) = log.locate(self.next) else { return Ok(None) };
-        let term = log.bounds.term(self.next).expect("an index in the log has a term");
-        let Some(source) = source(&state, &location) else { return Ok(None) };
-        drop(state);
-        let body = read_body(source, &location)?;
-        Ok(Some(Frame { body, first: location.first, count: location.count, term, end }))
+        let wanted = {
+            let state = self.wal.core().state.lock();
+            let Some(log) = state.catalog.log(self.log) else { return Ok(None) };
+            if *self.cuts.get_or_insert(log.cuts) != log.cuts {
+                return Ok(None);
+            }
+            if self.next < log.bounds.first {
+                return Err(ReadError::Compacted { index: self.next, first: log.bounds.first });
+            }
+            match wanted(&state, self.log, self.next, self.wal.core().copies_reads) {
+                Some(wanted) => wanted,
+                None => return Ok(None),
+            }
+        };
+        wanted.read().map(Some)
     }
 }
 
@@ -114,52 +131,135 @@ impl Iterator for Entries {
     }
 }
 
-fn source(state: &State, location: &Location) -> Option<Source> {
-    let segment = state.stream.segments.get(&location.place.sequence())?;
-    if matches!(state.mode, Mode::ReadOnly) {
-        return Some(Source::Copied(SegmentFile::of(&state.stream, segment)));
-    }
-    if segment.lsn(location.place.offset()) < state.stream.durable() {
-        return Some(Source::Mapped(Arc::clone(&segment.file)));
-    }
-    // What a poisoned log had not synced is gone: reading ends at the durable LSN.
-    if matches!(state.mode, Mode::Poisoned(_)) {
-        return None;
-    }
-    let length = usize::try_from(location.frame_bytes).expect("a u32 fits");
-    state.stream.staged(location.place, length).map(Source::Staged)
-}
-
-fn read_body(source: Source, location: &Location) -> Result<Bytes, ReadError> {
-    let start = location.place.offset();
-    let frame = match source {
-        Source::Staged(frame) => frame,
-        Source::Mapped(file) => {
-            let view = file.view(start..start + u64::from(location.frame_bytes));
-            view.map_err(|source| ReadError::Io {
-                segment: file_name(location.place.sequence()),
-                source: Arc::new(source),
-            })?
+fn wanted(state: &State, log: LogId, index: u64, copies: bool) -> Option<Wanted> {
+    let location = state.catalog.locate(log, index)?;
+    let term = state.catalog.bounds(log).term(index).expect("an index in the log has a term");
+    let segment = state.stream.segments.get(&location.sequence)?;
+    let is_durable = |at: &Located| segment.lsn(at.offset) < state.stream.durable();
+    let is_read_only = matches!(state.mode, Mode::ReadOnly);
+    let source = match location.frame {
+        // What a poisoned log had not synced is gone: reading ends at the durable LSN.
+        Some(at) if !is_read_only && !is_durable(&at) => {
+            Source::Staged(state.stream.staged(Place::new(location.sequence, at.offset))?, at)
         }
-        Source::Copied(file) => return copy_body(&file, location),
+        at => {
+            let access = if copies || is_read_only { Access::Copied } else { Access::Mapped };
+            Source::File(segment.clone(), at, access)
+        }
     };
-    let header = usize::try_from(HEADER_BYTES).expect("48 fits");
-    Ok(frame.slice(header..))
+    Some(Wanted { log, index, term, end: location.end, source })
 }
 
-/// Reads through the file and trusts nothing: the salt in the header's checksum also tells a file
-/// that has become another segment meanwhile.
-fn copy_body(file: &SegmentFile, location: &Location) -> Result<Bytes, ReadError> {
-    let read_error = |error| match error {
-        OpenError::Io { path, source, .. } => ReadError::Io { segment: path, source },
-        error => ReadError::Io {
-            segment: file.name(),
-            source: Arc::new(io::Error::other(error.to_string())),
-        },
-    };
-    let mut window = Window::in_steps(file, location.frame_bytes.into());
-    match window.frame(location.place.offset(), None, None).map_err(read_error)? {
-        Err(fault) | Ok(Found { fault: Some(fault), .. }) => Err(file.corruption(&fault).into()),
-        Ok(found) => Ok(Bytes::copy_from_slice(window.body(&found).map_err(read_error)?)),
+impl Wanted {
+    fn read(self) -> Result<Frame, ReadError> {
+        let (log, index, term) = (self.log, self.index, self.term);
+        let frame = |header: &Header, body: Bytes, at: Located| Frame {
+            body,
+            first: header.first_index,
+            count: header.count,
+            term: header.term,
+            end: at.end.min(self.end),
+        };
+        match self.source {
+            Source::Staged(bytes, at) => {
+                let header = bytes.first_chunk().expect("a frame has a header");
+                let header = Header::peek(header);
+                Ok(frame(&header, bytes.slice(HEADER_LEN..), at))
+            }
+            Source::File(segment, at, access) => {
+                let at = match at {
+                    Some(at) => at,
+                    None => locate_sealed(&segment, access, log, index)?,
+                };
+                let (header, body) = read_frame(&segment, access, at.offset)?;
+                let ends = header.first_index + u64::from(header.count);
+                let is_it = header.kind == FrameKind::Entries
+                    && (header.log, header.term) == (log, term)
+                    && (header.first_index..ends).contains(&index);
+                if !is_it {
+                    let (expected, found) = (index, header.first_index);
+                    let what = "the frame of an entry";
+                    let header = Some(header);
+                    let fault = Fault { offset: at.offset, what, expected, found, header };
+                    return Err(fault.in_segment(segment.name()).into());
+                }
+                Ok(frame(&header, body, at))
+            }
+        }
     }
 }
+
+/// Where a sealed segment's index says that the frame with `index` lies.
+fn locate_sealed(
+    segment: &Segment,
+    access: Access,
+    log: LogId,
+    index: u64,
+) -> Result<Located, ReadError> {
+    let fault = |what, expected, found| {
+        let offset = segment.trailer.map_or(0, |trailer| trailer.index_at(segment.bytes));
+        let fault = Fault { offset, what, expected, found, header: None };
+        ReadError::from(fault.in_segment(segment.name()))
+    };
+    let trailer = segment.trailer.as_ref().expect("a segment without frames in memory is sealed");
+    if segment.index.get().is_none() {
+        let start = trailer.index_at(segment.bytes);
+        let bytes = bytes(segment, start..start + trailer.index_bytes(), access)?;
+        let crc = crc32fast::hash(&bytes);
+        if crc != trailer.index_crc {
+            return Err(fault("checksum of an index", trailer.index_crc.into(), crc.into()));
+        }
+        let Some(found) = SealedIndex::new(bytes, trailer.logs, trailer.frames) else {
+            return Err(fault("numbers of an index", 1, 0));
+        };
+        // Of two that were read at the same time one is dropped.
+        let _ = segment.index.set(found);
+    }
+    let sealed = segment.index.get().expect("set above");
+    sealed.locate(log, index).ok_or_else(|| fault("the frame of an entry in an index", index, 0))
+}
+
+/// The frame at `offset`: its header, always checked, and its body, checked unless this process has done that.
+fn read_frame(
+    segment: &Segment,
+    access: Access,
+    offset: u64,
+) -> Result<(Header, Bytes), ReadError> {
+    let fault = |what, expected: u64, found: u64, header| {
+        let fault = Fault { offset, what, expected, found, header };
+        ReadError::from(fault.in_segment(segment.name()))
+    };
+    let frames_end = segment.bytes - PAGE_BYTES;
+    if offset < FRAMES_AT || offset + HEADER_BYTES > frames_end {
+        return Err(fault("place of a frame", FRAMES_AT, offset, None));
+    }
+    let head = bytes(segment, offset..offset + HEADER_BYTES, access)?;
+    let head = head.first_chunk().expect("as long as a header");
+    let header = Header::decode(head, segment.salt, offset)
+        .filter(|header| offset + header.frame_bytes() <= frames_end)
+        .ok_or_else(|| fault("a whole frame header", 1, 0, None))?;
+    let body = offset + HEADER_BYTES..offset + header.frame_bytes();
+    let body = bytes(segment, body, access)?;
+    // The salt in the header's checksum also tells a file that has become another segment meanwhile.
+    if (access == Access::Copied || !segment.is_checked)
+        && let Some(body) = header.body_fault(&body)
+    {
+        let expected = header.body_crc.into();
+        return Err(fault(body.what, expected, body.found.into(), Some(header)));
+    }
+    Ok((header, body))
+}
+
+fn bytes(segment: &Segment, range: Range<u64>, access: Access) -> Result<Bytes, ReadError> {
+    let read = match access {
+        Access::Mapped => Arc::clone(&segment.file).view(range),
+        Access::Copied => {
+            let length = usize::try_from(range.end - range.start).expect("64-bit only");
+            let mut copy = vec![0; length];
+            segment.file.read_at(range.start, &mut copy).map(|()| Bytes::from(copy))
+        }
+    };
+    read.map_err(|source| ReadError::Io { segment: segment.name(), source: Arc::new(source) })
+}
+
+const HEADER_LEN: usize = 48;

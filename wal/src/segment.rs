@@ -1,6 +1,6 @@
 //! A segment: its names, its geometry, and its handle while the log is open.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kontiki_disk::File;
 
@@ -8,7 +8,9 @@ use crate::{
     Lsn,
     frame::{self, FrameKind, HEADER_BYTES, Header},
     header::SegmentHeader,
+    index::{self, SealedIndex},
     options::{ENTRY_BYTES_MAX, STATE_BYTES_MAX},
+    trailer::Trailer,
 };
 
 /// The unit of writing; the header and the trailer take one each.
@@ -19,8 +21,6 @@ pub(crate) const FRAMES_AT: u64 = PAGE_BYTES;
 pub(crate) const FIRST_SEQUENCE: u64 = 1;
 /// Kept free behind every other frame: for the idle mark and the mark of a close.
 const MARKS_BYTES: u64 = 2 * HEADER_BYTES;
-/// Kept free for each frame in the index that a sealed segment will carry.
-const INDEX_BYTES_PER_FRAME: u64 = 16;
 /// Body of a segment-start frame: uuid, base LSN, previous sequence number.
 pub(crate) const START_BODY_BYTES: u64 = 32;
 
@@ -31,18 +31,33 @@ pub(crate) struct Segment {
     pub(crate) bytes: u64,
     /// LSN of its first frame.
     pub(crate) base: Lsn,
-    /// End of its checkpoint frame; below it the segment says nothing about any log.
-    pub(crate) checkpoint_end: Lsn,
     pub(crate) salt: u32,
     pub(crate) file: Arc<dyn File>,
+    /// Where its frames end; `None` while it is active.
+    pub(crate) last: Option<Last>,
+    /// `None` until it is sealed.
+    pub(crate) trailer: Option<Trailer>,
+    /// This process has written its frames, or checked them all: they need no check when they are read.
+    pub(crate) is_checked: bool,
+    /// The index in the file, once it was needed and found whole.
+    pub(crate) index: Arc<OnceLock<SealedIndex>>,
+}
+
+/// The last frame of a segment that is full.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Last {
+    pub(crate) frames_end: u64,
+    /// Its `header_crc`.
+    pub(crate) crc: u32,
 }
 
 impl Segment {
-    /// A segment whose frames begin at `base`; its checkpoint is not placed yet.
+    /// A segment whose frames begin at `base`, not sealed yet.
     pub(crate) fn new(header: &SegmentHeader, base: Lsn, file: Arc<dyn File>) -> Self {
         let salt = frame::salt(&header.uuid, header.sequence);
         let (sequence, bytes) = (header.sequence, header.segment_bytes);
-        Self { sequence, bytes, base, checkpoint_end: Lsn(u64::MAX), salt, file }
+        let (last, trailer, is_checked, index) = (None, None, true, Arc::default());
+        Self { sequence, bytes, base, salt, file, last, trailer, is_checked, index }
     }
 
     /// The LSN at `offset`.
@@ -65,6 +80,8 @@ impl Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place(u64);
 
+/// Segments that a log has at most: 64 TiB of them at the default size.
+pub(crate) const SEGMENTS_MAX: u64 = 1 << 20;
 /// Offsets are multiples of 8 below 1 GiB.
 const OFFSET_BITS: u32 = 27;
 /// Sequence numbers are below it.
@@ -93,24 +110,23 @@ pub(crate) struct Room {
     pub(crate) segment_bytes: u64,
     /// Where the next frame would lie.
     pub(crate) offset: u64,
-    /// Frames in the segment so far.
-    pub(crate) frames: u64,
+    /// Length of the index that the segment will carry, at most.
+    pub(crate) index_bytes: u64,
 }
 
 impl Room {
     /// Of a segment without a frame.
     pub(crate) fn empty(segment_bytes: u64) -> Self {
-        Self { segment_bytes, offset: FRAMES_AT, frames: 0 }
+        Self { segment_bytes, offset: FRAMES_AT, index_bytes: 0 }
     }
 
-    /// Takes the place for a frame of `bytes` if it, two marks, the index and the trailer fit.
-    pub(crate) fn take(&mut self, bytes: u64) -> bool {
-        let index = (self.frames + 3) * INDEX_BYTES_PER_FRAME;
-        let end = self.offset + bytes;
-        let fits = end + MARKS_BYTES + index + PAGE_BYTES <= self.segment_bytes;
+    /// Takes the place for a frame of `bytes`, which adds `index_bytes` to the index, if it, two marks, the index and the
+    /// trailer fit.
+    pub(crate) fn take(&mut self, bytes: u64, index_bytes: u64) -> bool {
+        let (end, index_bytes) = (self.offset + bytes, self.index_bytes + index_bytes);
+        let fits = end + MARKS_BYTES + index_bytes + PAGE_BYTES <= self.segment_bytes;
         if fits {
-            self.offset = end;
-            self.frames += 1;
+            (self.offset, self.index_bytes) = (end, index_bytes);
         }
         fits
     }
@@ -122,20 +138,19 @@ impl Room {
 
     /// Takes the place for a mark if there is one.
     fn try_take_mark(&mut self) -> bool {
-        let index = (self.frames + 1) * INDEX_BYTES_PER_FRAME;
-        let fits = self.offset + HEADER_BYTES + index + PAGE_BYTES <= self.segment_bytes;
+        let end = self.offset + HEADER_BYTES;
+        let fits = end + self.index_bytes + PAGE_BYTES <= self.segment_bytes;
         if fits {
-            self.offset += HEADER_BYTES;
-            self.frames += 1;
+            self.offset = end;
         }
         fits
     }
 
     /// Takes the place of a frame that was found on disk; false if no writer would have put it there.
-    pub(crate) fn take_found(&mut self, header: &Header) -> bool {
+    pub(crate) fn take_found(&mut self, header: &Header, index_bytes: u64) -> bool {
         match header.kind {
             FrameKind::Mark => self.try_take_mark(),
-            _ => self.take(header.frame_bytes()),
+            _ => self.take(header.frame_bytes(), index_bytes),
         }
     }
 
@@ -155,12 +170,14 @@ pub(crate) fn state_bytes_max(segment_bytes: u64) -> u64 {
     STATE_BYTES_MAX.min(segment_bytes / 8)
 }
 
-/// The largest checkpoint body that leaves room for the largest entry in a fresh segment.
+/// The largest checkpoint body: a quarter of a segment, so that most of each segment is for entries. In the smallest
+/// segments it still leaves room for the largest entry, and for the first frame of an opening.
 pub(crate) fn checkpoint_bytes_max(segment_bytes: u64) -> u64 {
-    let entry = frame::frame_bytes(4 + entry_bytes_max(segment_bytes));
+    let entry = frame::frame_bytes(4 + entry_bytes_max(segment_bytes)) + HEADER_BYTES;
     let start = frame::frame_bytes(START_BODY_BYTES);
-    let index = 5 * INDEX_BYTES_PER_FRAME;
-    segment_bytes - 2 * PAGE_BYTES - MARKS_BYTES - index - start - entry - HEADER_BYTES - 8
+    let index = index::LOG_BYTES + index::FRAME_BYTES;
+    let room = segment_bytes - 2 * PAGE_BYTES - MARKS_BYTES - index - start - entry;
+    (segment_bytes / 4).min(room - HEADER_BYTES - 8)
 }
 
 /// The file of segment `sequence`.
@@ -180,10 +197,24 @@ pub(crate) fn sequence_of(name: &str) -> Option<u64> {
     (file_name(sequence) == name).then_some(sequence)
 }
 
+/// The name of a freed segment's file that waits to be used again.
+pub(crate) fn spare_name(sequence: u64) -> String {
+    format!("{sequence:016x}.spare")
+}
+
 /// A segment under preparation, left by a stop.
 pub(crate) fn is_temporary(name: &str) -> bool {
-    name.strip_suffix(".new").is_some_and(|digits| {
-        u64::from_str_radix(digits, 16).is_ok_and(|sequence| temporary_name(sequence) == name)
+    has_name(name, ".new", temporary_name)
+}
+
+/// A file that waits to be used again.
+pub(crate) fn is_spare(name: &str) -> bool {
+    has_name(name, ".spare", spare_name)
+}
+
+fn has_name(name: &str, suffix: &str, named: fn(u64) -> String) -> bool {
+    name.strip_suffix(suffix).is_some_and(|digits| {
+        u64::from_str_radix(digits, 16).is_ok_and(|sequence| named(sequence) == name)
     })
 }
 
@@ -214,11 +245,11 @@ mod tests {
     #[test]
     fn a_frame_goes_in_exactly_when_two_marks_the_index_and_the_trailer_still_fit() {
         let size = 16 << 10;
-        let most = size - 2 * PAGE_BYTES - MARKS_BYTES - 3 * INDEX_BYTES_PER_FRAME;
-        assert!(Room::empty(size).take(most));
-        assert!(!Room::empty(size).take(most + 8));
+        let most = size - 2 * PAGE_BYTES - MARKS_BYTES - 40;
+        assert!(Room::empty(size).take(most, 40));
+        assert!(!Room::empty(size).take(most + 8, 40) && !Room::empty(size).take(most, 48));
         let mut room = Room::empty(size);
-        assert!(room.take(most));
+        assert!(room.take(most, 40));
         room.take_mark();
         room.take_mark();
     }
@@ -227,9 +258,10 @@ mod tests {
     fn the_largest_entry_fits_beside_the_largest_checkpoint() {
         for size in [16 << 10, 20 << 10, 64 << 10, 64 << 20, 1 << 30] {
             let mut room = Room::empty(size);
-            assert!(room.take(frame::frame_bytes(START_BODY_BYTES)));
-            assert!(room.take(frame::frame_bytes(checkpoint_bytes_max(size))));
-            assert!(room.take(frame::frame_bytes(4 + entry_bytes_max(size))));
+            assert!(room.take(frame::frame_bytes(START_BODY_BYTES), 0));
+            assert!(room.take(frame::frame_bytes(checkpoint_bytes_max(size)), 0));
+            assert!(room.take(HEADER_BYTES, 0));
+            assert!(room.take(frame::frame_bytes(4 + entry_bytes_max(size)), 40));
         }
     }
 }

@@ -16,8 +16,10 @@ use crate::{
     Wal,
     core::{Core, Mode, State, Wakeups},
     header::SegmentHeader,
-    segment::{PAGE_BYTES, file_name, temporary_name},
+    index,
+    segment::{PAGE_BYTES, Segment, file_name, spare_name, temporary_name},
     stream::{Group, Successor},
+    trailer::Trailer,
 };
 
 /// One group: one write, one sync.
@@ -53,34 +55,81 @@ pub struct SegmentJob {
 
 #[derive(Debug)]
 enum SegmentWork {
-    Prepare { header: SegmentHeader, file: OnceLock<Arc<dyn File>> },
-    Free { sequences: Vec<u64> },
+    /// Makes the next segment, of a spare if there is one.
+    Prepare { header: SegmentHeader, spare: Option<u64>, file: OnceLock<Arc<dyn File>> },
+    /// Removes files by their numbers, and renames others so that they can be used again.
+    Free { removed: Vec<u64>, kept: Vec<u64> },
+    /// Writes the index and the trailer of a full segment.
+    Seal { segment: Segment, trailer: Trailer, index: Vec<u8> },
 }
 
 impl SegmentJob {
-    /// Prepares: creates under a temporary name, fills, syncs, renames, syncs the directory. Frees: removes, syncs the
-    /// directory.
+    /// Prepares: creates under a temporary name, fills, syncs, renames, syncs the directory. Frees: removes or renames, syncs
+    /// the directory. Seals: writes the index, syncs, writes the trailer, syncs.
     ///
     /// # Errors
     /// What the disk says; it goes to `finish_segment`.
     pub fn run(&self) -> io::Result<()> {
         match &self.work {
-            SegmentWork::Prepare { header, file } => {
+            SegmentWork::Prepare { header, spare, file } => {
                 let directory = &*self.directory;
-                let prepared = prepare(directory, header, &self.stopped)?;
+                let prepared = match spare {
+                    Some(spare) => reuse(directory, header, *spare, &self.stopped)?,
+                    None => prepare(directory, header, &self.stopped)?,
+                };
                 file.set(prepared).expect("a job runs once");
             }
-            SegmentWork::Free { sequences } => {
-                for &sequence in sequences {
+            SegmentWork::Free { removed, kept } => {
+                for &sequence in removed {
                     unless_stopped(&self.stopped)?;
                     self.directory.remove(&file_name(sequence))?;
                 }
+                for &sequence in kept {
+                    unless_stopped(&self.stopped)?;
+                    self.directory.rename(&file_name(sequence), &spare_name(sequence))?;
+                }
+            }
+            SegmentWork::Seal { segment, trailer, index } => {
+                return seal(segment, trailer, index, &self.stopped);
             }
         }
         self.named.set(()).expect("a job runs once");
         unless_stopped(&self.stopped)?;
         self.directory.sync()
     }
+}
+
+/// Makes a segment of a file whose name as a spare is durable: so its old name cannot come back over the new bytes. What
+/// lies in it has another salt, and is not written over.
+fn reuse(
+    directory: &dyn Directory,
+    header: &SegmentHeader,
+    spare: u64,
+    stopped: &AtomicBool,
+) -> io::Result<Arc<dyn File>> {
+    let spare = spare_name(spare);
+    let file = directory.open(&spare)?;
+    unless_stopped(stopped)?;
+    file.write_at(0, &[&header.encode()])?;
+    file.sync()?;
+    unless_stopped(stopped)?;
+    directory.rename(&spare, &file_name(header.sequence))?;
+    Ok(file)
+}
+
+/// A trailer says that everything before it is durable, so it is written when that is true.
+fn seal(
+    segment: &Segment,
+    trailer: &Trailer,
+    index: &[u8],
+    stopped: &AtomicBool,
+) -> io::Result<()> {
+    unless_stopped(stopped)?;
+    segment.file.write_at(trailer.index_at(segment.bytes), &[index])?;
+    segment.file.sync()?;
+    unless_stopped(stopped)?;
+    segment.file.write_at(segment.bytes - PAGE_BYTES, &[&trailer.encode(segment.salt)])?;
+    segment.file.sync()
 }
 
 /// Makes a segment's file, filled with zeros so that no sync has to convert extents or to grow the file, and gives it its
@@ -197,10 +246,11 @@ impl Core {
             }
             Ok(()) => self.synced(&mut state, &job),
         };
+        state.free_dead();
         self.hand_over(&state);
-        let frees = !state.dead_segments().is_empty();
+        let has_work = state.can_remove() || state.sealable().is_some();
         drop(state);
-        if frees {
+        if has_work {
             self.segment_work.notify_one();
         }
         wakeups.serve();
@@ -222,16 +272,11 @@ impl Core {
         if state.preparing || !matches!(state.mode, Mode::Open) {
             return None;
         }
-        // Freeing comes first: it can make the space that preparing needs.
-        let dead = state.dead_segments();
-        let work = if !dead.is_empty() {
-            state.leftovers.clear();
-            for sequence in &dead {
-                state.stream.segments.remove(sequence);
-                state.catalog.drop_segment(*sequence);
-            }
-            SegmentWork::Free { sequences: dead }
-        } else if state.wants_successor() {
+        state.free_dead();
+        // Freeing comes first: it can make the space that preparing needs. Sealing can wait.
+        let work = if state.can_remove() {
+            self.begin_free(state)
+        } else if state.wants_successor() && self.may_grow(state) {
             let stream = &state.stream;
             let header = SegmentHeader {
                 uuid: stream.uuid,
@@ -239,13 +284,34 @@ impl Core {
                 segment_bytes: stream.segment_bytes,
                 owner: stream.owner,
             };
-            SegmentWork::Prepare { header, file: OnceLock::new() }
+            SegmentWork::Prepare { header, spare: state.spares.pop(), file: OnceLock::new() }
         } else {
-            return None;
+            begin_seal(state)?
         };
         state.preparing = true;
         let (stopped, directory) = (Arc::clone(&self.stopped), Arc::clone(&self.directory));
         Some(SegmentJob { stopped, directory, work, named: OnceLock::new() })
+    }
+
+    fn begin_free(&self, state: &mut State) -> SegmentWork {
+        let mut removed = std::mem::take(&mut state.leftovers);
+        let mut kept = Vec::new();
+        let places = SPARES_MAX - usize::from(state.stream.successor.is_some());
+        let durable = state.stream.durable();
+        for segment in
+            state.freed.take_if(|(end, _)| *end <= durable).map_or(vec![], |freed| freed.1)
+        {
+            // The only handle is this one: no view of the file lives, and none can come into being.
+            let is_free = Arc::strong_count(&segment.file) == 1;
+            let is_of_use = segment.bytes == state.stream.segment_bytes;
+            if is_free && is_of_use && state.spares.len() + kept.len() < places {
+                kept.push(segment.sequence);
+            } else {
+                state.statistics.pinned_segments += u64::from(!is_free);
+                removed.push(segment.sequence);
+            }
+        }
+        SegmentWork::Free { removed, kept }
     }
 
     pub(crate) fn finish_segment(&self, job: SegmentJob, result: io::Result<()>) {
@@ -269,23 +335,53 @@ impl Core {
                     self.publish(&mut state)
                 }
             }
-            (Err(error), SegmentWork::Free { sequences }) => {
-                // The files stay until the next open finds them dead again.
-                tracing::warn!(%error, ?sequences, "cannot remove segments");
+            (Err(error), SegmentWork::Free { removed, kept }) => {
+                // The files stay until the next open finds them freed.
+                tracing::warn!(%error, ?removed, ?kept, "cannot remove segments");
                 Wakeups::default()
             }
-            (Ok(()), SegmentWork::Prepare { header, file }) => {
+            (Err(error), SegmentWork::Seal { segment, .. }) => {
+                let failure = self.failure("a write or sync", segment.name(), error);
+                self.poison(&mut state, failure)
+            }
+            (Ok(()), SegmentWork::Prepare { header, spare, file }) => {
+                state.statistics.recycled_segments += u64::from(spare.is_some());
                 let file = file.into_inner().expect("a job that succeeded was run");
                 state.stream.successor = Some(Successor { header, file });
                 state.no_space = None;
                 state.successor_is_needed = false;
                 self.publish(&mut state)
             }
-            (Ok(()), SegmentWork::Free { .. }) => self.publish(&mut state),
+            (Ok(()), SegmentWork::Free { kept, .. }) => {
+                state.spares.extend(kept);
+                self.publish(&mut state)
+            }
+            (Ok(()), SegmentWork::Seal { segment, trailer, .. }) => {
+                state.seal(segment.sequence, trailer);
+                Wakeups::default()
+            }
         };
         drop(state);
         wakeups.serve();
     }
+}
+
+fn begin_seal(state: &State) -> Option<SegmentWork> {
+    let (segment, frames) = state.sealable()?;
+    let last = segment.last.expect("a full segment");
+    let (index, logs, frames) = frames.encode();
+    let table = usize::try_from(u64::from(logs) * index::LOG_BYTES).expect("64-bit only");
+    let trailer = Trailer {
+        sequence: segment.sequence,
+        base: segment.base,
+        frames_end: last.frames_end,
+        last_crc: last.crc,
+        logs,
+        frames,
+        table_crc: crc32fast::hash(&index[..table]),
+        index_crc: crc32fast::hash(&index),
+    };
+    Some(SegmentWork::Seal { segment: segment.clone(), trailer, index })
 }
 
 /// Zeros in pieces, without a buffer of their length.
@@ -300,3 +396,5 @@ pub(crate) fn zero_parts(length: usize) -> impl Iterator<Item = &'static [u8]> {
 /// A log in which nothing was appended for this long gets its mark.
 pub(crate) const IDLE: Duration = Duration::from_millis(50);
 const FILL_STEP_BYTES: u64 = 1 << 20;
+/// Segments prepared or kept to be used again at most.
+const SPARES_MAX: usize = 2;

@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use byteorder::{ByteOrder, LittleEndian};
 use bytes::{Bytes, BytesMut};
 use kontiki_disk::File;
 
@@ -17,7 +18,7 @@ use crate::{
     LogId, Lsn,
     frame::{self, FrameKind, HEADER_BYTES, Header, frame_bytes},
     header::SegmentHeader,
-    segment::{PAGE_BYTES, Place, Room, START_BODY_BYTES, Segment},
+    segment::{Last, PAGE_BYTES, Place, Room, START_BODY_BYTES, Segment},
 };
 
 /// The segments, the end of the newest, and what is not durable yet.
@@ -160,6 +161,11 @@ impl Stream {
         }
     }
 
+    /// Length of all segments together.
+    pub(crate) fn segments_bytes(&self) -> u64 {
+        self.segments.values().map(|segment| segment.bytes).sum()
+    }
+
     /// Something waits to be synced, other than marks.
     pub(crate) fn has_unsynced(&self) -> bool {
         self.durable() < self.changed
@@ -180,18 +186,20 @@ impl Stream {
         self.closed
     }
 
-    /// Appends a frame to the active segment, whose room was checked before, and returns its place and length.
+    /// Appends a frame that adds `index_bytes` to the index to the active segment, whose room was checked before, and
+    /// returns its place.
     pub(crate) fn push<'a>(
         &mut self,
         mut header: Header,
         parts: impl Iterator<Item = &'a [u8]>,
-    ) -> (Place, u32) {
+        index_bytes: u64,
+    ) -> Place {
         let bytes = header.frame_bytes();
         let offset = self.room.offset;
         if header.kind == FrameKind::Mark {
             self.room.take_mark();
         } else {
-            assert!(self.room.take(bytes), "the room for a frame was not checked");
+            assert!(self.room.take(bytes, index_bytes), "the room for a frame was not checked");
         }
         let segment = self.segments.get(&self.active).expect("the active segment");
         let chunk = self.chunks.back_mut().expect("there is always a chunk");
@@ -209,8 +217,7 @@ impl Stream {
             chunk.marks_only = false;
             self.changed = segment.lsn(self.room.offset);
         }
-        let bytes = u32::try_from(bytes).expect("a frame is smaller than 4 GiB");
-        (Place::new(self.active, offset), bytes)
+        Place::new(self.active, offset)
     }
 
     /// Length of the frame that must come before any other, if one must.
@@ -222,7 +229,7 @@ impl Stream {
     pub(crate) fn push_opened(&mut self) {
         if !self.opened {
             let header = Header::new(FrameKind::Opened, LogId(0), &[]);
-            self.push(Header { first_index: self.nonce, ..header }, iter::empty());
+            self.push(Header { first_index: self.nonce, ..header }, iter::empty(), 0);
             self.opened = true;
         }
     }
@@ -231,7 +238,7 @@ impl Stream {
     pub(crate) fn push_mark(&mut self, closed: bool) {
         assert!(self.flight.is_none() && self.chunks.len() == 1 && self.chunks[0].bytes.is_empty());
         let header = Header { closed, ..Header::new(FrameKind::Mark, LogId(0), &[]) };
-        self.push(header, iter::empty());
+        self.push(header, iter::empty(), 0);
     }
 
     /// Goes on in the successor: a segment-start frame, then `checkpoint`.
@@ -242,6 +249,8 @@ impl Stream {
             self.chunks.pop_back();
         }
         let previous = self.active;
+        let last = Last { frames_end: self.room.offset, crc: self.last_crc };
+        self.segments.get_mut(&previous).expect("the active segment").last = Some(last);
         self.open_segment(Segment::new(&successor.header, base, successor.file));
         self.push_opening(previous, checkpoint);
     }
@@ -263,12 +272,10 @@ impl Stream {
     pub(crate) fn push_opening(&mut self, previous: u64, checkpoint: &[u8]) {
         let start = start_body(&self.uuid, self.active().base, previous);
         let header = Header::new(FrameKind::SegmentStart, LogId(0), &start);
-        self.push(Header { first_index: self.nonce, ..header }, iter::once(&start[..]));
+        self.push(Header { first_index: self.nonce, ..header }, iter::once(&start[..]), 0);
         self.opened = true;
         let header = Header::new(FrameKind::Checkpoint, LogId(0), checkpoint);
-        self.push(header, iter::once(checkpoint));
-        let end = self.end();
-        self.segments.get_mut(&self.active).expect("the active segment").checkpoint_end = end;
+        self.push(header, iter::once(checkpoint), 0);
     }
 
     /// What a rotation takes of a fresh segment.
@@ -278,8 +285,8 @@ impl Stream {
             .as_ref()
             .map_or(self.segment_bytes, |successor| successor.header.segment_bytes);
         let mut room = Room::empty(bytes);
-        let fits =
-            room.take(frame_bytes(START_BODY_BYTES)) && room.take(frame_bytes(checkpoint_bytes));
+        let fits = room.take(frame_bytes(START_BODY_BYTES), 0)
+            && room.take(frame_bytes(checkpoint_bytes), 0);
         assert!(fits, "a checkpoint is bounded by the segment");
         room
     }
@@ -344,20 +351,24 @@ impl Stream {
         self.chunks.iter_mut().for_each(|chunk| chunk.bytes = BytesMut::new());
     }
 
-    /// The bytes of the frame at `place` that are not durable yet.
-    pub(crate) fn staged(&self, place: Place, length: usize) -> Option<Bytes> {
+    /// The bytes of the frame at `place`, if they are not durable yet.
+    pub(crate) fn staged(&self, place: Place) -> Option<Bytes> {
         let start = |offset: u64| usize::try_from(place.offset().checked_sub(offset)?).ok();
+        let end = |bytes: &[u8], start: usize| {
+            let body = LittleEndian::read_u32(bytes.get(start + 12..start + 16)?);
+            Some(start + usize::try_from(frame_bytes(body.into())).expect("64-bit only"))
+        };
         if let Some(flight) =
             self.flight.as_ref().filter(|flight| flight.sequence == place.sequence())
             && place.offset() < flight.end
         {
             let start = start(flight.offset)?;
-            return Some(flight.bytes.slice(start..start + length));
+            return Some(flight.bytes.slice(start..end(&flight.bytes, start)?));
         }
         let mut chunks = self.chunks.iter().filter(|chunk| chunk.sequence == place.sequence());
         chunks.find_map(|chunk| {
             let start = start(chunk.offset)?;
-            Some(Bytes::copy_from_slice(chunk.bytes.get(start..start + length)?))
+            Some(Bytes::copy_from_slice(chunk.bytes.get(start..end(&chunk.bytes, start)?)?))
         })
     }
 }

@@ -105,7 +105,7 @@ fn prepare_and_free(core: &Core) {
             failed
                 && state.no_space.is_some()
                 && matches!(state.mode, Mode::Open)
-                && state.dead_segments().is_empty()
+                && !state.can_remove()
         };
         while waits(&state) && !core.segment_work.wait_until(&mut state, retry_at).timed_out() {}
     }

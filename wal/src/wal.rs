@@ -41,6 +41,24 @@ pub struct Statistics {
     pub segments: u64,
     /// Appends refused because the next segment was not ready.
     pub segment_waits: u64,
+    /// Segments whose index and trailer were written.
+    pub sealed_segments: u64,
+    /// Segments made of the file of a freed one.
+    pub recycled_segments: u64,
+    /// Freed segments that could not be used again because a view of them lived.
+    pub pinned_segments: u64,
+}
+
+/// What one log keeps on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Laggard {
+    /// The log.
+    pub log: LogId,
+    /// Sequence number of the oldest segment with one of its live entries.
+    pub oldest_segment: u64,
+    /// Length of all segments with a live entry of it.
+    pub bytes: u64,
 }
 
 impl Wal {
@@ -103,6 +121,21 @@ impl Wal {
     pub fn statistics(&self) -> Statistics {
         let state = self.core().state.lock();
         Statistics { segments: state.stream.segments.len() as u64, ..state.statistics }
+    }
+
+    /// The logs by the oldest segment that each holds back, the oldest first: what to compact when the directory is large.
+    pub fn laggards(&self) -> Vec<Laggard> {
+        let state = self.core().state.lock();
+        let bytes =
+            |sequence| state.stream.segments.get(&sequence).map_or(0, |segment| segment.bytes);
+        let laggard = |log| {
+            let mut segments = state.catalog.segments_of(log).peekable();
+            let oldest_segment = *segments.peek()?;
+            Some(Laggard { log, oldest_segment, bytes: segments.map(bytes).sum() })
+        };
+        let mut laggards: Vec<Laggard> = state.catalog.logs().filter_map(laggard).collect();
+        laggards.sort_by_key(|laggard| (laggard.oldest_segment, laggard.log));
+        laggards
     }
 
     /// Syncs everything, then writes and syncs the mark of a clean close. Appends are refused from now on; reading goes

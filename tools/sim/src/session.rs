@@ -229,11 +229,16 @@ impl Session {
     /// # Panics
     /// If that does not happen.
     pub fn settle(&mut self) {
-        for _ in 0..1000 {
+        let mut rests = 0;
+        for round in 0..1000 {
             self.work_on_sync();
             self.work_on_segment();
             let idle = matches!((&self.sync, &self.segment), (Stage::None, Stage::None));
-            if idle && (self.failed() || self.acknowledged() == self.appended()) {
+            let done = self.failed() || self.acknowledged() == self.appended();
+            // What ended just now can have made work.
+            rests = if idle && done { rests + 1 } else { 0 };
+            // On a full disk a preparation is tried again and again.
+            if rests == 2 || (rests == 1 && round > 100) {
                 return;
             }
         }

@@ -101,6 +101,7 @@ pub(crate) enum Kind {
     Forget,
     Mark,
     Opened,
+    Freed,
 }
 
 impl From<FrameKind> for Kind {
@@ -116,6 +117,7 @@ impl From<FrameKind> for Kind {
             FrameKind::Forget => Self::Forget,
             FrameKind::Mark => Self::Mark,
             FrameKind::Opened => Self::Opened,
+            FrameKind::Freed => Self::Freed,
         }
     }
 }
@@ -134,6 +136,7 @@ impl Kind {
             Self::Forget => "forget",
             Self::Mark => "mark",
             Self::Opened => "opened",
+            Self::Freed => "freed",
         }
     }
 }

@@ -219,8 +219,8 @@ impl Payload {
 
 /// Others belong to the whole stream.
 pub(crate) fn belongs_to_a_log(kind: FrameKind) -> bool {
-    use FrameKind::{Checkpoint, Mark, Opened, SegmentStart};
-    !matches!(kind, SegmentStart | Checkpoint | Mark | Opened)
+    use FrameKind::{Checkpoint, Freed, Mark, Opened, SegmentStart};
+    !matches!(kind, SegmentStart | Checkpoint | Mark | Opened | Freed)
 }
 
 #[cfg(test)]

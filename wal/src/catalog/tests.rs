@@ -10,17 +10,17 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { catalog: Catalog::new(), sequence: 0 }
+        Self { catalog: Catalog::empty(), sequence: 0 }
     }
 
-    /// Takes a change in as a frame of 100 bytes that ends at LSN `100 * sequence`.
+    /// Takes a change in as the only frame of a new segment; the segment's number.
     fn apply(&mut self, change: Change) -> u64 {
         self.catalog.check(L, &change).unwrap();
         let growth = self.catalog.growth(L, &change);
-        let before = self.catalog.checkpoint_bytes();
         self.sequence += 1;
-        let place = Place::new(self.sequence, 4096);
-        self.catalog.apply(L, change, place, 100, Lsn(100 * self.sequence));
+        self.catalog.open_segment(self.sequence);
+        let before = self.catalog.checkpoint_bytes();
+        self.catalog.apply(L, change, Place::new(self.sequence, 4096));
         assert!(self.catalog.checkpoint_bytes() <= before + growth, "growth is an upper bound");
         self.check();
         self.sequence
@@ -33,20 +33,22 @@ impl World {
     /// What holds at all times.
     fn check(&self) {
         let body = self.catalog.checkpoint();
-        let logs = checkpoint::decode(&body).expect("a checkpoint is sound");
-        assert_eq!(logs.len(), self.catalog.logs.len());
-        for (log, bounds) in &logs {
+        let checkpoint = checkpoint::decode(&body).expect("a checkpoint is sound");
+        assert_eq!(checkpoint.logs.len(), self.catalog.logs.len());
+        for (log, bounds) in &checkpoint.logs {
             let entry = self.catalog.log(*log).unwrap();
             assert_eq!(bounds, &entry.bounds);
             for index in bounds.first..=bounds.last {
-                let (location, end) = entry.locate(index).expect("a live entry has a frame");
-                assert!(location.first <= index && index < end && end <= location.end());
+                let location = self.catalog.locate(*log, index).expect("a live entry has a place");
+                let frame = location.frame.expect("nothing is sealed");
+                assert!(frame.first <= index && index < location.end.min(frame.end));
             }
-            assert!(entry.locate(bounds.last + 1).is_none());
+            assert!(self.catalog.locate(*log, bounds.last + 1).is_none());
             if bounds.first > bounds.last {
-                assert!(entry.frames.is_empty(), "an empty log holds no segment");
+                assert!(entry.extents.is_empty(), "an empty log holds no segment");
             }
         }
+        assert_eq!(self.catalog.missing(&BTreeMap::new()), None);
     }
 
     fn bounds(&self) -> Bounds {
@@ -54,11 +56,12 @@ impl World {
     }
 
     fn place(&self, index: u64) -> u64 {
-        self.catalog.log(L).unwrap().locate(index).unwrap().0.place.sequence()
+        self.catalog.locate(L, index).unwrap().sequence
     }
 
+    /// Nothing lives in it, once the log has gone on elsewhere.
     fn is_dead(&self, sequence: u64) -> bool {
-        self.catalog.is_dead(sequence, Lsn(u64::MAX))
+        self.catalog.segments[&sequence].live == 0
     }
 }
 
@@ -77,16 +80,18 @@ fn an_append_at_or_below_the_last_index_replaces_the_suffix() {
 }
 
 #[test]
-fn a_segment_is_dead_once_what_killed_its_last_entry_is_durable() {
+fn a_segment_is_dead_without_live_entries_and_the_active_one_never() {
     let mut world = World::new();
     let old = world.entries(1, 3, 1);
-    world.entries(4, 1, 1);
+    let last = world.entries(4, 1, 1);
     world.apply(Change::Compact { first: 3, term_before: 1 });
-    assert!(!world.is_dead(old), "index 3 lives");
-    let killer = world.apply(Change::Compact { first: 4, term_before: 1 });
-    let end = 100 * killer;
-    assert!(!world.catalog.is_dead(old, Lsn(end - 1)));
-    assert!(world.catalog.is_dead(old, Lsn(end)));
+    assert_eq!(world.catalog.dead().count(), 0, "index 3 lives");
+    let active = world.apply(Change::Compact { first: 5, term_before: 1 });
+    assert_eq!(world.catalog.dead().collect::<Vec<_>>(), [old, last, active - 1]);
+    world.catalog.free(&[old, last]);
+    assert_eq!(world.catalog.segments().len(), 2);
+    let checkpoint = checkpoint::decode(&world.catalog.checkpoint()).unwrap();
+    assert_eq!(checkpoint.segments, [(active - 1, active)]);
 }
 
 #[test]
@@ -114,7 +119,8 @@ fn a_reset_keeps_the_state_and_a_forgotten_log_leaves_nothing() {
     assert!(world.is_dead(frame));
     world.apply(Change::Forget);
     assert_eq!(world.catalog.logs().count(), 0);
-    assert_eq!(world.catalog.checkpoint_bytes(), checkpoint::EMPTY_BYTES);
+    let one_run = checkpoint::EMPTY_BYTES + checkpoint::SEGMENTS_BYTES;
+    assert_eq!(world.catalog.checkpoint_bytes(), one_run);
 }
 
 #[test]
@@ -142,45 +148,43 @@ fn what_cannot_follow_is_refused_with_the_numbers() {
     assert!(matches!(world.catalog.check(L, &at_the_end), Err(AppendError::Beyond { .. })));
 }
 
-fn location(sequence: u64, first: u64, count: u16) -> Location {
-    Location { first, place: Place::new(sequence, 4096), frame_bytes: 100, count }
-}
-
-fn attach(first: u64, last: u64, found: &[(u64, u64, u16)]) -> Result<Vec<u64>, Missing> {
+/// A catalog that an opening makes of a checkpoint and of what the older segments hold; where each entry lies.
+fn attach(first: u64, last: u64, found: &[(u64, u64, u64)]) -> Result<Vec<u64>, Missing> {
     let runs = if first <= last { vec![(first, 1)] } else { vec![] };
     let bounds = Bounds { first, last, term_before: 0, runs, state: None };
-    let mut catalog = Catalog::new();
-    catalog.restore(vec![(L, bounds)]);
-    let found = found.iter().map(|&(sequence, first, count)| location(sequence, first, count));
-    let found = BTreeMap::from([(L, found.collect())]);
-    if let Some(missing) = catalog.missing(&found) {
+    let checkpoint = Checkpoint { segments: vec![(1, 3)], logs: vec![(L, bounds)] };
+    let mut catalog = Catalog::restore(4, checkpoint);
+    let mut sealed = BTreeMap::new();
+    for &(sequence, first, end) in found {
+        let spans = vec![Span { log: L, first, end }];
+        catalog.attach(sequence, &spans, None);
+        sealed.insert(sequence, spans);
+    }
+    if let Some(missing) = catalog.missing(&sealed) {
+        catalog.drop_missing(&sealed);
+        assert_eq!(catalog.missing(&sealed), None);
         return Err(missing);
     }
-    catalog.attach(found);
-    let log = catalog.log(L).unwrap();
-    Ok((first..=last).map(|index| log.locate(index).unwrap().0.place.sequence()).collect())
+    Ok((first..=last).map(|index| catalog.locate(L, index).unwrap().sequence).collect())
 }
 
 #[test]
-fn each_live_entry_is_found_in_the_newest_frame_that_holds_it() {
+fn each_live_entry_is_found_in_the_newest_segment_that_holds_it() {
     // A replaced suffix, a compacted prefix, a truncated tail, and what a reset left behind.
-    assert_eq!(attach(1, 4, &[(1, 1, 3), (2, 2, 3)]).unwrap(), [1, 2, 2, 2]);
-    assert_eq!(attach(3, 4, &[(1, 1, 2), (2, 3, 2)]).unwrap(), [2, 2]);
-    assert_eq!(attach(1, 2, &[(1, 1, 9), (2, 8, 3)]).unwrap(), [1, 1]);
-    assert_eq!(attach(5, 6, &[(1, 90, 9), (2, 5, 2)]).unwrap(), [2, 2]);
-    assert_eq!(attach(50, 50, &[(1, 1, 9), (2, 50, 1)]).unwrap(), [2]);
-    assert_eq!(attach(9, 8, &[(1, 1, 9)]).unwrap(), []);
+    assert_eq!(attach(1, 4, &[(1, 1, 4), (2, 2, 5)]).unwrap(), [1, 2, 2, 2]);
+    assert_eq!(attach(3, 4, &[(1, 1, 3), (2, 3, 5)]).unwrap(), [2, 2]);
+    assert_eq!(attach(1, 2, &[(1, 1, 10), (2, 8, 11)]).unwrap(), [1, 1]);
+    assert_eq!(attach(5, 6, &[(1, 90, 99), (2, 5, 7)]).unwrap(), [2, 2]);
+    assert_eq!(attach(50, 50, &[(1, 1, 10), (2, 50, 51)]).unwrap(), [2]);
+    assert_eq!(attach(9, 8, &[(1, 1, 10)]).unwrap(), []);
 }
 
-/// WAL-CASE 16: the half that names what is missing.
+/// WAL-CASE 16: the half that finds what is missing.
 #[test]
-fn a_live_entry_without_a_frame_is_named_with_its_neighbours() {
-    let missing = |first, last, found: &[(u64, u64, u16)]| {
-        let missing = attach(first, last, found).unwrap_err();
-        (missing.index, missing.before, missing.after)
-    };
-    assert_eq!(missing(1, 9, &[(1, 1, 3), (3, 7, 3)]), (4, Some(1), Some(3)));
-    assert_eq!(missing(1, 9, &[(3, 7, 3)]), (1, None, Some(3)));
-    assert_eq!(missing(1, 9, &[(1, 1, 8)]), (9, Some(1), None));
-    assert_eq!(missing(1, 9, &[]), (1, None, None));
+fn a_live_entry_that_no_segment_holds_is_named() {
+    let missing = |first, last, found: &[(u64, u64, u64)]| attach(first, last, found).unwrap_err();
+    assert_eq!(missing(1, 9, &[(1, 1, 4), (3, 7, 10)]), Missing { log: L, index: 4 });
+    assert_eq!(missing(1, 9, &[(3, 7, 10)]), Missing { log: L, index: 1 });
+    assert_eq!(missing(1, 9, &[(1, 1, 9)]), Missing { log: L, index: 9 });
+    assert_eq!(missing(1, 9, &[]), Missing { log: L, index: 1 });
 }

@@ -1,5 +1,6 @@
 //! Opening: what the files hold, whether it is torn or corrupt, and the repair of what is torn.
 
+pub(crate) mod older;
 mod open;
 mod read_only;
 mod repair;
@@ -7,4 +8,4 @@ pub(crate) mod scan;
 pub(crate) mod walk;
 
 pub(crate) use open::open;
-pub(crate) use read_only::{open_read_only, settle};
+pub(crate) use read_only::{Depth, open_read_only, settle};

@@ -1,7 +1,7 @@
 //! Opening a directory for writing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
@@ -10,17 +10,20 @@ use std::{
 use kontiki_disk::{Access, Directory};
 
 use crate::{
-    Lsn, OpenError, Options,
+    Corruption, Lsn, OpenError, Options,
+    catalog::Catalog,
     core::{Core, Mode},
     frame::HEADER_BYTES,
     header::SegmentHeader,
     recovery::{
+        older::{Older, Parted, part},
         repair::Repair,
-        scan::{SegmentFile, io_error},
-        walk::{Behind, End, Gathered, behind},
+        scan::{Fault, SegmentFile, io_error},
+        walk::{Behind, End, Gathered, behind, read_opening},
     },
     segment::{
-        FIRST_SEQUENCE, Room, Segment, checkpoint_bytes_max, file_name, is_temporary, sequence_of,
+        FIRST_SEQUENCE, PAGE_BYTES, Room, Segment, checkpoint_bytes_max, file_name, is_spare,
+        is_temporary, sequence_of,
     },
     steps::prepare,
     stream::{self, Stream, Successor},
@@ -35,38 +38,48 @@ pub(crate) fn open(options: &Options, path: &Path) -> Result<Core, OpenError> {
         _ => io_error("open", &shown, source),
     })?;
     let listed = directory.list().map_err(|source| io_error("list", &shown, source))?;
-    let sequences: Vec<u64> = listed.iter().filter_map(|(name, _)| sequence_of(name)).collect();
+    let names = || listed.iter().map(|(name, _)| name.as_str());
+    let sequences: Vec<u64> = names().filter_map(sequence_of).collect();
     let files = open_files(&*directory, &sequences)?;
     if let (Some(file), Some(owner)) = (files.first(), options.owner)
         && file.header.owner != owner
     {
         return Err(OpenError::OtherOwner { directory: shown, found: file.header.owner });
     }
-    let opened = if files.is_empty() { None } else { Some(examine(options, &files)?) };
-    // Nothing was changed up to here.
-    for (name, _) in listed.iter().filter(|(name, _)| is_temporary(name)) {
+    let examined = if files.is_empty() { None } else { Some(examine(options, &files)?) };
+    // Nothing was changed up to here. What waited to be used again is not trusted to be what it was.
+    for name in names().filter(|name| is_temporary(name) || is_spare(name)) {
         directory.remove(name).map_err(|source| io_error("remove", name, source))?;
     }
-    let leftovers = opened.as_ref().map_or(Vec::new(), |opened| opened.leftovers.clone());
-    let (gathered, stream) = match opened {
-        Some(examined) => examined.repair(options, &*directory)?,
-        None => create(options, &*directory)?,
+    let (leftovers, catalog, stream) = match examined {
+        Some(mut examined) => {
+            let leftovers = std::mem::take(&mut examined.leftovers);
+            let (catalog, stream) = examined.repair(options, &*directory)?;
+            (leftovers, catalog, stream)
+        }
+        None => {
+            let (catalog, stream) = create(options, &*directory)?;
+            (Vec::new(), catalog, stream)
+        }
     };
     tracing::info!(directory = %shown, durable = stream.durable().0, "opened");
-    let max = options.unsynced_bytes_max;
-    let mut core = Core::new(directory, max, gathered.catalog, stream, Mode::Open);
+    let mut core = Core::new(directory, options, catalog, stream, Mode::Open);
     core.state.get_mut().leftovers = leftovers;
     Ok(core)
 }
 
 /// What the files hold, before anything was changed.
 struct Examined {
-    /// Numbers of the segments before a gap.
+    /// Numbers of the segments that were freed: a power cut undid their removal.
     leftovers: Vec<u64>,
+    older: Older,
+    /// The files that were walked, and those behind them.
     tail: Vec<SegmentFile>,
     gathered: Gathered,
     end: End,
     behind: Behind,
+    /// Everything below is durable for certain.
+    attested: Lsn,
 }
 
 /// The headers of all segments, which must be of one log.
@@ -84,34 +97,90 @@ fn open_files(directory: &dyn Directory, sequences: &[u64]) -> Result<Vec<Segmen
     Ok(files)
 }
 
-/// Reads everything and decides: torn or corrupt.
+/// Reads what has to be read and decides: torn or corrupt.
 fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenError> {
-    let mut runs: Vec<&[SegmentFile]> =
-        files.chunk_by(|a, b| a.header.sequence + 1 == b.header.sequence).collect();
-    let tail = runs.pop().expect("there is a segment");
-    // Segments are freed from the oldest on, so those before a gap are what is left of removals that a power cut undid.
-    // Nothing in them is live. Should it be (the gap was made by hand), then its index is found missing below: what they
-    // say of an index can be older than what the missing segment said.
-    let leftovers = runs.into_iter().flatten().map(|file| file.header.sequence).collect();
-    let mut gathered = Gathered::new();
-    let end = gathered.walk(tail)?.map_err(|fault| tail[0].corruption(&fault))?;
-    let behind = behind(&tail[end.number..], end.offset)?;
-    if end.lsn < end.watermark.max(behind.watermark) {
+    let parted = part(files)?;
+    let tail = parted.tail;
+    let opening = match read_opening(&tail[0], parted.expected)? {
+        Ok(opening) => Some(opening),
+        Err(_) if parted.is_first() => None,
+        Err(fault) => return Err(tail[0].corruption(&fault).into()),
+    };
+    let sequence = tail[0].header.sequence;
+    let (mut gathered, mut older) = match &opening {
+        Some(opening) => {
+            let mut catalog = Catalog::restore(sequence, opening.checkpoint.clone());
+            let older = gather_older(&parted, &mut catalog)?;
+            (Gathered::new(catalog), older)
+        }
+        None => (Gathered::new(Catalog::new(sequence)), Older::default()),
+    };
+    let end = match opening {
+        Some(opening) => gathered.walk(tail, opening)?,
+        None => End::nothing(read_opening(&tail[0], None)?.expect_err("it has no opening")),
+    };
+    let (number, offset) = end.resume();
+    let behind = behind(&tail[number..], offset)?;
+    let attested = end.watermark.max(behind.watermark).max(parted.sealed_end());
+    if end.lsn < attested {
         return Err(tail[end.fault_number].corruption(&end.fault).into());
     }
-    let locations = std::mem::take(&mut gathered.locations);
-    if let Some(missing) = gathered.catalog.missing(&locations) {
-        return Err(OpenError::MissingSegment {
-            missing: file_name(missing.segment(tail[0].header.sequence)),
-            needed_by: format!("index {} of log {}", missing.index, missing.log.0),
-        });
+    let live = gathered.catalog.segments();
+    if let Some(corruption) = older.damage(&live) {
+        return Err(corruption.clone().into());
     }
-    gathered.catalog.attach(locations);
+    expect_all(&live, files, &gathered.catalog, &older)?;
     if gathered.catalog.checkpoint_bytes() > checkpoint_bytes_max(options.segment_bytes) {
         let reason = "too small for the checkpoint of the logs in the directory";
         return Err(OpenError::Options { option: "segment_bytes", reason });
     }
-    Ok(Examined { leftovers, tail: tail.to_vec(), gathered, end, behind })
+    older.retain(&live);
+    let numbers = files[..parted.older.len() + end.number].iter().map(|file| file.header.sequence);
+    let leftovers = numbers.filter(|number| !live.contains(number)).collect();
+    Ok(Examined { leftovers, older, tail: tail.to_vec(), gathered, end, behind, attested })
+}
+
+/// What the segments before the tail hold, of those that its checkpoint speaks of.
+fn gather_older(parted: &Parted<'_>, catalog: &mut Catalog) -> Result<Older, OpenError> {
+    let live = catalog.segments();
+    let mut older = Older::default();
+    for (number, file) in parted.older.iter().enumerate() {
+        if live.contains(&file.header.sequence) {
+            let next = parted.older.get(number + 1).or(parted.tail.first());
+            older.gather(file, next)?;
+        }
+    }
+    older.attach(catalog);
+    Ok(older)
+}
+
+/// Every segment that is not freed must be there, and hold what the logs say.
+fn expect_all(
+    live: &BTreeSet<u64>,
+    files: &[SegmentFile],
+    catalog: &Catalog,
+    older: &Older,
+) -> Result<(), OpenError> {
+    let there: BTreeSet<u64> = files.iter().map(|file| file.header.sequence).collect();
+    let missing = catalog.missing(&older.spans);
+    let needed_by = match missing {
+        Some(missing) => format!("index {} of log {}", missing.index, missing.log.0),
+        None => "the log, which has not freed it,".to_owned(),
+    };
+    if let Some(&lost) = live.difference(&there).next() {
+        return Err(OpenError::MissingSegment { missing: file_name(lost), needed_by });
+    }
+    let Some(missing) = missing else { return Ok(()) };
+    let newest = files.last().expect("a log has a segment");
+    let fault = Fault {
+        offset: newest.header.segment_bytes - PAGE_BYTES,
+        what: "the entries of a log in the indexes of its segments",
+        expected: missing.index,
+        found: 0,
+        header: None,
+    };
+    let corruption = newest.corruption(&fault);
+    Err(Corruption { log: Some(missing.log), ..corruption }.into())
 }
 
 impl Examined {
@@ -120,10 +189,11 @@ impl Examined {
         self,
         options: &Options,
         directory: &dyn Directory,
-    ) -> Result<(Gathered, Stream), OpenError> {
+    ) -> Result<(Catalog, Stream), OpenError> {
         let later = self.tail.len() - self.end.number - 1;
         let closed = self.end.last.as_ref().filter(|last| last.header.closed).cloned();
-        let clean = closed.filter(|_| self.behind.headers == 0 && later <= 1);
+        let nothing_behind = self.behind.headers == 0 && later <= 1 && !self.end.is_sealed;
+        let clean = closed.filter(|_| nothing_behind);
         if clean.is_none() {
             self.run_repair(directory)?;
         }
@@ -131,13 +201,13 @@ impl Examined {
             Some(file) => take_over(options, directory, file)?,
             None => None,
         };
-        let mark = clean.map(|mark| {
-            let salt = self.gathered.segments[self.end.number].salt;
-            mark.header.encode(salt, mark.offset)
-        });
-        let (gathered, mut stream) = self.go_on(options, mark)?;
-        stream.successor = successor;
-        Ok((gathered, stream))
+        let mark =
+            clean.map(|mark| mark.header.encode(self.tail[self.end.number].salt, mark.offset));
+        let (catalog, mut stream) = self.go_on(options, mark)?;
+        if successor.is_some() {
+            stream.successor = successor;
+        }
+        Ok((catalog, stream))
     }
 
     /// The stream from the end on; with the `mark` of a clean close as its first bytes.
@@ -145,7 +215,7 @@ impl Examined {
         mut self,
         options: &Options,
         mark: Option<[u8; 48]>,
-    ) -> Result<(Gathered, Stream), OpenError> {
+    ) -> Result<(Catalog, Stream), OpenError> {
         let active = &self.tail[self.end.number];
         let header = active.header.clone();
         let Some(last) = &self.end.last else {
@@ -155,41 +225,57 @@ impl Examined {
         let room = Room {
             segment_bytes: header.segment_bytes,
             offset: self.end.offset,
-            frames: self.end.frames,
+            index_bytes: self.end.index_bytes,
         };
         let (attested, changed) = (self.end.watermark, self.end.changed);
         let (last_crc, closed) = (last.crc, last.header.closed);
         let nonce = draw_nonce(options)?;
         let end = stream::End { nonce, room, last_crc, attested, changed, closed, mark };
         self.publish(end.mark.is_some());
-        let segments = self.gathered.segments.drain(..);
+        let segments = self.older.segments.drain(..).chain(self.gathered.segments.drain(..));
+        // One that was walked can be freed by a frame behind it.
+        let live = self.gathered.catalog.segments();
+        let segments = segments.filter(|segment| live.contains(&segment.sequence));
         let segments: BTreeMap<u64, Segment> =
             segments.map(|segment| (segment.sequence, segment)).collect();
-        let stream = Stream::new(&header, options.segment_bytes, segments, end);
-        Ok((self.gathered, stream))
+        let mut stream = Stream::new(&header, options.segment_bytes, segments, end);
+        let mut catalog = self.gathered.catalog;
+        if self.end.is_sealed {
+            // The next segment has its name, as the trailer promises; it is begun anew.
+            let next = &self.tail[self.end.number + 1];
+            let (header, file) = (next.header.clone(), Arc::clone(&next.file));
+            stream.successor = Some(Successor { header, file });
+            stream.rotate(&catalog.checkpoint());
+            catalog.open_segment(stream.active);
+        }
+        Ok((catalog, stream))
     }
 
     fn run_repair(&self, directory: &dyn Directory) -> Result<(), OpenError> {
         let (end, tail) = (&self.end, &self.tail);
+        let (number, offset) = end.resume();
         tracing::warn!(
-            segment = tail[end.number].name(),
-            offset = end.offset,
+            segment = tail[number].name(),
+            offset,
             headers_cut = self.behind.headers,
-            segments_cut = tail.len() - end.number - 1,
+            segments_cut = tail.len() - number - 1,
             "repairing after an unclean stop"
         );
-        let attested = end.watermark.max(self.behind.watermark);
         let (segments, behind) = (&self.gathered.segments[..], &self.behind);
+        let attested = self.attested;
         Repair { directory, tail, segments, end, behind, attested }.run()
     }
 
-    /// Everything that was walked may be read, but for the mark of a close, which is written again.
+    /// Everything that was walked may be read, but for the mark of a close, which is written again; of sealed segments
+    /// their indexes, too.
     fn publish(&self, with_mark: bool) {
-        for (number, segment) in self.gathered.segments.iter().enumerate() {
-            let last = number + 1 == self.gathered.segments.len();
-            let end =
-                if last && with_mark { self.end.offset - HEADER_BYTES } else { self.end.offset };
-            let end = if last { end } else { segment.bytes };
+        for segment in &self.older.segments {
+            let frames_end = segment.last.map_or(0, |last| last.frames_end);
+            segment.file.publish(segment.trailer.map_or(frames_end, |_| segment.bytes));
+        }
+        for segment in &self.gathered.segments {
+            let mark = if with_mark { HEADER_BYTES } else { 0 };
+            let end = segment.last.map_or(self.end.offset - mark, |last| last.frames_end);
             segment.file.publish(end);
         }
     }
@@ -213,7 +299,7 @@ fn take_over(
 
 /// Makes the first segment of a log: a small one, so that a new log takes milliseconds and little space though it is
 /// filled with zeros like any other.
-fn create(options: &Options, directory: &dyn Directory) -> Result<(Gathered, Stream), OpenError> {
+fn create(options: &Options, directory: &dyn Directory) -> Result<(Catalog, Stream), OpenError> {
     let uuid = match options.uuid {
         Some(uuid) => uuid,
         None => draw_uuid()?,
@@ -241,7 +327,7 @@ fn begin(
     options: &Options,
     header: SegmentHeader,
     file: Arc<dyn kontiki_disk::File>,
-) -> Result<(Gathered, Stream), OpenError> {
+) -> Result<(Catalog, Stream), OpenError> {
     let segment = Segment::new(&header, Lsn(0), file);
     let segments = BTreeMap::from([(segment.sequence, segment)]);
     let room = Room::empty(header.segment_bytes);
@@ -249,10 +335,11 @@ fn begin(
     let nonce = draw_nonce(options)?;
     let end =
         stream::End { nonce, room, last_crc: 0, attested, changed, closed: false, mark: None };
-    let gathered = Gathered::new();
+    let mut catalog = Catalog::empty();
     let mut stream = Stream::new(&header, options.segment_bytes, segments, end);
-    stream.push_opening(0, &gathered.catalog.checkpoint());
-    Ok((gathered, stream))
+    stream.push_opening(0, &catalog.checkpoint());
+    catalog.open_segment(header.sequence);
+    Ok((catalog, stream))
 }
 
 fn draw_uuid() -> Result<[u8; 16], OpenError> {

@@ -1,26 +1,43 @@
 //! Opening a directory for reading: no lock, no change, and as much as can be shown.
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+    sync::Arc,
+};
 
 use kontiki_disk::{Access, Directory};
 
 use crate::{
     Corruption, Lsn, OpenError, Options,
+    catalog::{Catalog, Missing},
     core::{Core, Mode},
     header::SegmentHeader,
     recovery::{
-        scan::{Fault, SegmentFile, io_error},
-        walk::{Gathered, behind},
+        older::{Older, Parted, part},
+        scan::{Fault, SegmentFile, Window, io_error},
+        walk::{End, Gathered, Opening, behind, read_opening},
     },
-    segment::{FRAMES_AT, Room, Segment, file_name, sequence_of},
+    segment::{FIRST_SEQUENCE, FRAMES_AT, Room, Segment, file_name, sequence_of},
     stream::{self, Stream},
 };
+
+/// How much of the frames is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Those of the newest segments; the older ones are checked when they are read.
+    Newest,
+    /// All.
+    All,
+}
 
 /// Everything that could be read, at one look.
 #[derive(Debug)]
 pub(crate) struct Look {
     /// Segments whose header page is whole, up to the first where it is not.
     pub(crate) files: Vec<SegmentFile>,
+    pub(crate) older: Older,
     pub(crate) gathered: Gathered,
     /// Where whole frames end, as the number of one of `files` and an offset; `None` without a frame.
     pub(crate) end: Option<(usize, u64)>,
@@ -31,7 +48,7 @@ pub(crate) struct Look {
     pub(crate) torn: bool,
     /// What is damaged although it was durable.
     pub(crate) damage: Vec<Corruption>,
-    frames: u64,
+    index_bytes: u64,
     last_crc: u32,
 }
 
@@ -43,24 +60,22 @@ pub(crate) fn open_read_only(
     let shown = path.display().to_string();
     let directory = options.disk_or_real().open_directory(path, Access::Read);
     let directory = directory.map_err(|source| io_error("open", &shown, source))?;
-    let mut look = settle(&*directory)?;
-    let locations = std::mem::take(&mut look.gathered.locations);
-    look.gathered.catalog.drop_missing(&locations);
-    look.gathered.catalog.attach(locations);
+    let mut look = settle(&*directory, Depth::Newest)?;
+    look.gathered.catalog.drop_missing(&look.older.spans);
     let header = match look.files.first() {
         Some(file) => file.header.clone(),
         None => return Err(no_log(&shown, &look.damage)),
     };
     let stream = stream(&header, &mut look);
-    let core = Core::new(directory, 1, look.gathered.catalog, stream, Mode::ReadOnly);
+    let core = Core::new(directory, options, look.gathered.catalog, stream, Mode::ReadOnly);
     Ok((core, look.damage))
 }
 
 /// Looks until what it sees stands still: a writer at work is no damage.
-pub(crate) fn settle(directory: &dyn Directory) -> Result<Look, OpenError> {
+pub(crate) fn settle(directory: &dyn Directory, depth: Depth) -> Result<Look, OpenError> {
     let mut before: Option<Look> = None;
     for _ in 0..LOOKS_MAX {
-        let look = match look(directory) {
+        let look = match look(directory, depth) {
             // A segment was freed between the listing and the opening.
             Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 continue;
@@ -83,7 +98,7 @@ pub(crate) fn settle(directory: &dyn Directory) -> Result<Look, OpenError> {
     ))
 }
 
-fn look(directory: &dyn Directory) -> Result<Look, OpenError> {
+fn look(directory: &dyn Directory, depth: Depth) -> Result<Look, OpenError> {
     let shown = directory.path().display().to_string();
     let listed = directory.list().map_err(|source| io_error("list", &shown, source))?;
     let sequences = listed.iter().filter_map(|(name, _)| sequence_of(name));
@@ -106,89 +121,193 @@ fn look(directory: &dyn Directory) -> Result<Look, OpenError> {
             Err(error) => return Err(error),
         }
     }
-    Look::at(files, damage)
+    Look::at(files, damage, depth)
 }
 
 impl Look {
-    fn at(files: Vec<SegmentFile>, damage: Vec<Corruption>) -> Result<Self, OpenError> {
-        let gathered = Gathered::new();
+    fn at(
+        files: Vec<SegmentFile>,
+        damage: Vec<Corruption>,
+        depth: Depth,
+    ) -> Result<Self, OpenError> {
         let mut look = Self {
             files,
-            gathered,
+            older: Older::default(),
+            gathered: Gathered::new(Catalog::new(FIRST_SEQUENCE)),
             end: None,
             end_lsn: Lsn(0),
             closed: false,
             torn: false,
             damage,
-            frames: 0,
+            index_bytes: 0,
             last_crc: 0,
         };
         let files = look.files.clone();
-        let mut runs: Vec<&[SegmentFile]> =
-            files.chunk_by(|a, b| a.header.sequence + 1 == b.header.sequence).collect();
-        let Some(tail) = runs.pop() else { return Ok(look) };
-        // Nothing that lies before a gap is live; see `open`.
-        look.walk_tail(tail, files.len() - tail.len())?;
+        if files.is_empty() {
+            return Ok(look);
+        }
+        match part(&files) {
+            Ok(parted) => look.walk(&parted, depth)?,
+            Err(OpenError::MissingSegment { missing, .. }) => {
+                look.damage.push(missing_file(missing, None));
+                // As far as there is something to read.
+                let tail = Parted { older: &files[..files.len() - 1], ..whole(&files) };
+                look.walk(&tail, depth)?;
+            }
+            Err(error) => return Err(error),
+        }
         look.damage.append(&mut look.gathered.damage);
-        look.find_missing(tail[0].header.sequence);
         Ok(look)
     }
 
-    /// Live entries in a segment that is not there are damage, too.
-    fn find_missing(&mut self, first: u64) {
-        let Some(missing) = self.gathered.catalog.missing(&self.gathered.locations) else { return };
-        let term = self.gathered.catalog.bounds(missing.log).term(missing.index);
-        self.damage.push(Corruption {
-            segment: file_name(missing.segment(first)),
-            offset: 0,
-            what: "the file of a segment".to_owned(),
-            log: Some(missing.log),
-            indexes: Some((missing.index, missing.index)),
-            term,
-            expected: 1,
-            found: 0,
-        });
-    }
-
-    fn walk_tail(&mut self, tail: &[SegmentFile], number: usize) -> Result<(), OpenError> {
-        let attested = match attested(tail)? {
-            Ok(attested) => attested,
+    fn walk(&mut self, parted: &Parted<'_>, depth: Depth) -> Result<(), OpenError> {
+        let tail = parted.tail;
+        let opening = match read_opening(&tail[0], parted.expected)? {
+            Ok(opening) => opening,
             Err(fault) => {
-                self.damage.push(tail[0].corruption(&fault));
+                // Nothing was ever in it, or all is lost.
+                self.torn = fault.header.is_some();
+                if !parted.is_first() || behind(tail, FRAMES_AT)?.watermark > Lsn(0) {
+                    self.damage.push(tail[0].corruption(&fault));
+                }
                 return Ok(());
             }
         };
+        let sequence = tail[0].header.sequence;
+        let mut catalog = Catalog::restore(sequence, opening.checkpoint.clone());
+        self.gather_older(parted, &mut catalog, depth)?;
+        let attested = attested(parted, opening.clone())?;
+        self.gathered = Gathered::new(catalog);
         self.gathered.follow_until = attested;
-        let end = self.gathered.walk(tail)?.expect("it was walked before");
-        let behind = behind(&tail[end.number..], end.offset)?;
+        let end = self.gathered.walk(tail, opening)?;
+        self.take_end(parted, end, attested)?;
+        self.find_missing();
+        Ok(())
+    }
+
+    fn gather_older(
+        &mut self,
+        parted: &Parted<'_>,
+        catalog: &mut Catalog,
+        depth: Depth,
+    ) -> Result<(), OpenError> {
+        let live = catalog.segments();
+        for (number, file) in parted.older.iter().enumerate() {
+            if !live.contains(&file.header.sequence) {
+                continue;
+            }
+            let next = parted.older.get(number + 1).or(parted.tail.first());
+            if depth == Depth::All {
+                self.damage.extend(check_sealed(file)?);
+            }
+            self.older.gather(file, next)?;
+        }
+        self.older.attach(catalog);
+        Ok(())
+    }
+
+    fn take_end(&mut self, parted: &Parted<'_>, end: End, attested: Lsn) -> Result<(), OpenError> {
+        let tail = parted.tail;
+        let (number, offset) = end.resume();
+        let behind = behind(&tail[number..], offset)?;
         if end.lsn < attested {
             self.damage.push(tail[end.fault_number].corruption(&end.fault));
         }
-        let later = tail.len() - end.number - 1;
+        let later = tail.len() - number - 1;
         self.torn = behind.headers > 0 || end.fault.header.is_some();
-        self.closed =
-            end.last.as_ref().is_some_and(|last| last.header.closed) && !self.torn && later <= 1;
-        self.end = Some((number + end.number, end.offset));
+        self.closed = end.last.as_ref().is_some_and(|last| last.header.closed)
+            && !self.torn
+            && !end.is_sealed
+            && later <= 1;
+        self.end = Some((parted.older.len() + number, offset));
         self.end_lsn = end.lsn;
-        self.frames = end.frames;
+        self.index_bytes = end.index_bytes;
         self.last_crc = end.last.map_or(0, |last| last.crc);
         Ok(())
     }
+
+    /// Segments that are not there although nothing has freed them are damage, and so are live entries that none holds.
+    fn find_missing(&mut self) {
+        let catalog = &self.gathered.catalog;
+        let live = catalog.segments();
+        let there: BTreeSet<u64> = self.files.iter().map(|file| file.header.sequence).collect();
+        let lost: Vec<u64> = live.difference(&there).copied().collect();
+        let missing = catalog.missing(&self.older.spans);
+        let term = missing.and_then(|missing| catalog.bounds(missing.log).term(missing.index));
+        self.older.retain(&live);
+        if let (Some(corruption), true) = (self.older.damage(&live), self.damage.is_empty()) {
+            self.damage.push(corruption.clone());
+        }
+        let entry = missing.map(|missing| (missing, term));
+        self.damage.extend(lost.iter().map(|&number| missing_file(file_name(number), entry)));
+        if let (Some(entry), true) = (entry, self.damage.is_empty()) {
+            self.damage
+                .push(missing_file(file_name(*there.last().expect("there is one")), Some(entry)));
+        }
+    }
 }
 
-/// The largest LSN below which everything was durable, or why not even the first segment begins.
-fn attested(tail: &[SegmentFile]) -> Result<Result<Lsn, Fault>, OpenError> {
-    let end = match Gathered::new().walk(tail)? {
-        Ok(end) => end,
-        Err(fault) => return Ok(Err(fault)),
-    };
-    let behind = behind(&tail[end.number..], end.offset)?;
-    Ok(Ok(end.watermark.max(behind.watermark)))
+/// All files as the tail; none of them is what a trailer promises.
+fn whole(files: &[SegmentFile]) -> Parted<'_> {
+    Parted { older: &[], tail: &files[files.len() - 1..], expected: None }
+}
+
+fn missing_file(segment: String, entry: Option<(Missing, Option<u64>)>) -> Corruption {
+    Corruption {
+        segment,
+        offset: 0,
+        what: "the file of a segment".to_owned(),
+        log: entry.map(|(missing, _)| missing.log),
+        indexes: entry.map(|(missing, _)| (missing.index, missing.index)),
+        term: entry.and_then(|(_, term)| term),
+        expected: 1,
+        found: 0,
+    }
+}
+
+/// The largest LSN below which everything was durable.
+fn attested(parted: &Parted<'_>, opening: Opening) -> Result<Lsn, OpenError> {
+    let sequence = parted.tail[0].header.sequence;
+    let catalog = Catalog::restore(sequence, opening.checkpoint.clone());
+    let end = Gathered::new(catalog).walk(parted.tail, opening)?;
+    let (number, offset) = end.resume();
+    let behind = behind(&parted.tail[number..], offset)?;
+    Ok(end.watermark.max(behind.watermark).max(parted.sealed_end()))
+}
+
+/// Reads all frames of a sealed segment, and its index.
+fn check_sealed(file: &SegmentFile) -> Result<Vec<Corruption>, OpenError> {
+    let Some(trailer) = file.trailer else { return Ok(Vec::new()) };
+    let mut damage = Vec::new();
+    let mut window = Window::new(file);
+    let (mut offset, mut link) = (FRAMES_AT, None);
+    while offset < trailer.frames_end {
+        let lsn = Lsn(trailer.base.0 + (offset - FRAMES_AT));
+        match window.frame(offset, link, Some(lsn))? {
+            Ok(found) => {
+                damage.extend(found.fault.as_ref().map(|fault| file.corruption(fault)));
+                (offset, link) = (offset + found.header.frame_bytes(), Some(found.crc));
+            }
+            Err(fault) => {
+                damage.push(file.corruption(&fault));
+                return Ok(damage);
+            }
+        }
+    }
+    let start = trailer.index_at(file.header.segment_bytes);
+    let crc = crc32fast::hash(window.bytes(start..start + trailer.index_bytes())?);
+    if crc != trailer.index_crc {
+        let (expected, found) = (trailer.index_crc.into(), crc.into());
+        let what = "checksum of an index";
+        damage.push(file.corruption(&Fault { offset: start, what, expected, found, header: None }));
+    }
+    Ok(damage)
 }
 
 fn stream(header: &SegmentHeader, look: &mut Look) -> Stream {
+    let segments = look.older.segments.drain(..).chain(look.gathered.segments.drain(..));
     let mut segments: BTreeMap<u64, Segment> =
-        look.gathered.segments.drain(..).map(|segment| (segment.sequence, segment)).collect();
+        segments.map(|segment| (segment.sequence, segment)).collect();
     if segments.is_empty() {
         let file = &look.files[0];
         let segment = Segment::new(&file.header, Lsn(0), Arc::clone(&file.file));
@@ -196,7 +315,7 @@ fn stream(header: &SegmentHeader, look: &mut Look) -> Stream {
     }
     let offset = look.end.map_or(FRAMES_AT, |(_, offset)| offset);
     let segment_bytes = segments.last_key_value().map_or(0, |(_, segment)| segment.bytes);
-    let room = Room { segment_bytes, offset, frames: look.frames };
+    let room = Room { segment_bytes, offset, index_bytes: look.index_bytes };
     let end = stream::End {
         nonce: 0,
         room,

@@ -33,7 +33,7 @@ impl Repair<'_> {
     pub(crate) fn run(&self) -> Result<(), OpenError> {
         let mut touched = self.rewrite()?;
         self.cut()?;
-        touched.insert(self.end.number);
+        touched.insert(self.end.resume().0);
         for number in touched {
             let file = &self.tail[number];
             file.file.sync().map_err(|source| io_error("sync", &file.name(), source))?;
@@ -71,8 +71,8 @@ impl Repair<'_> {
 
     /// Zeros behind the end, so that nothing that was cut comes back behind a new frame of the same length.
     fn cut(&self) -> Result<(), OpenError> {
-        let file = &self.tail[self.end.number];
-        let start = self.end.offset;
+        let (number, start) = self.end.resume();
+        let file = &self.tail[number];
         let end = self.behind.frames_end.max(start + HEADER_BYTES).next_multiple_of(PAGE_BYTES);
         let end = end.min(file.frames_end());
         let length = usize::try_from(end - start).expect("64-bit only");
@@ -86,7 +86,7 @@ impl Repair<'_> {
             let path = self.directory.path().display().to_string();
             self.directory.sync().map_err(|source| io_error("sync", &path, source))
         };
-        for file in self.tail[self.end.number + 1..].iter().rev() {
+        for file in self.tail[self.end.resume().0 + 1..].iter().rev() {
             let name = file.name();
             self.directory.remove(&name).map_err(|source| io_error("remove", &name, source))?;
             sync()?;

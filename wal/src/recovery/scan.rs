@@ -8,8 +8,8 @@ use crate::{
     Corruption, Lsn, OpenError,
     frame::{self, HEADER_BYTES, Header},
     header::SegmentHeader,
-    segment::{FRAMES_AT, PAGE_BYTES, Segment, file_name},
-    stream::Stream,
+    segment::{FRAMES_AT, PAGE_BYTES, file_name},
+    trailer::Trailer,
 };
 
 /// A segment's file whose header page is whole.
@@ -17,7 +17,9 @@ use crate::{
 pub(crate) struct SegmentFile {
     pub(crate) header: SegmentHeader,
     pub(crate) file: Arc<dyn File>,
-    salt: u32,
+    /// Its trailer page, if that is one of this segment.
+    pub(crate) trailer: Option<Trailer>,
+    pub(crate) salt: u32,
 }
 
 /// A frame whose header is whole and that follows the one before.
@@ -56,18 +58,9 @@ impl SegmentFile {
         }
         let header = SegmentHeader::decode(&page, &name, sequence, file.len())?;
         let salt = frame::salt(&header.uuid, sequence);
-        Ok(Self { header, file, salt })
-    }
-
-    /// The file of a segment that is open.
-    pub(crate) fn of(stream: &Stream, segment: &Segment) -> Self {
-        let header = SegmentHeader {
-            uuid: stream.uuid,
-            sequence: segment.sequence,
-            segment_bytes: segment.bytes,
-            owner: stream.owner,
-        };
-        Self { header, file: Arc::clone(&segment.file), salt: segment.salt }
+        file.read_at(file.len() - PAGE_BYTES, &mut page).map_err(failed)?;
+        let trailer = Trailer::decode(&page, salt, sequence, header.segment_bytes);
+        Ok(Self { header, file, trailer, salt })
     }
 
     pub(crate) fn name(&self) -> String {
@@ -81,17 +74,24 @@ impl SegmentFile {
 
     /// The fault as an error that names this segment.
     pub(crate) fn corruption(&self, fault: &Fault) -> Corruption {
-        let header = fault.header.as_ref();
+        fault.in_segment(self.name())
+    }
+}
+
+impl Fault {
+    /// As an error that names its segment's file.
+    pub(crate) fn in_segment(&self, segment: String) -> Corruption {
+        let header = self.header.as_ref();
         let entries = header.and_then(Header::indexes);
         Corruption {
-            segment: self.name(),
-            offset: fault.offset,
-            what: fault.what.to_owned(),
+            segment,
+            offset: self.offset,
+            what: self.what.to_owned(),
             log: header.filter(|header| header.belongs_to_a_log()).map(|header| header.log),
             indexes: entries,
             term: entries.and(header).map(|header| header.term),
-            expected: fault.expected,
-            found: fault.found,
+            expected: self.expected,
+            found: self.found,
         }
     }
 }

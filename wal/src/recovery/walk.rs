@@ -1,14 +1,12 @@
 //! Walking segments in the order of their LSNs: up to where whole frames end, and what lies behind.
 
-use std::collections::BTreeMap;
-
 use crate::{
-    Corruption, LogId, Lsn, OpenError,
-    catalog::{Catalog, Change, Location},
-    checkpoint::{self, Bounds},
+    Corruption, Lsn, OpenError,
+    catalog::{Catalog, Change},
+    checkpoint::{self, Checkpoint},
     frame::{FrameKind, Header},
     recovery::scan::{Fault, Found, SegmentFile, Window},
-    segment::{FIRST_SEQUENCE, FRAMES_AT, Place, Room, START_BODY_BYTES, Segment},
+    segment::{FRAMES_AT, Last, Place, Room, START_BODY_BYTES, Segment},
 };
 
 use byteorder::{ByteOrder, LittleEndian};
@@ -18,8 +16,6 @@ use bytes::Bytes;
 #[derive(Debug)]
 pub(crate) struct Gathered {
     pub(crate) catalog: Catalog,
-    /// Every frame of entries passed, in order.
-    pub(crate) locations: BTreeMap<LogId, Vec<Location>>,
     /// Segments passed, with their places in the stream.
     pub(crate) segments: Vec<Segment>,
     /// A damaged body below this LSN does not end the walk, since its header tells where the next
@@ -36,8 +32,10 @@ pub(crate) struct End {
     pub(crate) number: usize,
     pub(crate) offset: u64,
     pub(crate) lsn: Lsn,
-    /// Frames in that segment before the end.
-    pub(crate) frames: u64,
+    /// Length of the index of that segment, at most.
+    pub(crate) index_bytes: u64,
+    /// That segment is sealed, and the next one has no whole first frames: it is begun anew.
+    pub(crate) is_sealed: bool,
     /// The last whole frame; `None` at the very beginning of a log.
     pub(crate) last: Option<Found>,
     /// The largest watermark passed.
@@ -61,50 +59,45 @@ pub(crate) struct Behind {
 }
 
 /// The two frames at the start of a segment.
-struct Opening {
-    base: Lsn,
-    checkpoint: Vec<(LogId, Bounds)>,
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    pub(crate) base: Lsn,
+    pub(crate) checkpoint: Checkpoint,
     start: Found,
     last: Found,
 }
 
 /// What the frame after the last of a segment must say.
-struct Expected {
-    base: Lsn,
-    previous: u64,
-    link: u32,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    pub(crate) base: Lsn,
+    pub(crate) previous: u64,
+    pub(crate) link: u32,
 }
 
 impl Gathered {
-    pub(crate) fn new() -> Self {
-        Self {
-            catalog: Catalog::new(),
-            locations: BTreeMap::new(),
-            segments: Vec::new(),
-            follow_until: Lsn(0),
-            damage: Vec::new(),
-        }
+    pub(crate) fn new(catalog: Catalog) -> Self {
+        Self { catalog, segments: Vec::new(), follow_until: Lsn(0), damage: Vec::new() }
     }
 
-    /// Walks `files`, whose numbers follow each other, up to where whole frames end. `Err` in the inner result if not
-    /// even the first segment begins as it should and it is not the first of the log.
-    pub(crate) fn walk(&mut self, files: &[SegmentFile]) -> Result<Result<End, Fault>, OpenError> {
+    /// Walks `files`, whose numbers follow each other and of which the first begins with `opening`, up to where whole frames
+    /// end.
+    pub(crate) fn walk(
+        &mut self,
+        files: &[SegmentFile],
+        mut opening: Opening,
+    ) -> Result<End, OpenError> {
         let mut number = 0;
-        let mut opening = match read_opening(&files[0], None)? {
-            Ok(opening) => opening,
-            Err(fault) if files[0].header.sequence == FIRST_SEQUENCE => {
-                return Ok(Ok(End::nothing(fault)));
-            }
-            Err(fault) => return Ok(Err(fault)),
-        };
         loop {
-            let mut end = self.walk_segment(&files[number], number, opening)?;
-            let Some(next) = files.get(number + 1) else { return Ok(Ok(end)) };
-            if behind(&files[number..=number], end.offset)?.headers > 0 {
-                return Ok(Ok(end));
+            let file = &files[number];
+            let mut end = self.walk_segment(file, number, opening)?;
+            let Some(next) = files.get(number + 1) else { return Ok(end) };
+            end.is_sealed = file.trailer.is_some_and(|trailer| trailer.end() == end.lsn);
+            if !end.is_sealed && behind(&files[number..=number], end.offset)?.headers > 0 {
+                return Ok(end);
             }
             let last = end.last.as_ref().expect("a segment that was walked has frames");
-            let previous = files[number].header.sequence;
+            let previous = file.header.sequence;
             let expected = Expected { base: end.lsn, previous, link: last.crc };
             match read_opening(next, Some(expected))? {
                 Ok(next) => opening = next,
@@ -113,9 +106,12 @@ impl Gathered {
                     if let Err(fault) = read_opening(next, None)? {
                         (end.fault, end.fault_number) = (fault, number + 1);
                     }
-                    return Ok(Ok(end));
+                    return Ok(end);
                 }
             }
+            let (frames_end, crc) = (end.offset, last.crc);
+            self.segments.last_mut().expect("walked").last = Some(Last { frames_end, crc });
+            self.catalog.open_segment(next.header.sequence);
             number += 1;
         }
     }
@@ -126,17 +122,18 @@ impl Gathered {
         number: usize,
         opening: Opening,
     ) -> Result<End, OpenError> {
-        let mut segment = Segment::new(&file.header, opening.base, file.file.clone());
+        let segment = Segment::new(&file.header, opening.base, file.file.clone());
         let mut offset = opening.last.offset + opening.last.header.frame_bytes();
-        let mut room = Room { segment_bytes: segment.bytes, offset, frames: 2 };
-        segment.checkpoint_end = segment.lsn(offset);
-        self.catalog.restore(opening.checkpoint);
+        let mut room = Room { segment_bytes: segment.bytes, offset, index_bytes: 0 };
         let mut watermark = opening.start.header.durable_lsn.max(opening.last.header.durable_lsn);
         let mut last = opening.last;
         let mut changed = segment.lsn(offset);
         let mut window = Window::new(file);
         let fault = loop {
             let lsn = segment.lsn(offset);
+            if file.trailer.is_some_and(|trailer| offset >= trailer.frames_end) {
+                break Fault { offset, what: "a frame", expected: 1, found: 0, header: None };
+            }
             let found = match window.frame(offset, Some(last.crc), Some(lsn))? {
                 Err(fault) => break fault,
                 Ok(found) => found,
@@ -147,7 +144,11 @@ impl Gathered {
                 }
                 self.damage.push(file.corruption(fault));
             }
-            if !room.take_found(&found.header) {
+            let index_bytes = match found.header.kind {
+                FrameKind::Entries => self.catalog.index_bytes(found.header.log).0,
+                _ => 0,
+            };
+            if !room.take_found(&found.header, index_bytes) {
                 let what = "room for a frame, two marks, the index and the trailer";
                 let (expected, value) = (segment.bytes, offset + found.header.frame_bytes());
                 break Fault { offset, what, expected, found: value, header: Some(found.header) };
@@ -156,7 +157,7 @@ impl Gathered {
             let place = Place::new(segment.sequence, offset);
             if found.fault.is_some() && found.header.kind == FrameKind::State {
                 // What the state was is lost; the one before stands.
-            } else if let Err(what) = self.take(&found, window.body(&found)?, place, end) {
+            } else if let Err(what) = self.take(&found, window.body(&found)?, place) {
                 let header = Some(found.header);
                 break Fault { offset, what, expected: 0, found: 0, header };
             }
@@ -169,47 +170,67 @@ impl Gathered {
         };
         let lsn = segment.lsn(offset);
         self.segments.push(segment);
-        let (frames, last, fault_number) = (room.frames, Some(last), number);
-        Ok(End { number, offset, lsn, frames, last, watermark, changed, fault, fault_number })
+        let (index_bytes, is_sealed) = (room.index_bytes, false);
+        let (last, fault_number) = (Some(last), number);
+        Ok(End {
+            number,
+            offset,
+            lsn,
+            index_bytes,
+            is_sealed,
+            last,
+            watermark,
+            changed,
+            fault,
+            fault_number,
+        })
     }
 
     /// Takes a whole frame in; `Err` says why it cannot follow what was passed.
-    fn take(
-        &mut self,
-        found: &Found,
-        body: &[u8],
-        place: Place,
-        end: Lsn,
-    ) -> Result<(), &'static str> {
+    fn take(&mut self, found: &Found, body: &[u8], place: Place) -> Result<(), &'static str> {
+        if found.header.kind == FrameKind::Freed {
+            return self.free(body);
+        }
         let Some(change) = change(&found.header, body)? else { return Ok(()) };
         let log = found.header.log;
         self.catalog.check(log, &change).map_err(|_| "order of a log's frames")?;
-        let frame_bytes =
-            u32::try_from(found.header.frame_bytes()).map_err(|_| "length of a frame")?;
-        if let Change::Entries { first, count, .. } = change {
-            let location = Location { first, place, frame_bytes, count };
-            self.locations.entry(log).or_default().push(location);
+        self.catalog.apply(log, change, place);
+        Ok(())
+    }
+
+    /// Segments go. That nothing in them lives is not checked here: what replaced it can lie in a segment that is freed
+    /// further on, and not there any more. At the end no live entry may be in a freed segment.
+    fn free(&mut self, body: &[u8]) -> Result<(), &'static str> {
+        let freed: Vec<u64> = body.chunks_exact(8).map(LittleEndian::read_u64).collect();
+        if !body.len().is_multiple_of(8) || !self.catalog.can_free(&freed) {
+            return Err("numbers of freed segments");
         }
-        self.catalog.apply(log, change, place, frame_bytes, end);
+        self.catalog.free(&freed);
         Ok(())
     }
 }
 
 impl End {
     /// A log whose first segment has not even its first two frames.
-    fn nothing(fault: Fault) -> Self {
+    pub(crate) fn nothing(fault: Fault) -> Self {
         let (offset, lsn) = (FRAMES_AT, Lsn(0));
         Self {
             number: 0,
             offset,
             lsn,
-            frames: 0,
+            index_bytes: 0,
+            is_sealed: false,
             last: None,
             watermark: Lsn(0),
             changed: Lsn(0),
             fault,
             fault_number: 0,
         }
+    }
+
+    /// Where the log goes on: the number of the segment, and the offset in it.
+    pub(crate) fn resume(&self) -> (usize, u64) {
+        if self.is_sealed { (self.number + 1, FRAMES_AT) } else { (self.number, self.offset) }
     }
 }
 
@@ -234,7 +255,8 @@ pub(crate) fn behind(files: &[SegmentFile], offset: u64) -> Result<Behind, OpenE
     Ok(behind)
 }
 
-fn read_opening(
+/// The two frames that a segment begins with; `Err` in the inner result says what is wrong with them.
+pub(crate) fn read_opening(
     file: &SegmentFile,
     expected: Option<Expected>,
 ) -> Result<Result<Opening, Fault>, OpenError> {
@@ -309,7 +331,9 @@ fn whole(found: Result<Found, Fault>, kind: FrameKind) -> Result<Found, Fault> {
 fn change(header: &Header, body: &[u8]) -> Result<Option<Change>, &'static str> {
     let (first, term) = (header.first_index, header.term);
     Ok(Some(match header.kind {
-        FrameKind::SegmentStart | FrameKind::Checkpoint => return Err("kind of a frame"),
+        FrameKind::SegmentStart | FrameKind::Checkpoint | FrameKind::Freed => {
+            return Err("kind of a frame");
+        }
         FrameKind::Mark | FrameKind::Opened => return Ok(None),
         FrameKind::Entries => Change::Entries { first, count: header.count, term },
         FrameKind::State => Change::State(Bytes::copy_from_slice(body)),

@@ -1,0 +1,258 @@
+//! Sealed and recycled segments: what a trailer promises, what an index only locates, and what a file's earlier life leaves.
+
+use std::path::Path;
+
+use kontiki_disk::{
+    Access, Disk,
+    memory::{Kind, Operation as DiskOperation},
+};
+use kontiki_sim::workload;
+use kontiki_wal::{
+    ReadError,
+    inspect::{Scan, Verdict},
+};
+
+use super::*;
+
+/// Four segments, all but the last one sealed, closed.
+fn four_segments() -> (Session, MemoryDisk) {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["first", "second"]));
+    fill_up_to(&mut session, L, 4);
+    let sealed = session.wal.statistics().sealed_segments;
+    assert_eq!(sealed, 3, "all but the active one");
+    let disk = session.disk.clone();
+    (session, disk)
+}
+
+/// Where the trailer page of a segment begins.
+const TRAILER_AT: u64 = (16 << 10) - 4096;
+
+/// WAL-CASE 47
+#[test]
+fn a_lost_trailer_or_table_of_logs_costs_a_scan_and_nothing_else() {
+    let (session, _) = four_segments();
+    let (life, disk) = session.close();
+    let names = segments(&disk);
+    for name in &names[..3] {
+        let bytes = disk.contents(Path::new(DIRECTORY).join(name)).unwrap();
+        let number = |at: u64| {
+            let at = usize::try_from(TRAILER_AT + at).unwrap();
+            u64::from(u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()))
+        };
+        let table_at = TRAILER_AT - 32 * number(36) - 8 * number(40);
+        for offset in [TRAILER_AT, TRAILER_AT + 40, TRAILER_AT + 4092, table_at + 9] {
+            let damaged = disk.reopen();
+            flip(&damaged, name, offset);
+            assert_eq!(&world(&damaged), life.world(), "{name} {offset}");
+            // It is sealed again, and then nothing is scanned.
+            let mut session = start_on(&damaged);
+            session.settle();
+            assert!(session.wal.statistics().sealed_segments > 0, "{name} {offset}");
+            let (again, disk) = session.close();
+            assert_eq!(again.world(), life.world());
+            let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
+            assert!(matches!(scan.verdict(), Verdict::Whole { .. }), "{:?}", scan.verdict());
+        }
+    }
+}
+
+/// WAL-CASE 6, in a sealed segment.
+#[test]
+fn rot_in_a_sealed_segment_is_found_by_the_read() {
+    let (session, _) = four_segments();
+    let disk = session.close().1;
+    let (name, entry) = find(&disk, "firstsecond");
+    for offset in [entry, header_of(entry) - 4 + 24] {
+        let damaged = disk.reopen();
+        flip(&damaged, &name, offset);
+        let wal = open(&damaged.reopen()).unwrap();
+        let log = wal.log(L).unwrap();
+        let error = log.read(1..3, 99).next().unwrap().unwrap_err();
+        let ReadError::Corruption(corruption) = error else { panic!("{error}") };
+        assert_eq!((&*corruption.segment, corruption.offset), (&*name, header_of(entry) - 4));
+        assert_eq!(log.read(3..9, usize::MAX).filter_map(Result::ok).count(), 6, "the others");
+        drop((wal, log));
+        let scan = Scan::open_on(&damaged, DIRECTORY).unwrap();
+        let Verdict::Corrupt(found) = scan.verdict() else { panic!("{:?}", scan.verdict()) };
+        assert_eq!((&*found[0].segment, found[0].offset), (&*name, header_of(entry) - 4));
+    }
+}
+
+#[test]
+fn rot_in_an_index_is_found_by_the_read_that_needs_it() {
+    let (session, _) = four_segments();
+    let disk = session.close().1;
+    let name = segments(&disk).remove(0);
+    // The last byte of the index: the offset of the last frame.
+    flip(&disk, &name, TRAILER_AT - 4);
+    let wal = open(&disk.reopen()).unwrap();
+    let read = wal.log(L).unwrap().read(1..2, 9).next().unwrap();
+    let Err(ReadError::Corruption(corruption)) = read else { panic!("{read:?}") };
+    assert_eq!((&*corruption.segment, &*corruption.what), (&*name, "checksum of an index"));
+    let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
+    assert!(matches!(scan.verdict(), Verdict::Corrupt(_)));
+}
+
+/// WAL-CASE 17
+#[test]
+fn a_sealed_segment_without_a_successor_is_an_error_that_names_it() {
+    let (session, _) = four_segments();
+    let disk = session.close().1;
+    let names = segments(&disk);
+    let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+    for name in &names[3..] {
+        directory.remove(name).unwrap();
+    }
+    drop(directory);
+    let text = refused(&disk).to_string();
+    assert!(text.contains(&names[3]) && text.contains(&names[2]), "{text}");
+    let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
+    assert!(matches!(scan.verdict(), Verdict::Corrupt(_)));
+}
+
+/// WAL-CASE 53: what a sealed index holds is no bound.
+#[test]
+fn a_sealed_index_never_brings_back_what_was_truncated_or_compacted() {
+    let mut session = start();
+    let texts: Vec<String> = (1..=10).map(|number| format!("entry {number}")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    acknowledge(&mut session, L, append(1, 1, &texts));
+    fill_up_to(&mut session, OTHER, 2);
+    acknowledge(&mut session, L, Operation::Truncate { last: 7 });
+    acknowledge(&mut session, L, Operation::Compact { first: 3 });
+    fill_up_to(&mut session, OTHER, 4);
+    assert_eq!(session.wal.statistics().sealed_segments, 3);
+    let (life, disk) = session.kill();
+    let found = world(&disk.image(NOTHING));
+    assert_eq!(&found, life.world());
+    assert_eq!((found.log(L).first, found.log(L).last()), (3, 7));
+    let wal = open(&disk.image(NOTHING)).unwrap();
+    assert_eq!(wal.log(L).unwrap().read(3..99, usize::MAX).count(), 5);
+}
+
+/// WAL-CASE 46e: trailers are written last. No disk of the matrix shows one over frames that are not durable; here the
+/// order of the operations themselves.
+#[test]
+fn a_trailer_is_written_after_everything_before_it_was_synced() {
+    let mut trailers = 0;
+    for seed in 1..=8 {
+        let record = workload::run(seed, 150);
+        for life in &record.lives {
+            let operations: Vec<&DiskOperation> =
+                life.cuts.iter().map(|cut| &cut.cut.operation).collect();
+            for (number, operation) in operations.iter().enumerate() {
+                let is_trailer =
+                    operation.kind == Kind::Write && operation.range.start == TRAILER_AT;
+                if !is_trailer || !operation.name.ends_with(".wal") {
+                    continue;
+                }
+                trailers += 1;
+                let before = operations[..number].iter().rev();
+                let last = before.clone().find(|other| other.name == operation.name).unwrap();
+                assert_eq!(last.kind, Kind::Sync, "seed {seed}: {}", operation);
+                let next = successor(&operation.name);
+                let cut = &life.cuts[number].cut.before;
+                let lost = cut.image(NOTHING);
+                assert!(segments(&lost).contains(&next), "seed {seed}: {next} has no name yet");
+            }
+        }
+    }
+    assert!(trailers >= 20, "{trailers}");
+}
+
+fn successor(name: &str) -> String {
+    let sequence = u64::from_str_radix(name.trim_end_matches(".wal"), 16).unwrap();
+    format!("{:016x}.wal", sequence + 1)
+}
+
+/// WAL-CASE 54, WAL-CASE 9: a freed file is overwritten only when its new name is durable, and has a segment's name only when
+/// its new header is.
+#[test]
+fn a_freed_file_is_renamed_for_good_before_it_is_overwritten_and_again_before_it_is_used() {
+    let mut recycled = 0;
+    for seed in 1..=6 {
+        let record = workload::run(seed, 600);
+        for cut in record.lives.iter().flat_map(|life| &life.cuts) {
+            let operation = &cut.cut.operation;
+            if operation.kind == Kind::Write && operation.name.ends_with(".spare") {
+                recycled += 1;
+                let old = operation.name.replace(".spare", ".wal");
+                for keep in [ALL, NOTHING] {
+                    let left = cut.cut.before.image(keep);
+                    assert!(!segments(&left).contains(&old), "seed {seed}: {old} can come back");
+                }
+            }
+            if operation.kind == Kind::Rename && operation.name.ends_with(".spare") {
+                let left = cut.cut.before.image(NOTHING);
+                let path = Path::new(DIRECTORY).join(&operation.name);
+                let page = left.contents(path).expect("the spare is there");
+                let sequence = u64::from_le_bytes(page[40..48].try_into().unwrap());
+                assert_eq!(format!("{sequence:016x}.wal"), operation.to, "seed {seed}");
+            }
+        }
+    }
+    assert!(recycled >= 10, "{recycled}");
+}
+
+/// WAL-CASE 8: with real recycling.
+#[test]
+fn a_recycled_segment_shows_nothing_of_its_earlier_life() {
+    let mut session = start();
+    for round in 0..40 {
+        let next = session.life.world().log(L).last() + 1;
+        acknowledge(&mut session, L, append(next, 1, &[&"filler ".repeat(round * 14 % 500)]));
+        let keep = next.saturating_sub(2).max(1);
+        acknowledge(&mut session, L, Operation::Compact { first: keep });
+        session.settle();
+        if round % 5 == 0 {
+            let (life, disk) = session.kill();
+            for keep in [ALL, NOTHING] {
+                assert_eq!(&world(&disk.image(keep)), life.world(), "round {round}");
+            }
+            session = start_on(&disk);
+        }
+    }
+}
+
+/// A log that holds back old segments is named with what it costs, and the bound on all of them is kept.
+#[test]
+fn a_log_that_lags_is_named_and_the_bound_of_the_directory_holds() {
+    let disk = MemoryDisk::new();
+    let wal =
+        kontiki_sim::session::options(&disk).log_bytes_max(6 * (16 << 10)).open(DIRECTORY).unwrap();
+    let (slow, fast) = (wal.log(L).unwrap(), wal.log(OTHER).unwrap());
+    slow.push("lags").unwrap().1.wait().unwrap();
+    let work = || {
+        while let Some(job) = wal.begin_segment() {
+            let result = job.run();
+            wal.finish_segment(job, result);
+        }
+    };
+    let error = loop {
+        match fast.push("x".repeat(1000)) {
+            Ok((_, pending)) => pending.wait().unwrap(),
+            Err(AppendError::Full { .. }) => {}
+            Err(error) => break error,
+        }
+        work();
+    };
+    let AppendError::LogFull { bytes, limit } = error else { panic!("{error}") };
+    assert!(bytes <= limit && limit == 6 << 14, "{bytes} of {limit}");
+    assert!(segments(&disk).len() <= 6, "{:?}", segments(&disk));
+    let laggards = wal.laggards();
+    assert_eq!(laggards.iter().map(|laggard| laggard.log).collect::<Vec<_>>(), [L, OTHER]);
+    assert_eq!(laggards[0].bytes, 16 << 10);
+    assert_eq!(laggards[0].oldest_segment, 1);
+
+    // State is still taken, and compaction makes room again.
+    slow.set_state("state").unwrap().wait().unwrap();
+    fast.compact_before(fast.last()).unwrap().wait().unwrap();
+    (0..3).for_each(|_| work());
+    while let Some(job) = wal.begin_sync(std::time::Duration::from_secs(9)) {
+        let result = job.run();
+        wal.finish_sync(job, result);
+        work();
+    }
+    fast.push("room").unwrap().1.wait().unwrap();
+}

@@ -1,0 +1,182 @@
+//! The segments before those that are walked: their trailers tell that they are durable, their indexes what they hold.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{
+    Corruption, Lsn, OpenError,
+    catalog::Catalog,
+    index::{self, FrameIndex, Span},
+    recovery::{
+        scan::{Fault, SegmentFile, io_error},
+        walk::{Expected, Gathered, read_opening},
+    },
+    segment::{FIRST_SEQUENCE, Last, PAGE_BYTES, Segment, file_name},
+    trailer::Trailer,
+};
+
+/// The files of a log, parted by what opening does with them.
+#[derive(Clone, Debug)]
+pub(crate) struct Parted<'a> {
+    /// Those that are not walked.
+    pub(crate) older: &'a [SegmentFile],
+    /// Those that are: their numbers follow each other up to the newest.
+    pub(crate) tail: &'a [SegmentFile],
+    /// What the first of these must follow on, if the one before it is sealed.
+    pub(crate) expected: Option<Expected>,
+}
+
+/// What the older segments hold.
+#[derive(Debug, Default)]
+pub(crate) struct Older {
+    pub(crate) segments: Vec<Segment>,
+    /// What the logs have in each.
+    pub(crate) spans: BTreeMap<u64, Vec<Span>>,
+    /// Frames of those that have no index in their file.
+    frames: BTreeMap<u64, FrameIndex>,
+    /// Those that were durable and are damaged; a later frame may still say that they are freed.
+    damaged: BTreeMap<u64, Corruption>,
+}
+
+/// Parts the files at the newest sealed segment: everything up to its end is durable. If what follows it does not begin as
+/// it should, the sealed one is walked, too.
+pub(crate) fn part(files: &[SegmentFile]) -> Result<Parted<'_>, OpenError> {
+    let last_run = files.chunk_by(|a, b| a.header.sequence + 1 == b.header.sequence).next_back();
+    let first = files.len() - last_run.map_or(0, <[SegmentFile]>::len);
+    let sealed = files[first..].iter().rposition(|file| file.trailer.is_some());
+    let Some(sealed) = sealed.map(|number| first + number) else {
+        return Ok(Parted { older: &files[..first], tail: &files[first..], expected: None });
+    };
+    let trailer = files[sealed].trailer.as_ref().expect("a sealed segment");
+    let expected =
+        Expected { base: trailer.end(), previous: trailer.sequence, link: trailer.last_crc };
+    let Some(next) = files.get(sealed + 1) else {
+        // A trailer is written when the next segment has its name, for good.
+        return Err(OpenError::MissingSegment {
+            missing: file_name(trailer.sequence + 1),
+            needed_by: format!("the trailer of {}", files[sealed].name()),
+        });
+    };
+    let start = match read_opening(next, Some(expected))? {
+        Ok(_) => sealed + 1,
+        Err(_) => sealed,
+    };
+    let expected = (start > sealed).then_some(expected);
+    Ok(Parted { older: &files[..start], tail: &files[start..], expected })
+}
+
+impl Parted<'_> {
+    /// Everything below was durable, as a trailer says.
+    pub(crate) fn sealed_end(&self) -> Lsn {
+        let trailers = self.older.iter().chain(self.tail).filter_map(|file| file.trailer.as_ref());
+        trailers.map(Trailer::end).max().unwrap_or(Lsn(0))
+    }
+
+    /// The newest segment is the first of the log, or can be: without its first frames it is begun anew.
+    pub(crate) fn is_first(&self) -> bool {
+        self.older.is_empty() && self.tail[0].header.sequence == FIRST_SEQUENCE
+    }
+}
+
+impl Older {
+    /// Takes in one of the segments that a checkpoint speaks of.
+    pub(crate) fn gather(
+        &mut self,
+        file: &SegmentFile,
+        next: Option<&SegmentFile>,
+    ) -> Result<(), OpenError> {
+        let sequence = file.header.sequence;
+        if let Some(trailer) = file.trailer
+            && let Some(spans) = read_table(file, &trailer)?
+        {
+            let mut segment = Segment::new(&file.header, trailer.base, Arc::clone(&file.file));
+            segment.last = Some(Last { frames_end: trailer.frames_end, crc: trailer.last_crc });
+            (segment.trailer, segment.is_checked) = (Some(trailer), false);
+            self.segments.push(segment);
+            self.spans.insert(sequence, spans);
+            return Ok(());
+        }
+        // Not sealed in time, or the index is damaged: the frames tell the same.
+        let (segment, frames) = match scan(file, next)? {
+            Ok(scanned) => scanned,
+            Err(fault) => {
+                self.damaged.insert(sequence, file.corruption(&fault));
+                return Ok(());
+            }
+        };
+        self.segments.push(segment);
+        self.spans.insert(sequence, frames.spans().collect());
+        self.frames.insert(sequence, frames);
+        Ok(())
+    }
+
+    /// Tells the catalog.
+    pub(crate) fn attach(&mut self, catalog: &mut Catalog) {
+        for (&sequence, spans) in &self.spans {
+            catalog.attach(sequence, spans, self.frames.remove(&sequence));
+        }
+    }
+
+    /// Damage in one of those that are not freed.
+    pub(crate) fn damage(&self, live: &BTreeSet<u64>) -> Option<&Corruption> {
+        self.damaged.iter().find(|(sequence, _)| live.contains(sequence)).map(|(_, found)| found)
+    }
+
+    /// Keeps those that no later frame has freed.
+    pub(crate) fn retain(&mut self, live: &BTreeSet<u64>) {
+        self.segments.retain(|segment| live.contains(&segment.sequence));
+    }
+}
+
+/// The table of logs of a sealed segment's index, if it is whole.
+fn read_table(file: &SegmentFile, trailer: &Trailer) -> Result<Option<Vec<Span>>, OpenError> {
+    let length = usize::try_from(trailer.table_bytes()).expect("bounded by the segment");
+    let mut table = vec![0; length];
+    let read = file.file.read_at(trailer.index_at(file.header.segment_bytes), &mut table);
+    read.map_err(|source| io_error("read", &file.name(), source))?;
+    let whole = crc32fast::hash(&table) == trailer.table_crc;
+    Ok(whole.then(|| index::spans(&table)).flatten())
+}
+
+/// Walks a segment that others follow, up to where the next one begins.
+fn scan(
+    file: &SegmentFile,
+    next: Option<&SegmentFile>,
+) -> Result<Result<(Segment, FrameIndex), Fault>, OpenError> {
+    let page = file.header.segment_bytes - PAGE_BYTES;
+    let no_trailer = Fault { offset: page, what: "a trailer", expected: 1, found: 0, header: None };
+    let follows = |next: &&SegmentFile| next.header.sequence == file.header.sequence + 1;
+    let end = match (file.trailer, next.filter(follows)) {
+        (Some(trailer), _) => trailer.end(),
+        (None, Some(next)) => match base(next)? {
+            Ok(base) => base,
+            Err(fault) => return Ok(Err(fault)),
+        },
+        // Whether its last frames are all there nobody can say.
+        (None, None) => return Ok(Err(no_trailer)),
+    };
+    let opening = match read_opening(file, None)? {
+        Ok(opening) => opening,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let catalog = Catalog::restore(file.header.sequence, opening.checkpoint.clone());
+    let mut gathered = Gathered::new(catalog);
+    let walked = gathered.walk(std::slice::from_ref(file), opening)?;
+    if walked.lsn != end {
+        return Ok(Err(walked.fault));
+    }
+    let mut segment = gathered.segments.remove(0);
+    let crc = walked.last.expect("a segment that was walked has frames").crc;
+    segment.last = Some(Last { frames_end: walked.offset, crc });
+    Ok(Ok((segment, gathered.catalog.take_frames())))
+}
+
+/// LSN of a segment's first frame.
+fn base(file: &SegmentFile) -> Result<Result<Lsn, Fault>, OpenError> {
+    match file.trailer {
+        Some(trailer) => Ok(Ok(trailer.base)),
+        None => Ok(read_opening(file, None)?.map(|opening| opening.base)),
+    }
+}

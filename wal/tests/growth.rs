@@ -1,0 +1,92 @@
+//! What grows with a log and what does not: the heap does not, nor does the time to open it, beyond the number of segments.
+//! `KONTIKI_LARGE=1` uses the sizes of the promise (1 and 4 GiB of heap, 10 GiB to open), and takes minutes.
+#![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
+
+use std::{alloc::System, env, path::Path, time::Instant};
+
+use bytes::Bytes;
+use cap::Cap;
+use kontiki_wal::{Log, LogId, Wal};
+
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
+
+/// Sizes of two logs whose heap is compared, of a log to be opened, and of a segment.
+struct Sizes {
+    small: u64,
+    large: u64,
+    opened: u64,
+    segment: u64,
+}
+
+fn sizes() -> Sizes {
+    match env::var_os("KONTIKI_LARGE") {
+        Some(_) => Sizes { small: 1 << 30, large: 4 << 30, opened: 10 << 30, segment: 64 << 20 },
+        None => Sizes { small: 16 << 20, large: 64 << 20, opened: 64 << 20, segment: 1 << 20 },
+    }
+}
+
+fn fill(wal: &Wal, log: &Log, segment_bytes: u64, bytes: u64) {
+    let entries: Vec<Bytes> = (0..64).map(|_| Bytes::from(vec![7; 960])).collect();
+    let target = bytes / segment_bytes;
+    // Ends at the same place of a segment whatever the size.
+    while wal.statistics().segments < target {
+        while let Ok(pending) = log.append(log.last() + 1, 1, &entries) {
+            if wal.statistics().segments >= target {
+                return pending.wait().unwrap();
+            }
+            if log.last().is_multiple_of(64 * 256) {
+                pending.wait().unwrap();
+            }
+        }
+        while let Some(job) = wal.begin_sync(std::time::Duration::ZERO) {
+            let result = job.run();
+            wal.finish_sync(job, result);
+        }
+        while let Some(job) = wal.begin_segment() {
+            let result = job.run();
+            wal.finish_segment(job, result);
+        }
+    }
+}
+
+fn open(path: &Path, segment_bytes: u64) -> Wal {
+    Wal::options().segment_bytes(segment_bytes).without_threads().open(path).unwrap()
+}
+
+/// One test, so that nothing else uses the heap meanwhile.
+#[test]
+fn neither_heap_nor_opening_grows_with_entries() {
+    let Sizes { small, large, opened, segment } = sizes();
+    let directory = tempfile::tempdir().unwrap();
+    let mut heaps = Vec::new();
+    for bytes in [small, large] {
+        let path = directory.path().join(bytes.to_string());
+        let before = HEAP.allocated();
+        let wal = open(&path, segment);
+        let log = wal.log(LogId(1)).unwrap();
+        fill(&wal, &log, segment, bytes);
+        heaps.push(HEAP.allocated() - before);
+        assert!(wal.statistics().sealed_segments >= bytes / segment - 2);
+        drop((wal, log));
+        let before = HEAP.allocated();
+        let wal = open(&path, segment);
+        heaps.push(HEAP.allocated() - before);
+        let entries = wal.log(LogId(1)).unwrap().last();
+        println!("{bytes} bytes, {entries} entries: {heaps:?} bytes of heap");
+        drop(wal);
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+    let [small_live, small_opened, large_live, large_opened] = heaps[..] else { unreachable!() };
+    assert!(large_live < small_live + (1 << 20), "{large_live} against {small_live}");
+    assert!(large_opened < small_opened + (1 << 20), "{large_opened} against {small_opened}");
+
+    let path = directory.path().join("opened");
+    let wal = open(&path, segment);
+    fill(&wal, &wal.log(LogId(1)).unwrap(), segment, opened);
+    wal.close().unwrap();
+    drop(wal);
+    let start = Instant::now();
+    let wal = open(&path, segment);
+    println!("{opened} bytes open in {:?}, {:?}", start.elapsed(), wal.statistics());
+}
