@@ -18,6 +18,7 @@ use crate::{
     checkpoint,
     frame::{FrameKind, Header},
     index::{self, FrameIndex},
+    reader::Access,
     segment::{Room, SEGMENTS_MAX, Segment, checkpoint_bytes_max},
     stream::Stream,
     trailer::Trailer,
@@ -166,6 +167,11 @@ impl Core {
     pub(crate) fn durable(&self) -> Lsn {
         // Acquire: pairs with the store in `publish`.
         Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// How entries are read.
+    pub(crate) fn access(&self) -> Access {
+        if self.copies_reads { Access::Copied } else { Access::Mapped }
     }
 
     /// The state, if the log still takes appends.

@@ -44,6 +44,7 @@ mod catalog;
 mod checkpoint;
 mod core;
 mod error;
+mod follow;
 mod frame;
 mod header;
 mod index;
@@ -64,6 +65,7 @@ mod wal;
 use crate::bounds::Bounds;
 pub use crate::{
     error::{AppendError, Corruption, OpenError, ReadError, WalError},
+    follow::{Follow, FollowError, Followed},
     log::Log,
     options::Options,
     pending::Pending,

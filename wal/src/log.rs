@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    AppendError, Bounds, Entries, LogId, Pending, Wal,
+    AppendError, Bounds, Entries, Follow, FollowError, LogId, Pending, Wal,
     catalog::{Change, LogCatalog},
     core::{Need, too_large},
     frame::{COUNT_MAX, FrameKind, Header},
@@ -207,6 +207,15 @@ impl Log {
     /// log's end, and where the log is cut while it is read, with the frame that is being read at that moment.
     pub fn read(&self, range: Range<u64>, bytes_max: usize) -> Entries {
         Entries::new(self.wal.clone(), self.id, range, bytes_max)
+    }
+
+    /// Follows the log from index `from` on, `last + 1` at most: every entry that becomes durable, once and in order, and
+    /// what cuts entries off again.
+    ///
+    /// # Errors
+    /// `Compacted` if `from` is below the first index or beyond the end.
+    pub fn follow(&self, from: u64) -> Result<Follow, FollowError> {
+        Follow::new(self.wal.clone(), self.id, from)
     }
 
     /// Calls `callback` once when an append that was `Full` or `NoSpace` is worth another try: on a thread of the log or

@@ -68,7 +68,7 @@ enum Source {
 
 /// How a segment's bytes are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Access {
+pub(crate) enum Access {
     /// As a view of the file's map.
     Mapped,
     /// Through the file, by copy.
@@ -92,7 +92,7 @@ impl Entries {
             if self.next < log.bounds.first {
                 return Err(ReadError::Compacted { index: self.next, first: log.bounds.first });
             }
-            match wanted(&state, self.log, self.next, self.wal.core().copies_reads) {
+            match wanted(&state, self.log, self.next, self.wal.core().access()) {
                 Some(wanted) => wanted,
                 None => return Ok(None),
             }
@@ -131,7 +131,7 @@ impl Iterator for Entries {
     }
 }
 
-fn wanted(state: &State, log: LogId, index: u64, copies: bool) -> Option<Wanted> {
+fn wanted(state: &State, log: LogId, index: u64, access: Access) -> Option<Wanted> {
     let location = state.catalog.locate(log, index)?;
     let term = state.catalog.bounds(log).term(index).expect("an index in the log has a term");
     let segment = state.stream.segments.get(&location.sequence)?;
@@ -143,7 +143,7 @@ fn wanted(state: &State, log: LogId, index: u64, copies: bool) -> Option<Wanted>
             Source::Staged(state.stream.staged(Place::new(location.sequence, at.offset))?, at)
         }
         at => {
-            let access = if copies || is_read_only { Access::Copied } else { Access::Mapped };
+            let access = if is_read_only { Access::Copied } else { access };
             Source::File(segment.clone(), at, access)
         }
     };
@@ -190,7 +190,7 @@ impl Wanted {
 }
 
 /// Where a sealed segment's index says that the frame with `index` lies.
-fn locate_sealed(
+pub(crate) fn locate_sealed(
     segment: &Segment,
     access: Access,
     log: LogId,
@@ -220,7 +220,7 @@ fn locate_sealed(
 }
 
 /// The frame at `offset`: its header, always checked, and its body, checked unless this process has done that.
-fn read_frame(
+pub(crate) fn read_frame(
     segment: &Segment,
     access: Access,
     offset: u64,

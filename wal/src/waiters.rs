@@ -27,6 +27,8 @@ pub(crate) enum Waiter {
     /// A thread in `Pending::wait`; it can sync by itself.
     Blocked(Arc<Parker>),
     Task(Waker),
+    /// A thread that follows: it asks nobody to sync.
+    Follower(Arc<Parker>),
     Callback(Box<dyn FnOnce(Result<(), WalError>) + Send>),
 }
 
@@ -35,6 +37,7 @@ impl std::fmt::Debug for Waiter {
         f.write_str(match self {
             Self::Blocked(_) => "Blocked",
             Self::Task(_) => "Task",
+            Self::Follower(_) => "Follower",
             Self::Callback(_) => "Callback",
         })
     }
@@ -91,13 +94,13 @@ impl Waiters {
 
 impl Waiter {
     fn is_passive(&self) -> bool {
-        !matches!(self, Self::Blocked(_))
+        matches!(self, Self::Task(_) | Self::Callback(_))
     }
 
     /// Tells it the outcome. Called with no lock held; a panic in foreign code stays here.
     pub(crate) fn serve(self, outcome: &Result<(), WalError>) {
         match self {
-            Self::Blocked(parker) => parker.wake(),
+            Self::Blocked(parker) | Self::Follower(parker) => parker.wake(),
             Self::Task(waker) => guard(|| waker.wake()),
             Self::Callback(callback) => {
                 let outcome = outcome.clone();

@@ -1,0 +1,292 @@
+//! Following a log: every durable entry once and in order, and what took entries away again.
+//!
+//! The follower walks the frames of the stream itself, so it sees what happened in the order in which it happened.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    Entry, LogId, Lsn, ReadError, Wal, WalError,
+    core::State,
+    frame::{FrameKind, Header, entry_range},
+    reader::{locate_sealed, read_frame},
+    segment::{FRAMES_AT, Segment},
+    waiters::{Parker, Waiter},
+};
+
+/// What happened next in a log that is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Followed {
+    /// An entry became durable.
+    Entry(Entry),
+    /// The entries after `last` were cut off or are about to be replaced.
+    Truncated {
+        /// The last index that is left.
+        last: u64,
+    },
+    /// All entries were dropped. A log that is forgotten goes on at 1.
+    Reset {
+        /// The next index.
+        next: u64,
+        /// Term of the entry before it.
+        term_before: u64,
+    },
+}
+
+/// Why a log cannot be followed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FollowError {
+    /// What comes next was compacted away, or what happened to it is not known any more. The follower goes on at `first`.
+    #[error("index {index} was compacted; the log begins at {first}")]
+    Compacted {
+        /// The index that would have come next.
+        index: u64,
+        /// The first index of the log.
+        first: u64,
+    },
+    /// The entry cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Nothing more becomes durable.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+}
+
+/// Follows one log; made by [`Log::follow`](crate::Log::follow).
+#[derive(Debug)]
+pub struct Follow {
+    wal: Wal,
+    log: LogId,
+    /// The index that comes next if nothing is cut.
+    next: u64,
+    /// The next frame.
+    sequence: u64,
+    offset: u64,
+    /// The log's count of cuts when the place was found.
+    cuts: u64,
+    frame: Option<Frame>,
+    /// The next frame is the first one: what lies below `next` in it is not asked for, and replaces nothing that was told.
+    is_new: bool,
+}
+
+/// A frame whose entries are being told.
+#[derive(Debug)]
+struct Frame {
+    header: Header,
+    body: Bytes,
+    /// One of its entries was told.
+    is_begun: bool,
+}
+
+/// What a look at the place of the next frame finds.
+enum Place {
+    Frame(Segment),
+    /// Nothing durable lies there yet.
+    End(Lsn),
+    /// The segment is freed.
+    Gone,
+}
+
+impl Follow {
+    pub(crate) fn new(wal: Wal, log: LogId, from: u64) -> Result<Self, FollowError> {
+        let mut follow = Self {
+            wal,
+            log,
+            next: from,
+            sequence: 0,
+            offset: 0,
+            cuts: 0,
+            frame: None,
+            is_new: true,
+        };
+        follow.seek(from)?;
+        Ok(follow)
+    }
+
+    /// What happened next, or `None` if nothing more is durable.
+    ///
+    /// # Errors
+    /// See [`FollowError`].
+    pub fn try_next(&mut self) -> Result<Option<Followed>, FollowError> {
+        loop {
+            if let Some(followed) = self.next_of_frame() {
+                return Ok(Some(followed));
+            }
+            let place = self.place(&self.wal.core().state.lock());
+            match place {
+                Place::End(_) => return Ok(None),
+                Place::Gone => self.jump()?,
+                Place::Frame(segment) => {
+                    if let Some(followed) = self.read(&segment)? {
+                        return Ok(Some(followed));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Blocks until something happened.
+    ///
+    /// # Errors
+    /// See [`FollowError`].
+    pub fn wait_next(&mut self) -> Result<Followed, FollowError> {
+        match self.wait_until(None)? {
+            Some(followed) => Ok(followed),
+            None => unreachable!("a wait without a deadline has an outcome"),
+        }
+    }
+
+    /// As [`Follow::wait_next`], at most for `timeout`: then `None`.
+    ///
+    /// # Errors
+    /// See [`FollowError`].
+    pub fn wait_next_timeout(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<Option<Followed>, FollowError> {
+        self.wait_until(Instant::now().checked_add(timeout))
+    }
+
+    fn wait_until(&mut self, deadline: Option<Instant>) -> Result<Option<Followed>, FollowError> {
+        loop {
+            if let Some(followed) = self.try_next()? {
+                return Ok(Some(followed));
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(None);
+            }
+            let core = self.wal.core();
+            let mut state = core.state.lock();
+            let Place::End(end) = self.place(&state) else { continue };
+            if let Some(error) = state.mode.end() {
+                return Err(error.into());
+            }
+            let parker = Parker::new();
+            let more = Lsn(end.0 + 1);
+            let ticket = state.waiters.add(more, Waiter::Follower(Arc::clone(&parker)));
+            drop(state);
+            parker.park(deadline);
+            let waiter = core.state.lock().waiters.remove(ticket);
+            drop(waiter);
+        }
+    }
+
+    /// Finds the frame that holds the entry `from`, or the end of the stream if that is what comes next.
+    fn seek(&mut self, from: u64) -> Result<(), FollowError> {
+        let core = Arc::clone(self.wal.core());
+        let state = core.state.lock();
+        let bounds = state.catalog.bounds(self.log);
+        let (first, end) = (bounds.first, bounds.last + 1);
+        self.cuts = state.catalog.log(self.log).map_or(0, |log| log.cuts);
+        (self.next, self.is_new, self.frame) = (from, false, None);
+        if from < first || from > end {
+            return Err(FollowError::Compacted { index: from, first: first.min(end).max(1) });
+        }
+        let Some(location) = state.catalog.locate(self.log, from) else {
+            (self.sequence, self.offset) = (state.stream.active, state.stream.room.offset);
+            return Ok(());
+        };
+        let segment = state.stream.segments[&location.sequence].clone();
+        drop(state);
+        let frame = match location.frame {
+            Some(frame) => frame,
+            None => locate_sealed(&segment, core.access(), self.log, from)?,
+        };
+        (self.sequence, self.offset, self.is_new) = (location.sequence, frame.offset, true);
+        Ok(())
+    }
+
+    fn place(&self, state: &State) -> Place {
+        let Some(segment) = state.stream.segments.get(&self.sequence) else {
+            // Not there yet is the end, too: the next segment takes no frame before the one before is full.
+            let is_ahead = self.sequence > state.stream.active;
+            return if is_ahead { Place::End(state.stream.durable()) } else { Place::Gone };
+        };
+        let lsn = segment.lsn(self.offset);
+        let is_full = segment.last.is_some_and(|last| self.offset >= last.frames_end);
+        if lsn >= state.stream.durable() && !is_full {
+            Place::End(lsn)
+        } else {
+            Place::Frame(segment.clone())
+        }
+    }
+
+    /// The segment of the next frame is freed. Nothing of this log was in it that has not been told, if nothing was cut and
+    /// nothing compacted; else that is for the caller to know.
+    fn jump(&mut self) -> Result<(), FollowError> {
+        let (first, cuts) = {
+            let state = self.wal.core().state.lock();
+            let log = state.catalog.log(self.log);
+            (state.catalog.bounds(self.log).first, log.map_or(0, |log| log.cuts))
+        };
+        let index = self.next;
+        if cuts == self.cuts && first <= index {
+            return self.seek(index);
+        }
+        self.seek(first)?;
+        Err(FollowError::Compacted { index, first })
+    }
+
+    /// Reads the next frame; what it tells, unless it is entries.
+    fn read(&mut self, segment: &Segment) -> Result<Option<Followed>, FollowError> {
+        if segment.last.is_some_and(|last| self.offset >= last.frames_end) {
+            (self.sequence, self.offset) = (self.sequence + 1, FRAMES_AT);
+            return Ok(None);
+        }
+        let (header, body) = read_frame(segment, self.wal.core().access(), self.offset)?;
+        self.offset += header.frame_bytes();
+        if header.log != self.log || !header.belongs_to_a_log() {
+            return Ok(None);
+        }
+        let first = header.first_index;
+        Ok(match header.kind {
+            FrameKind::Entries => {
+                self.frame = Some(Frame { header, body, is_begun: false });
+                None
+            }
+            FrameKind::Truncate if first < self.next => self.cut(first),
+            FrameKind::Reset => self.reset(first, header.term),
+            FrameKind::Forget => self.reset(1, 0),
+            _ => None,
+        })
+    }
+
+    /// What was told from `first` on is gone.
+    fn cut(&mut self, first: u64) -> Option<Followed> {
+        self.next = first;
+        self.cuts += 1;
+        Some(Followed::Truncated { last: first - 1 })
+    }
+
+    fn reset(&mut self, next: u64, term_before: u64) -> Option<Followed> {
+        self.next = next;
+        self.cuts += 1;
+        Some(Followed::Reset { next, term_before })
+    }
+
+    /// The next entry of the frame that was read, or that it replaces what was told before.
+    fn next_of_frame(&mut self) -> Option<Followed> {
+        let frame = self.frame.as_ref()?;
+        let (first, count) = (frame.header.first_index, frame.header.count);
+        let end = first + u64::from(count);
+        if first < self.next && !self.is_new && !frame.is_begun {
+            return self.cut(first);
+        }
+        if self.next < first || self.next >= end {
+            self.frame = None;
+            return None;
+        }
+        let number = u16::try_from(self.next - first).expect("a frame holds at most 65535");
+        let bytes = frame.body.slice(entry_range(&frame.body, count, number));
+        let entry = Entry { index: self.next, term: frame.header.term, bytes };
+        self.frame.as_mut().expect("as above").is_begun = true;
+        (self.next, self.is_new) = (self.next + 1, false);
+        Some(Followed::Entry(entry))
+    }
+}

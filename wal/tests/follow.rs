@@ -1,0 +1,190 @@
+//! Following a log while it is written, cut, compacted and recycled.
+#![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
+
+use std::{env, thread, time::Duration};
+
+use bytes::Bytes;
+use kontiki_wal::{AppendError, Follow, FollowError, Followed, Log, LogId, Wal};
+
+fn open(directory: &tempfile::TempDir) -> Wal {
+    Wal::options().segment_bytes(16 << 10).open(directory.path().join("log")).unwrap()
+}
+
+fn append(log: &Log, first: u64, term: u64, texts: &[&str]) {
+    let entries: Vec<Bytes> =
+        texts.iter().map(|text| Bytes::copy_from_slice(text.as_bytes())).collect();
+    loop {
+        match log.append(first, term, &entries) {
+            Ok(pending) => return pending.wait().unwrap(),
+            Err(AppendError::Full { .. }) => wait_for_room(log),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn wait_for_room(log: &Log) {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    log.on_room(move || sender.send(()).unwrap());
+    receiver.recv().unwrap();
+}
+
+/// Everything that is durable by now, as text.
+fn told(follow: &mut Follow) -> Vec<String> {
+    std::iter::from_fn(|| follow.try_next().unwrap())
+        .map(|followed| match followed {
+            Followed::Entry(entry) => {
+                let text = String::from_utf8(entry.bytes.to_vec()).unwrap();
+                format!("{}/{} {text}", entry.term, entry.index)
+            }
+            Followed::Truncated { last } => format!("truncated after {last}"),
+            Followed::Reset { next, term_before } => format!("reset to {next} after {term_before}"),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn a_follower_is_told_entries_and_cuts_in_their_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let (log, other) = (wal.log(LogId(1)).unwrap(), wal.log(LogId(2)).unwrap());
+    append(&log, 1, 1, &["a", "b", "c"]);
+    let mut all = log.follow(1).unwrap();
+    let mut from_the_middle = log.follow(2).unwrap();
+    let mut from_the_end = log.follow(4).unwrap();
+    append(&other, 1, 9, &["not ours"]);
+    append(&log, 3, 2, &["C", "D"]);
+    log.truncate_after(3).unwrap().wait().unwrap();
+    append(&log, 4, 2, &["d"]);
+    log.reset(10, 5).unwrap().wait().unwrap();
+    append(&log, 10, 6, &["j"]);
+    log.forget().unwrap().wait().unwrap();
+    append(&log, 1, 1, &["anew"]);
+    let rest = [
+        "truncated after 2",
+        "2/3 C",
+        "2/4 D",
+        "truncated after 3",
+        "2/4 d",
+        "reset to 10 after 5",
+        "6/10 j",
+        "reset to 1 after 0",
+        "1/1 anew",
+    ];
+    assert_eq!(told(&mut all), [&["1/1 a", "1/2 b", "1/3 c"], &rest[..]].concat());
+    assert_eq!(told(&mut from_the_middle), [&["1/2 b", "1/3 c"], &rest[..]].concat());
+    assert_eq!(told(&mut from_the_end), rest);
+    assert!(told(&mut all).is_empty());
+    assert!(matches!(log.follow(3), Err(FollowError::Compacted { index: 3, .. })));
+}
+
+#[test]
+fn a_follower_begins_in_a_sealed_segment_and_goes_on_over_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let log = wal.log(LogId(1)).unwrap();
+    for index in 1..=100 {
+        append(&log, index, 1, &[&format!("{index} {}", "x".repeat(500))]);
+    }
+    for from in [1, 2, 50, 99, 101] {
+        let mut follow = log.follow(from).unwrap();
+        let indexes: Vec<u64> = std::iter::from_fn(|| follow.try_next().unwrap())
+            .map(|followed| match followed {
+                Followed::Entry(entry) => entry.index,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(indexes, (from..=100).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_follower_that_falls_behind_compaction_is_told_where_the_log_begins() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let log = wal.log(LogId(1)).unwrap();
+    append(&log, 1, 1, &["seen"]);
+    let mut follow = log.follow(1).unwrap();
+    assert_eq!(told(&mut follow), ["1/1 seen"]);
+    for index in 2..=200 {
+        append(&log, index, 1, &[&"x".repeat(500)]);
+        log.compact_before(index).unwrap().wait().unwrap();
+    }
+    let error = loop {
+        match follow.try_next() {
+            Ok(Some(Followed::Entry(_))) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => break error,
+        }
+    };
+    let FollowError::Compacted { index, first: 200 } = error else { panic!("{error}") };
+    assert!(index > 1 && index < 200, "{index}");
+    assert_eq!(told(&mut follow), [format!("1/200 {}", "x".repeat(500))]);
+}
+
+#[test]
+fn a_follower_waits_for_what_becomes_durable_and_ends_with_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let log = wal.log(LogId(1)).unwrap();
+    let mut follow = log.follow(1).unwrap();
+    assert_eq!(follow.wait_next_timeout(Duration::from_millis(1)).unwrap(), None);
+    let waiting = thread::spawn(move || {
+        let first = follow.wait_next();
+        (first, follow.wait_next())
+    });
+    append(&log, 1, 1, &["told"]);
+    wal.close().unwrap();
+    let (first, second) = waiting.join().unwrap();
+    let Ok(Followed::Entry(entry)) = first else { panic!("{first:?}") };
+    assert_eq!(entry.bytes, "told");
+    assert!(matches!(second, Err(FollowError::Wal(_))), "{second:?}");
+}
+
+/// WAL-CASE 39. `KONTIKI_LARGE=1`: 64 appenders and 64 readers for a minute.
+#[test]
+fn every_follower_sees_every_entry_once_and_in_order_while_segments_come_and_go() {
+    let (threads, each) =
+        if env::var_os("KONTIKI_LARGE").is_some() { (64, 4000) } else { (8, 400) };
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let text = "x".repeat(300);
+    thread::scope(|scope| {
+        for id in 1..=threads {
+            let log = wal.log(LogId(id)).unwrap();
+            let (mut follow, reader) = (log.follow(1).unwrap(), log.clone());
+            let text = &text;
+            scope.spawn(move || {
+                for index in 1..=each {
+                    append(&log, index, 1, &[&format!("{index} {text}")]);
+                }
+            });
+            scope.spawn(move || {
+                let mut next = 1;
+                while next <= each {
+                    let Followed::Entry(entry) = follow.wait_next().unwrap() else {
+                        panic!("{next}")
+                    };
+                    assert_eq!(entry.index, next, "log {id}");
+                    assert!(entry.bytes.starts_with(format!("{next} ").as_bytes()));
+                    drop(entry);
+                    next += 1;
+                    if next.is_multiple_of(50) {
+                        reader.compact_before(next - 10).unwrap().wait().unwrap();
+                    }
+                }
+            });
+            let log = wal.log(LogId(id)).unwrap();
+            scope.spawn(move || {
+                while log.last() < each {
+                    let (first, last) = (log.first(), log.last());
+                    for entry in log.read(first..last + 1, 100 << 10).map_while(Result::ok) {
+                        assert!(entry.bytes.starts_with(format!("{} ", entry.index).as_bytes()));
+                    }
+                }
+            });
+        }
+    });
+    let statistics = wal.statistics();
+    assert!(statistics.sealed_segments > 10 && statistics.segments < 200, "{statistics:?}");
+}
