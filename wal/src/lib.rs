@@ -63,6 +63,8 @@ mod waiters;
 mod wal;
 
 use crate::bounds::Bounds;
+pub use kontiki_disk::WriteMode;
+
 pub use crate::{
     error::{AppendError, Corruption, OpenError, ReadError, WalError},
     follow::{Follow, FollowError, Followed},

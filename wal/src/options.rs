@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use kontiki_disk::Disk;
+use kontiki_disk::{Disk, WriteMode};
 
 use crate::{OpenError, Wal, header::is_segment_size};
 
@@ -25,6 +25,7 @@ pub struct Options {
     pub(crate) uuid: Option<[u8; 16]>,
     pub(crate) nonce: Option<u64>,
     pub(crate) disk: Option<Arc<dyn Disk>>,
+    pub(crate) write_mode: WriteMode,
     pub(crate) threads: bool,
     pub(crate) copied_reads: bool,
 }
@@ -39,6 +40,7 @@ impl Options {
             uuid: None,
             nonce: None,
             disk: None,
+            write_mode: WriteMode::default(),
             threads: true,
             copied_reads: false,
         }
@@ -98,6 +100,12 @@ impl Options {
         self
     }
 
+    /// How bytes get into the segments of the real disk; positional by default. The bytes are the same.
+    pub fn write_mode(mut self, mode: WriteMode) -> Self {
+        self.write_mode = mode;
+        self
+    }
+
     /// No threads of its own: the caller runs the steps of [`steps`](crate::steps). A blocking wait still syncs by itself.
     pub fn without_threads(mut self) -> Self {
         self.threads = false;
@@ -137,6 +145,6 @@ impl Options {
     }
 
     pub(crate) fn disk_or_real(&self) -> Arc<dyn Disk> {
-        self.disk.clone().unwrap_or_else(kontiki_disk::real)
+        self.disk.clone().unwrap_or_else(|| kontiki_disk::real_writing(self.write_mode))
     }
 }

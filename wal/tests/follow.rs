@@ -4,10 +4,22 @@
 use std::{env, thread, time::Duration};
 
 use bytes::Bytes;
-use kontiki_wal::{AppendError, Follow, FollowError, Followed, Log, LogId, Wal};
+use kontiki_wal::{AppendError, Follow, FollowError, Followed, Log, LogId, Wal, WriteMode};
+
+/// `KONTIKI_WRITE_MODE=mapped` runs these tests with stores into maps.
+fn mode() -> WriteMode {
+    match std::env::var("KONTIKI_WRITE_MODE") {
+        Ok(mode) if mode == "mapped" => WriteMode::Mapped,
+        _ => WriteMode::Positional,
+    }
+}
 
 fn open(directory: &tempfile::TempDir) -> Wal {
-    Wal::options().segment_bytes(16 << 10).open(directory.path().join("log")).unwrap()
+    Wal::options()
+        .segment_bytes(16 << 10)
+        .write_mode(mode())
+        .open(directory.path().join("log"))
+        .unwrap()
 }
 
 fn append(log: &Log, first: u64, term: u64, texts: &[&str]) {

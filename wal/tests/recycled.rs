@@ -2,12 +2,20 @@
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
 use bytes::Bytes;
-use kontiki_wal::{Entry, Log, LogId, OpenError, Wal};
+use kontiki_wal::{Entry, Log, LogId, OpenError, Wal, WriteMode};
 
 const SEGMENT_BYTES: u64 = 16 << 10;
 
+/// `KONTIKI_WRITE_MODE=mapped` runs these tests with stores into maps.
+fn mode() -> WriteMode {
+    match std::env::var("KONTIKI_WRITE_MODE") {
+        Ok(mode) if mode == "mapped" => WriteMode::Mapped,
+        _ => WriteMode::Positional,
+    }
+}
+
 fn open(path: &std::path::Path) -> Result<Wal, OpenError> {
-    Wal::options().segment_bytes(SEGMENT_BYTES).without_threads().open(path)
+    Wal::options().segment_bytes(SEGMENT_BYTES).write_mode(mode()).without_threads().open(path)
 }
 
 /// Appends until the log goes on in so many more segments; compacts behind itself if asked to.

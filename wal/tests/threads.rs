@@ -12,11 +12,23 @@ use kontiki_disk::{
     MemoryDisk,
     memory::{EIO, Fault, Kind},
 };
-use kontiki_wal::{AppendError, LogId, Wal};
+use kontiki_wal::{AppendError, LogId, Wal, WriteMode};
 use tempfile::TempDir;
 
+/// `KONTIKI_WRITE_MODE=mapped` runs these tests with stores into maps.
+fn mode() -> WriteMode {
+    match std::env::var("KONTIKI_WRITE_MODE") {
+        Ok(mode) if mode == "mapped" => WriteMode::Mapped,
+        _ => WriteMode::Positional,
+    }
+}
+
 fn open(directory: &TempDir) -> Wal {
-    Wal::options().segment_bytes(64 << 10).open(directory.path().join("log")).unwrap()
+    Wal::options()
+        .segment_bytes(64 << 10)
+        .write_mode(mode())
+        .open(directory.path().join("log"))
+        .unwrap()
 }
 
 /// Appends, waiting for room as long as the log is full.

@@ -39,7 +39,7 @@ use std::io;
 
 pub use crate::{
     memory::MemoryDisk,
-    real::real,
+    real::{WriteMode, real, real_writing},
     seam::{Access, Directory, Disk, File},
 };
 

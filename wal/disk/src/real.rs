@@ -21,11 +21,31 @@ use crate::seam::{Access, Directory, Disk};
 /// Paths are made absolute when a directory is opened, so that it does not matter afterwards
 /// whether the process changes its working directory.
 pub fn real() -> Arc<dyn Disk> {
-    Arc::new(RealDisk)
+    real_writing(WriteMode::default())
+}
+
+/// As [`real`], with this way of writing.
+pub fn real_writing(mode: WriteMode) -> Arc<dyn Disk> {
+    Arc::new(RealDisk { mode })
+}
+
+/// How [`File::write_at`](crate::File::write_at) gets bytes into a file. What lies there afterwards is the same, and so is
+/// what a sync makes durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteMode {
+    /// By a positional write (pwritev). Good at every size, and a medium error is an error.
+    #[default]
+    Positional,
+    /// By a store into the file's map. On some systems quicker for small writes; on ext4 a store dirties a whole folio of the
+    /// page cache. A medium error ends the process by a signal (SIGBUS), and so does a file system that finds no space for
+    /// a file that it had allocated.
+    Mapped,
 }
 
 #[derive(Debug)]
-struct RealDisk;
+struct RealDisk {
+    mode: WriteMode,
+}
 
 impl Disk for RealDisk {
     fn open_directory(&self, path: &Path, access: Access) -> io::Result<Arc<dyn Directory>> {
@@ -41,6 +61,6 @@ impl Disk for RealDisk {
                 Some(Arc::new(Lock::take(&path)?))
             }
         };
-        Ok(Arc::new(RealDirectory::open(path, lock)?))
+        Ok(Arc::new(RealDirectory::open(path, lock, self.mode)?))
     }
 }

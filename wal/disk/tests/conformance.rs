@@ -9,15 +9,18 @@ use std::{
     sync::Arc,
 };
 
-use kontiki_disk::{Access, Directory, Disk, File, MemoryDisk, real};
+use kontiki_disk::{Access, Directory, Disk, File, MemoryDisk, WriteMode, real, real_writing};
 
-/// Runs `test` on both disks, each with the path of a directory that does not exist yet.
+/// Runs `test` on all disks, each with the path of a directory that does not exist yet.
 fn on_each_disk(test: impl Fn(&dyn Disk, &Path)) {
     println!("on the memory disk:");
     test(&MemoryDisk::new(), Path::new("home/log"));
     println!("on the real disk:");
     let home = tempfile::tempdir().unwrap();
     test(&*real(), &home.path().join("log"));
+    println!("on the real disk, by stores into maps:");
+    let home = tempfile::tempdir().unwrap();
+    test(&*real_writing(WriteMode::Mapped), &home.path().join("log"));
 }
 
 /// As [`on_each_disk`], with the directory open.

@@ -11,6 +11,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
+    WriteMode,
     file::{RealFile, allocate},
     lock::Lock,
 };
@@ -27,19 +28,24 @@ pub(super) struct RealDirectory {
     handle: fs::File,
     /// `None`: opened for reading.
     lock: Option<Arc<Lock>>,
+    mode: WriteMode,
     /// Every file that is open or in view, by device and inode: so a file has one handle, and one
     /// end of what is published, however often it is opened and whatever its name is by now.
     files: Mutex<HashMap<(u64, u64), Weak<RealFile>>>,
 }
 
 impl RealDirectory {
-    pub(super) fn open(path: PathBuf, lock: Option<Arc<Lock>>) -> io::Result<Self> {
+    pub(super) fn open(
+        path: PathBuf,
+        lock: Option<Arc<Lock>>,
+        mode: WriteMode,
+    ) -> io::Result<Self> {
         let handle = fs::File::open(&path)?;
         if !handle.metadata()?.is_dir() {
             let message = format!("{} is no directory", path.display());
             return Err(io::Error::new(io::ErrorKind::NotADirectory, message));
         }
-        Ok(Self { path, handle, lock, files: Mutex::default() })
+        Ok(Self { path, handle, lock, mode, files: Mutex::default() })
     }
 
     /// The one handle of a file that was just opened.
@@ -56,7 +62,8 @@ impl RealDirectory {
             return Ok(shared);
         }
         files.retain(|_, shared| shared.strong_count() > 0);
-        let shared = Arc::new(RealFile::new(file, name, metadata.len(), self.lock.clone()));
+        let shared =
+            Arc::new(RealFile::new(file, name, self.lock.clone(), self.mode, metadata.len()));
         files.insert(inode, Arc::downgrade(&shared));
         Ok(shared)
     }

@@ -5,7 +5,7 @@ use std::{fs, io, io::IoSlice, ops::Range, os::unix::fs::FileExt, sync::Arc};
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use super::lock::Lock;
+use super::{WriteMode, lock::Lock};
 use crate::{map::Mapping, read_only, seam::File};
 
 /// An open file.
@@ -16,13 +16,23 @@ pub(super) struct RealFile {
     name: String,
     bytes: u64,
     mapping: Mapping,
+    mode: WriteMode,
     /// `None`: opened for reading.
     lock: Option<Arc<Lock>>,
 }
 
 impl RealFile {
-    pub(super) fn new(file: fs::File, name: &str, bytes: u64, lock: Option<Arc<Lock>>) -> Self {
-        Self { file, name: name.to_owned(), bytes, mapping: Mapping::new(bytes), lock }
+    pub(super) fn new(
+        file: fs::File,
+        name: &str,
+        lock: Option<Arc<Lock>>,
+        mode: WriteMode,
+        bytes: u64,
+    ) -> Self {
+        // What is opened for reading cannot be mapped for writing.
+        let is_stored_into = mode == WriteMode::Mapped && lock.is_some();
+        let mapping = Mapping::new(bytes, is_stored_into);
+        Self { file, name: name.to_owned(), bytes, mapping, mode, lock }
     }
 }
 
@@ -41,7 +51,16 @@ impl File for RealFile {
         }
         let count: u64 = parts.iter().map(|part| part.len() as u64).sum();
         let end = offset.checked_add(count).expect("a write ends inside the file");
-        self.mapping.write(offset..end, || write_all(&self.file, offset, parts))
+        match self.mode {
+            WriteMode::Positional => {
+                self.mapping.write(offset..end, || write_all(&self.file, offset, parts))
+            }
+            WriteMode::Mapped => {
+                self.mapping.prepare(&self.file)?;
+                self.mapping.store(offset..end, parts);
+                Ok(())
+            }
+        }
     }
 
     fn sync(&self) -> io::Result<()> {
