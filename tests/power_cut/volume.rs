@@ -1,4 +1,4 @@
-//! An ext4 file system on a loop device, whose power can be cut.
+//! A file system on a loop device, whose power can be cut.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ pub(crate) struct Volume {
 
 impl Volume {
     /// Makes and mounts one, or says what is missing for that.
-    pub(crate) fn create() -> Result<Self, String> {
+    pub(crate) fn create(kind: &str, flags: &[&str]) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("not root".to_owned());
         }
@@ -28,8 +28,9 @@ impl Volume {
         let mount_point = directory.path().join("mounted");
         fs::create_dir(&mount_point).expect("a fresh directory");
         File::create(&image).and_then(|file| file.set_len(VOLUME_BYTES)).expect("a sparse file");
-        succeed(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))
-            .map_err(|error| format!("no mkfs.ext4 ({error})"))?;
+        let mkfs = format!("mkfs.{kind}");
+        succeed(Command::new(&mkfs).args(flags).arg(&image))
+            .map_err(|error| format!("no {mkfs} ({error})"))?;
         succeed(Command::new("perl").args(["-e", "1"]))
             .map_err(|error| format!("no perl ({error})"))?;
         mount(&image, &mount_point).map_err(|error| format!("no loop devices ({error})"))?;

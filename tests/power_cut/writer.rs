@@ -54,16 +54,8 @@ impl Writer {
         }
     }
 
-    /// What was printed up to now.
-    pub(crate) fn printed(&mut self) -> Printed {
-        while let Ok(index) = self.indexes.try_recv() {
-            self.count(index);
-        }
-        self.printed
-    }
-
-    /// Waits until it ended, as it has to when its disk is gone.
-    pub(crate) fn end(mut self) {
+    /// Waits until it ended, as it has to when its disk is gone; all that it has printed.
+    pub(crate) fn end(mut self) -> Printed {
         while self.hear() {}
         let errors = self.errors();
         let status = self.child.wait().expect("our child");
@@ -71,6 +63,7 @@ impl Writer {
         assert_eq!(status.code(), Some(1), "it did not end by itself: {status}: {errors}");
         assert_eq!(errors.lines().count(), 1, "not one clear line: {errors}");
         assert!(!errors.contains("corrupt"), "a power cut is no corruption: {errors}");
+        self.printed
     }
 
     /// Takes one index in; false when there will be no more.

@@ -15,14 +15,13 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::{
     AppendError, Bounds, LogId, Lsn, Options, Statistics, WalError,
     catalog::{Catalog, Change},
-    checkpoint,
-    frame::{FrameKind, Header},
-    index::{self, FrameIndex},
+    frame::Header,
+    index,
+    mode::Mode,
     reader::Access,
     segment::{Room, SEGMENTS_MAX, Segment, checkpoint_bytes_max},
     stream::Stream,
-    trailer::Trailer,
-    waiters::{Waiter, Waiters, guard},
+    waiters::{RoomCallback, Waiters, Wakeups, guard},
 };
 
 /// What all handles, threads and pending writes of one log share.
@@ -79,28 +78,6 @@ pub(crate) struct State {
     pub(crate) statistics: Statistics,
 }
 
-struct RoomCallback(Box<dyn FnOnce() + Send>);
-
-impl std::fmt::Debug for RoomCallback {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RoomCallback")
-    }
-}
-
-/// What a log still does.
-#[derive(Clone, Debug)]
-pub(crate) enum Mode {
-    Open,
-    /// Appends are refused; what was appended is being synced.
-    Closing,
-    Closed,
-    /// Closed while a job was out, without the mark of a close.
-    GivenUp,
-    /// Nothing is written any more.
-    Poisoned(WalError),
-    ReadOnly,
-}
-
 /// What an append adds besides its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Need {
@@ -109,15 +86,6 @@ pub(crate) struct Need {
     pub(crate) log: Option<LogId>,
     /// Bytes by which the checkpoint can grow.
     pub(crate) growth: u64,
-}
-
-/// Whom to tell once the lock is released.
-#[must_use]
-#[derive(Debug, Default)]
-pub(crate) struct Wakeups {
-    pub(crate) waiters: Vec<Waiter>,
-    outcome: Option<WalError>,
-    room: Vec<RoomCallback>,
 }
 
 impl Core {
@@ -379,7 +347,7 @@ impl State {
     }
 
     /// Goes on in the successor if the active segment has no room for a frame; what the frame adds to the index then.
-    fn make_room(&mut self, header: &Header, index_bytes: u64) -> u64 {
+    pub(crate) fn make_room(&mut self, header: &Header, index_bytes: u64) -> u64 {
         let mut room = self.stream.room;
         let opened = self.stream.opened_bytes().is_none_or(|bytes| room.take(bytes, 0));
         if opened && room.take(header.frame_bytes(), index_bytes) {
@@ -392,47 +360,6 @@ impl State {
         if index_bytes > 0 { FRESH_INDEX_BYTES } else { 0 }
     }
 
-    /// Appends the frame that says which segments nothing needs any more, if there are such and the last ones are gone.
-    ///
-    /// Their files go only once it is durable. So after a power cut every segment that is missing was freed or is lost, and
-    /// no other one is taken for what it held; and whatever killed its entries, and the checkpoint above it, lie before
-    /// this frame and are durable, too.
-    pub(crate) fn free_dead(&mut self) {
-        if self.freed.is_some() || !matches!(self.mode, Mode::Open) {
-            return;
-        }
-        let dead = self.dead_segments();
-        if dead.is_empty() {
-            return;
-        }
-        let body: Vec<u8> = dead.iter().flat_map(|sequence| sequence.to_le_bytes()).collect();
-        let header = Header::new(FrameKind::Freed, LogId(0), &body);
-        let mut room = self.stream.room;
-        let opened = self.stream.opened_bytes().is_none_or(|bytes| room.take(bytes, 0));
-        let fits = opened && room.take(header.frame_bytes(), 0);
-        // A hole among the segments is a run more in each checkpoint.
-        let grown =
-            self.catalog.checkpoint_bytes() + dead.len() as u64 * checkpoint::SEGMENTS_BYTES;
-        let limit = checkpoint_bytes_max(self.stream.segment_bytes);
-        if !(fits || self.stream.successor.is_some()) || grown > limit {
-            return;
-        }
-        self.make_room(&header, 0);
-        self.stream.push(header, std::iter::once(&body[..]), 0);
-        self.catalog.free(&dead);
-        let segments = &mut self.stream.segments;
-        let freed = dead.iter().filter_map(|sequence| segments.remove(sequence)).collect();
-        self.freed = Some((self.stream.end(), freed));
-    }
-
-    /// The oldest segment that is full and durable and has no index in its file yet.
-    pub(crate) fn sealable(&self) -> Option<(&Segment, &Arc<FrameIndex>)> {
-        let (sequence, frames) = self.catalog.unsealed()?;
-        let segment = self.stream.segments.get(&sequence)?;
-        let next = self.stream.segments.range(sequence + 1..).next()?.1;
-        (segment.last.is_some() && next.base <= self.stream.durable()).then_some((segment, frames))
-    }
-
     /// The active segment is half full, or too full for an append, and its successor is not there.
     pub(crate) fn wants_successor(&self) -> bool {
         let room = &self.stream.room;
@@ -443,64 +370,6 @@ impl State {
     /// Someone waits for room.
     pub(crate) fn has_room_waiters(&self) -> bool {
         !self.room_callbacks.is_empty()
-    }
-
-    /// Segments without a live entry that may go. Those before them are sealed: behind a gap nothing but a trailer vouches
-    /// for the last frame before it.
-    fn dead_segments(&self) -> Vec<u64> {
-        let durable = self.stream.durable();
-        let unsealed = self.catalog.unsealed().map_or(u64::MAX, |(sequence, _)| sequence);
-        let is_durable = |sequence: u64| {
-            let next = self.stream.segments.range(sequence + 1..).next();
-            next.is_some_and(|(_, next)| next.base <= durable)
-        };
-        let dead = self.catalog.dead();
-        dead.take_while(|&sequence| sequence <= unsealed && is_durable(sequence)).collect()
-    }
-
-    /// The segment's file has its index and its trailer, both durable.
-    pub(crate) fn seal(&mut self, sequence: u64, trailer: Trailer) {
-        self.catalog.sealed(sequence);
-        if let Some(segment) = self.stream.segments.get_mut(&sequence) {
-            segment.trailer = Some(trailer);
-            segment.file.publish(segment.bytes);
-        }
-        self.statistics.sealed_segments += 1;
-    }
-
-    /// Files wait to be removed, and may be.
-    pub(crate) fn can_remove(&self) -> bool {
-        let durable = self.stream.durable();
-        !self.leftovers.is_empty() || self.freed.as_ref().is_some_and(|(end, _)| *end <= durable)
-    }
-}
-
-impl Mode {
-    /// Why an append is refused, if it is.
-    pub(crate) fn refusal(&self) -> Option<WalError> {
-        match self {
-            Self::Open => None,
-            Self::Closing | Self::Closed | Self::GivenUp => Some(WalError::Closed),
-            Self::Poisoned(error) => Some(error.clone()),
-            Self::ReadOnly => Some(WalError::ReadOnly),
-        }
-    }
-
-    /// Why nothing more becomes durable, if so.
-    pub(crate) fn end(&self) -> Option<WalError> {
-        match self {
-            Self::Open | Self::Closing => None,
-            _ => self.refusal(),
-        }
-    }
-}
-
-impl Wakeups {
-    /// Serves all; the lock must not be held.
-    pub(crate) fn serve(self) {
-        let outcome = self.outcome.map_or(Ok(()), Err);
-        self.waiters.into_iter().for_each(|waiter| waiter.serve(&outcome));
-        self.room.into_iter().for_each(|callback| guard(callback.0));
     }
 }
 

@@ -50,6 +50,7 @@ mod header;
 mod index;
 pub mod inspect;
 mod log;
+mod mode;
 mod options;
 mod pending;
 mod reader;

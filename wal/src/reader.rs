@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use crate::{
     LogId, ReadError, Wal,
-    core::{Mode, State},
+    core::State,
     frame::{FrameKind, HEADER_BYTES, Header, entry_range},
     index::{Located, SealedIndex},
+    mode::Mode,
     recovery::scan::Fault,
     segment::{FRAMES_AT, PAGE_BYTES, Place, Segment},
 };

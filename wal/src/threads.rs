@@ -9,7 +9,8 @@ use std::{
 
 use crate::{
     WalError,
-    core::{Core, Mode, State},
+    core::{Core, State},
+    mode::Mode,
     steps::{IDLE, SyncJob},
 };
 

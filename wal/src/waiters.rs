@@ -43,6 +43,24 @@ impl std::fmt::Debug for Waiter {
     }
 }
 
+/// Called when an append may succeed again.
+pub(crate) struct RoomCallback(pub(crate) Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for RoomCallback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RoomCallback")
+    }
+}
+
+/// Whom to tell once the lock is released.
+#[must_use]
+#[derive(Debug, Default)]
+pub(crate) struct Wakeups {
+    pub(crate) waiters: Vec<Waiter>,
+    pub(crate) outcome: Option<WalError>,
+    pub(crate) room: Vec<RoomCallback>,
+}
+
 /// A place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(Lsn, u64);
@@ -107,6 +125,15 @@ impl Waiter {
                 guard(|| callback(outcome));
             }
         }
+    }
+}
+
+impl Wakeups {
+    /// Serves all; the lock must not be held.
+    pub(crate) fn serve(self) {
+        let outcome = self.outcome.map_or(Ok(()), Err);
+        self.waiters.into_iter().for_each(|waiter| waiter.serve(&outcome));
+        self.room.into_iter().for_each(|callback| guard(callback.0));
     }
 }
 

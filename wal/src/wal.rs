@@ -9,9 +9,8 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    Corruption, Log, LogId, Lsn, OpenError, Options, WalError,
-    core::{Core, Mode},
-    recovery, threads,
+    Corruption, Log, LogId, Lsn, OpenError, Options, WalError, core::Core, mode::Mode, recovery,
+    threads,
 };
 
 /// A durable log: one directory, one stream, one sync for all its [`Log`]s. Cheap to clone; all clones are one log.

@@ -12,9 +12,10 @@ use kontiki_disk::{Access, Directory};
 use crate::{
     Corruption, Lsn, OpenError, Options,
     catalog::Catalog,
-    core::{Core, Mode},
+    core::Core,
     frame::HEADER_BYTES,
     header::SegmentHeader,
+    mode::Mode,
     recovery::{
         older::{Older, Parted, part},
         repair::Repair,

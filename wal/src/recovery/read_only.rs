@@ -12,8 +12,9 @@ use kontiki_disk::{Access, Directory};
 use crate::{
     Corruption, Lsn, OpenError, Options,
     catalog::{Catalog, Missing},
-    core::{Core, Mode},
+    core::Core,
     header::SegmentHeader,
+    mode::Mode,
     recovery::{
         older::{Older, Parted, part},
         scan::{Fault, SegmentFile, Window, io_error},

@@ -1,0 +1,350 @@
+//! Steps on segments: preparing the next one, sealing full ones, freeing dead ones.
+
+use std::{
+    io,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+};
+
+use kontiki_disk::{Directory, File};
+
+use super::{unless_stopped, zero_parts};
+use crate::{
+    LogId, Wal, checkpoint,
+    core::{Core, State},
+    frame::{FrameKind, Header},
+    header::SegmentHeader,
+    index::{self, FrameIndex},
+    mode::Mode,
+    segment::{PAGE_BYTES, Segment, checkpoint_bytes_max, file_name, spare_name, temporary_name},
+    stream::Successor,
+    trailer::Trailer,
+    waiters::Wakeups,
+};
+
+/// Prepares the next segment, or frees segments.
+#[derive(Debug)]
+pub struct SegmentJob {
+    stopped: Arc<AtomicBool>,
+    directory: Arc<dyn Directory>,
+    work: SegmentWork,
+    /// Set when the names were changed and only the directory's sync is missing.
+    named: OnceLock<()>,
+}
+
+#[derive(Debug)]
+enum SegmentWork {
+    /// Makes the next segment, of a spare if there is one.
+    Prepare { header: SegmentHeader, spare: Option<u64>, file: OnceLock<Arc<dyn File>> },
+    /// Removes files by their numbers, and renames others so that they can be used again.
+    Free { removed: Vec<u64>, kept: Vec<u64> },
+    /// Writes the index and the trailer of a full segment.
+    Seal { segment: Segment, trailer: Trailer, index: Vec<u8> },
+}
+
+impl SegmentJob {
+    /// Prepares: creates under a temporary name, fills, syncs, renames, syncs the directory. Frees: removes or renames, syncs
+    /// the directory. Seals: writes the index, syncs, writes the trailer, syncs.
+    ///
+    /// # Errors
+    /// What the disk says; it goes to `finish_segment`.
+    pub fn run(&self) -> io::Result<()> {
+        match &self.work {
+            SegmentWork::Prepare { header, spare, file } => {
+                let directory = &*self.directory;
+                let prepared = match spare {
+                    Some(spare) => reuse(directory, header, *spare, &self.stopped)?,
+                    None => prepare(directory, header, &self.stopped)?,
+                };
+                file.set(prepared).expect("a job runs once");
+            }
+            SegmentWork::Free { removed, kept } => {
+                for &sequence in removed {
+                    unless_stopped(&self.stopped)?;
+                    self.directory.remove(&file_name(sequence))?;
+                }
+                for &sequence in kept {
+                    unless_stopped(&self.stopped)?;
+                    self.directory.rename(&file_name(sequence), &spare_name(sequence))?;
+                }
+            }
+            SegmentWork::Seal { segment, trailer, index } => {
+                return seal(segment, trailer, index, &self.stopped);
+            }
+        }
+        self.named.set(()).expect("a job runs once");
+        unless_stopped(&self.stopped)?;
+        self.directory.sync()
+    }
+}
+
+/// Makes a segment of a file whose name as a spare is durable: so its old name cannot come back over the new bytes. What
+/// lies in it has another salt, and is not written over.
+fn reuse(
+    directory: &dyn Directory,
+    header: &SegmentHeader,
+    spare: u64,
+    stopped: &AtomicBool,
+) -> io::Result<Arc<dyn File>> {
+    let spare = spare_name(spare);
+    let file = directory.open(&spare)?;
+    unless_stopped(stopped)?;
+    file.write_at(0, &[&header.encode()])?;
+    file.sync()?;
+    unless_stopped(stopped)?;
+    directory.rename(&spare, &file_name(header.sequence))?;
+    Ok(file)
+}
+
+/// A trailer says that everything before it is durable, so it is written when that is true.
+fn seal(
+    segment: &Segment,
+    trailer: &Trailer,
+    index: &[u8],
+    stopped: &AtomicBool,
+) -> io::Result<()> {
+    unless_stopped(stopped)?;
+    segment.file.write_at(trailer.index_at(segment.bytes), &[index])?;
+    segment.file.sync()?;
+    unless_stopped(stopped)?;
+    segment.file.write_at(segment.bytes - PAGE_BYTES, &[&trailer.encode(segment.salt)])?;
+    segment.file.sync()
+}
+
+/// Makes a segment's file, filled with zeros so that no sync has to convert extents or to grow the file, and gives it its
+/// name; the directory is not synced.
+pub(crate) fn prepare(
+    directory: &dyn Directory,
+    header: &SegmentHeader,
+    stopped: &AtomicBool,
+) -> io::Result<Arc<dyn File>> {
+    let temporary = temporary_name(header.sequence);
+    unless_stopped(stopped)?;
+    let attempt = || {
+        let file = directory.create(&temporary, header.segment_bytes)?;
+        let mut offset = PAGE_BYTES;
+        while offset < header.segment_bytes {
+            unless_stopped(stopped)?;
+            let length = (header.segment_bytes - offset).min(FILL_STEP_BYTES);
+            let parts: Vec<&[u8]> = zero_parts(usize::try_from(length).expect("bounded")).collect();
+            file.write_at(offset, &parts)?;
+            offset += length;
+        }
+        unless_stopped(stopped)?;
+        file.write_at(0, &[&header.encode()])?;
+        file.sync()?;
+        unless_stopped(stopped)?;
+        directory.rename(&temporary, &file_name(header.sequence))?;
+        Ok(file)
+    };
+    attempt().inspect_err(|_| {
+        // Best effort: what stays is removed by the next open.
+        let _ = directory.remove(&temporary);
+    })
+}
+
+impl Wal {
+    /// Work on segments, if some is due and none is out.
+    pub fn begin_segment(&self) -> Option<SegmentJob> {
+        let core = self.core();
+        core.begin_segment(&mut core.state.lock())
+    }
+
+    /// Takes the outcome of work on segments in.
+    pub fn finish_segment(&self, job: SegmentJob, result: io::Result<()>) {
+        self.core().finish_segment(job, result);
+    }
+}
+
+impl Core {
+    pub(crate) fn begin_segment(&self, state: &mut State) -> Option<SegmentJob> {
+        if state.preparing || !matches!(state.mode, Mode::Open) {
+            return None;
+        }
+        state.free_dead();
+        // Freeing comes first: it can make the space that preparing needs. Sealing can wait.
+        let work = if state.can_remove() {
+            self.begin_free(state)
+        } else if state.wants_successor() && self.may_grow(state) {
+            let stream = &state.stream;
+            let header = SegmentHeader {
+                uuid: stream.uuid,
+                sequence: stream.active + 1,
+                segment_bytes: stream.segment_bytes,
+                owner: stream.owner,
+            };
+            SegmentWork::Prepare { header, spare: state.spares.pop(), file: OnceLock::new() }
+        } else {
+            begin_seal(state)?
+        };
+        state.preparing = true;
+        let (stopped, directory) = (Arc::clone(&self.stopped), Arc::clone(&self.directory));
+        Some(SegmentJob { stopped, directory, work, named: OnceLock::new() })
+    }
+
+    fn begin_free(&self, state: &mut State) -> SegmentWork {
+        let mut removed = std::mem::take(&mut state.leftovers);
+        let mut kept = Vec::new();
+        let places = SPARES_MAX - usize::from(state.stream.successor.is_some());
+        let durable = state.stream.durable();
+        for segment in
+            state.freed.take_if(|(end, _)| *end <= durable).map_or(vec![], |freed| freed.1)
+        {
+            // The only handle is this one: no view of the file lives, and none can come into being.
+            let is_free = Arc::strong_count(&segment.file) == 1;
+            let is_of_use = segment.bytes == state.stream.segment_bytes;
+            if is_free && is_of_use && state.spares.len() + kept.len() < places {
+                kept.push(segment.sequence);
+            } else {
+                state.statistics.pinned_segments += u64::from(!is_free);
+                removed.push(segment.sequence);
+            }
+        }
+        SegmentWork::Free { removed, kept }
+    }
+
+    pub(crate) fn finish_segment(&self, job: SegmentJob, result: io::Result<()>) {
+        let mut state = self.state.lock();
+        assert!(std::mem::take(&mut state.preparing), "a job is finished once");
+        let wakeups = match (result, job.work) {
+            _ if matches!(state.mode, Mode::Poisoned(_)) => Wakeups::default(),
+            (Err(error), _) if job.named.get().is_some() => {
+                let directory = self.directory.path().display().to_string();
+                let failure = self.failure("sync of the directory", directory, error);
+                self.poison(&mut state, failure)
+            }
+            (Err(error), SegmentWork::Prepare { header, .. }) => {
+                let error = Arc::new(error);
+                // Whoever waits for room hears of it once; the next news is success.
+                if state.no_space.replace(Arc::clone(&error)).is_some() {
+                    Wakeups::default()
+                } else {
+                    let segment = file_name(header.sequence);
+                    tracing::warn!(%error, segment, "cannot prepare a segment");
+                    self.publish(&mut state)
+                }
+            }
+            (Err(error), SegmentWork::Free { removed, kept }) => {
+                // The files stay until the next open finds them freed.
+                tracing::warn!(%error, ?removed, ?kept, "cannot remove segments");
+                Wakeups::default()
+            }
+            (Err(error), SegmentWork::Seal { segment, .. }) => {
+                let failure = self.failure("a write or sync", segment.name(), error);
+                self.poison(&mut state, failure)
+            }
+            (Ok(()), SegmentWork::Prepare { header, spare, file }) => {
+                state.statistics.recycled_segments += u64::from(spare.is_some());
+                let file = file.into_inner().expect("a job that succeeded was run");
+                state.stream.successor = Some(Successor { header, file });
+                state.no_space = None;
+                state.successor_is_needed = false;
+                self.publish(&mut state)
+            }
+            (Ok(()), SegmentWork::Free { kept, .. }) => {
+                state.spares.extend(kept);
+                self.publish(&mut state)
+            }
+            (Ok(()), SegmentWork::Seal { segment, trailer, .. }) => {
+                state.seal(segment.sequence, trailer);
+                Wakeups::default()
+            }
+        };
+        drop(state);
+        wakeups.serve();
+    }
+}
+
+impl State {
+    /// Appends the frame that says which segments nothing needs any more, if there are such and the last ones are gone.
+    ///
+    /// Their files go only once it is durable. So after a power cut every segment that is missing was freed or is lost, and
+    /// no other one is taken for what it held; and whatever killed its entries, and the checkpoint above it, lie before
+    /// this frame and are durable, too.
+    pub(crate) fn free_dead(&mut self) {
+        if self.freed.is_some() || !matches!(self.mode, Mode::Open) {
+            return;
+        }
+        let dead = self.dead_segments();
+        if dead.is_empty() {
+            return;
+        }
+        let body: Vec<u8> = dead.iter().flat_map(|sequence| sequence.to_le_bytes()).collect();
+        let header = Header::new(FrameKind::Freed, LogId(0), &body);
+        let mut room = self.stream.room;
+        let opened = self.stream.opened_bytes().is_none_or(|bytes| room.take(bytes, 0));
+        let fits = opened && room.take(header.frame_bytes(), 0);
+        // A hole among the segments is a run more in each checkpoint.
+        let grown =
+            self.catalog.checkpoint_bytes() + dead.len() as u64 * checkpoint::SEGMENTS_BYTES;
+        let limit = checkpoint_bytes_max(self.stream.segment_bytes);
+        if !(fits || self.stream.successor.is_some()) || grown > limit {
+            return;
+        }
+        self.make_room(&header, 0);
+        self.stream.push(header, std::iter::once(&body[..]), 0);
+        self.catalog.free(&dead);
+        let segments = &mut self.stream.segments;
+        let freed = dead.iter().filter_map(|sequence| segments.remove(sequence)).collect();
+        self.freed = Some((self.stream.end(), freed));
+    }
+
+    /// The oldest segment that is full and durable and has no index in its file yet.
+    pub(crate) fn sealable(&self) -> Option<(&Segment, &Arc<FrameIndex>)> {
+        let (sequence, frames) = self.catalog.unsealed()?;
+        let segment = self.stream.segments.get(&sequence)?;
+        let next = self.stream.segments.range(sequence + 1..).next()?.1;
+        (segment.last.is_some() && next.base <= self.stream.durable()).then_some((segment, frames))
+    }
+
+    /// Segments without a live entry that may go. Those before them are sealed: behind a gap nothing but a trailer vouches
+    /// for the last frame before it.
+    fn dead_segments(&self) -> Vec<u64> {
+        let durable = self.stream.durable();
+        let unsealed = self.catalog.unsealed().map_or(u64::MAX, |(sequence, _)| sequence);
+        let is_durable = |sequence: u64| {
+            let next = self.stream.segments.range(sequence + 1..).next();
+            next.is_some_and(|(_, next)| next.base <= durable)
+        };
+        let dead = self.catalog.dead();
+        dead.take_while(|&sequence| sequence <= unsealed && is_durable(sequence)).collect()
+    }
+
+    /// The segment's file has its index and its trailer, both durable.
+    pub(crate) fn seal(&mut self, sequence: u64, trailer: Trailer) {
+        self.catalog.sealed(sequence);
+        if let Some(segment) = self.stream.segments.get_mut(&sequence) {
+            segment.trailer = Some(trailer);
+            segment.file.publish(segment.bytes);
+        }
+        self.statistics.sealed_segments += 1;
+    }
+
+    /// Files wait to be removed, and may be.
+    pub(crate) fn can_remove(&self) -> bool {
+        let durable = self.stream.durable();
+        !self.leftovers.is_empty() || self.freed.as_ref().is_some_and(|(end, _)| *end <= durable)
+    }
+}
+
+fn begin_seal(state: &State) -> Option<SegmentWork> {
+    let (segment, frames) = state.sealable()?;
+    let last = segment.last.expect("a full segment");
+    let (index, logs, frames) = frames.encode();
+    let table = usize::try_from(u64::from(logs) * index::LOG_BYTES).expect("64-bit only");
+    let trailer = Trailer {
+        sequence: segment.sequence,
+        base: segment.base,
+        frames_end: last.frames_end,
+        last_crc: last.crc,
+        logs,
+        frames,
+        table_crc: crc32fast::hash(&index[..table]),
+        index_crc: crc32fast::hash(&index),
+    };
+    Some(SegmentWork::Seal { segment: segment.clone(), trailer, index })
+}
+
+const FILL_STEP_BYTES: u64 = 1 << 20;
+
+/// Segments prepared or kept to be used again at most.
+const SPARES_MAX: usize = 2;
