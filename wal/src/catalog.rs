@@ -372,7 +372,11 @@ impl Catalog {
         let bounds = self.logs.get(&log).map(|entry| &entry.bounds);
         let new_log = if bounds.is_none() { checkpoint::LOG_BYTES } else { 0 };
         let more = match change {
-            Change::Entries { .. } => checkpoint::RUN_BYTES,
+            Change::Entries { first, term, .. } => {
+                let newest = bounds.and_then(|bounds| bounds.runs.last());
+                let goes_on = newest.is_some_and(|run| run.1 == *term && run.0 < *first);
+                if goes_on { 0 } else { checkpoint::RUN_BYTES }
+            }
             Change::State(state) => {
                 let held = bounds.and_then(|bounds| bounds.state.as_ref()).map_or(0, Bytes::len);
                 state.len().saturating_sub(held) as u64

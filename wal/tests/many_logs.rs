@@ -1,0 +1,105 @@
+//! Many logs in one stream.
+#![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
+
+use std::sync::Arc;
+
+use kontiki_disk::MemoryDisk;
+use kontiki_wal::{AppendError, LogId, Wal};
+
+fn open(disk: &MemoryDisk, segment_bytes: u64) -> Wal {
+    let options = Wal::options().segment_bytes(segment_bytes).uuid([5; 16]);
+    options.disk(Arc::new(disk.clone())).without_threads().open("log").unwrap()
+}
+
+fn work(wal: &Wal) {
+    while let Some(job) = wal.begin_sync(std::time::Duration::ZERO) {
+        let result = job.run();
+        wal.finish_sync(job, result);
+    }
+    while let Some(job) = wal.begin_segment() {
+        let result = job.run();
+        wal.finish_segment(job, result);
+    }
+}
+
+/// WAL-CASE 37
+#[test]
+fn ten_thousand_logs_share_one_stream_and_one_sync_and_all_come_back() {
+    const LOGS: u32 = 10_000;
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 8 << 20);
+    let logs: Vec<_> = (1..=LOGS).map(|id| wal.log(LogId(id)).unwrap()).collect();
+    for round in 1..=6_u64 {
+        for log in &logs {
+            let text = format!("{round} of {}", log.id().0);
+            drop(log.append(round, round, &[text.into()]).unwrap());
+        }
+        work(&wal);
+    }
+    // One of them is hot, and takes the log on by some segments.
+    let hot = &logs[4999];
+    for index in 7..=20_000_u64 {
+        while let Err(error) = hot.append(index, 7, &[vec![7; 1000].into()]) {
+            assert!(matches!(error, AppendError::Full { .. }), "{error}");
+            work(&wal);
+        }
+        if index % 1000 == 0 {
+            hot.compact_before(index).unwrap().wait().unwrap();
+            work(&wal);
+        }
+    }
+    work(&wal);
+    let statistics = wal.statistics();
+    assert!(statistics.syncs < 200, "one stream, one sync: {statistics:?}");
+    assert!(statistics.segments <= 4, "what only the hot one had is gone: {statistics:?}");
+    // All others hold back the first segment, and nothing else.
+    let laggards = wal.laggards();
+    assert_eq!(laggards.len(), usize::try_from(LOGS).unwrap());
+    assert!(laggards.iter().all(|laggard| laggard.oldest_segment == 1 || laggard.log == hot.id()));
+
+    logs[0].forget().unwrap().wait().unwrap();
+    logs[1].set_state("state").unwrap().wait().unwrap();
+    wal.close().unwrap();
+    drop((logs, wal));
+    let wal = open(&disk.reopen(), 8 << 20);
+    assert_eq!(wal.logs().len(), usize::try_from(LOGS).unwrap() - 1);
+    assert_eq!(wal.log(LogId(2)).unwrap().state().as_deref(), Some(&b"state"[..]));
+    for id in [2, 77, 9999, LOGS] {
+        let log = wal.log(LogId(id)).unwrap();
+        let entries: Vec<_> = log.read(1..99, usize::MAX).map(|entry| entry.unwrap()).collect();
+        assert_eq!(entries.len(), 6);
+        assert_eq!(entries[5].bytes, format!("6 of {id}"));
+        assert_eq!(entries[5].term, 6);
+    }
+}
+
+/// WAL-CASE 37: bounded, and said so.
+#[test]
+fn what_would_make_a_checkpoint_too_large_is_refused_and_nothing_is_taken() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 16 << 10);
+    let mut taken = 0;
+    let error = loop {
+        let log = wal.log(LogId(taken + 1)).unwrap();
+        match log.append(1, 1, &["x".into()]) {
+            Ok(pending) => {
+                drop(pending);
+                taken += 1;
+            }
+            Err(AppendError::Full { .. }) => {}
+            Err(error) => break error,
+        }
+        work(&wal);
+    };
+    let AppendError::CheckpointTooLarge { bytes, limit } = error else { panic!("{error}") };
+    assert!(bytes > limit && limit <= 4 << 10, "{bytes} of {limit}");
+    assert!((60..100).contains(&taken), "{taken} logs");
+    assert_eq!(wal.logs().len(), usize::try_from(taken).unwrap());
+    // Those that are there go on, and one that goes makes room for another.
+    wal.log(LogId(1)).unwrap().append(2, 1, &["y".into()]).unwrap().wait().unwrap();
+    wal.log(LogId(2)).unwrap().forget().unwrap().wait().unwrap();
+    wal.log(LogId(taken + 1)).unwrap().append(1, 1, &["x".into()]).unwrap().wait().unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    assert_eq!(open(&disk.reopen(), 16 << 10).logs().len(), usize::try_from(taken).unwrap());
+}
