@@ -68,9 +68,12 @@ fn without_a_view_every_freed_segment_is_used_again() {
     let path = directory.path().join("log");
     let wal = open(&path).unwrap();
     let log = wal.log(LogId(1)).unwrap();
+    // Reading a sealed segment takes a view of its index, which is the log's own.
+    fill(&wal, &log, b'a', 30, false);
+    assert!(read(&log, 1).bytes.iter().all(|&byte| byte == b'a'));
     fill(&wal, &log, b'a', 200, true);
     let statistics = wal.statistics();
-    assert_eq!(statistics.pinned_segments, 0);
+    assert_eq!(statistics.pinned_segments, 0, "{statistics:?}");
     assert!(statistics.recycled_segments >= 10, "{statistics:?}");
     let files = std::fs::read_dir(&path).unwrap().count();
     assert!(files <= 5, "the lock, a live segment or two, two spares: {files} files");

@@ -189,14 +189,17 @@ impl Core {
         for segment in
             state.freed.take_if(|(end, _)| *end <= durable).map_or(vec![], |freed| freed.1)
         {
+            let Segment { sequence, bytes, file, index, .. } = segment;
+            // The log's own view, of the index.
+            drop(index);
             // The only handle is this one: no view of the file lives, and none can come into being.
-            let is_free = Arc::strong_count(&segment.file) == 1;
-            let is_of_use = segment.bytes == state.stream.segment_bytes;
+            let is_free = Arc::strong_count(&file) == 1;
+            let is_of_use = bytes == state.stream.segment_bytes;
             if is_free && is_of_use && state.spares.len() + kept.len() < places {
-                kept.push(segment.sequence);
+                kept.push(sequence);
             } else {
                 state.statistics.pinned_segments += u64::from(!is_free);
-                removed.push(segment.sequence);
+                removed.push(sequence);
             }
         }
         SegmentWork::Free { removed, kept }
