@@ -10,7 +10,7 @@ use std::{mem, sync::Arc};
 use kontiki_core::{Cursors, Instant, NodeId, Output, Raft, State};
 
 use crate::{
-    Event, Role,
+    Event, ProposeError, Role,
     applier::{ApplyQueue, Work},
     bootstrap::{FirstStart, Identity},
     envelope::{self, Envelope},
@@ -308,9 +308,9 @@ impl Driver {
             }
             Mail::Disconnected { peer, reason } => {
                 self.shared.events.tell(Event::PeerLost { peer, reason });
-                self.forwards.lose_peer(peer, &mut self.settled);
+                self.lose_peer(peer);
             }
-            Mail::AnswersLost { peer } => self.forwards.lose_peer(peer, &mut self.settled),
+            Mail::AnswersLost { peer } => self.lose_peer(peer),
             Mail::Message { from, envelope: Envelope::Protocol(message), .. } => {
                 self.feed(|core, now| core.handle_message(now, NodeId(from), message));
             }
@@ -318,9 +318,21 @@ impl Driver {
                 self.propose_for_peer(from, id, payloads);
             }
             Mail::Message { from, envelope: Envelope::Outcome { id, results }, .. } => {
+                let not_leader = |result| matches!(result, &Err(ProposeError::NotLeader { .. }));
+                let leads_not = results.iter().any(not_leader);
                 self.forwards.answer(from, id, results, &mut self.settled);
+                if leads_not {
+                    self.feed(|core, now| core.handle_doubt(now, NodeId(from)));
+                }
             }
         }
+    }
+
+    /// A connection to `peer` is lost, one way or the other: no answer comes, and what is there next
+    /// may be another process, which leads nobody.
+    fn lose_peer(&mut self, peer: u64) {
+        self.forwards.lose_peer(peer, &mut self.settled);
+        self.feed(|core, now| core.handle_doubt(now, NodeId(peer)));
     }
 
     /// What is due.

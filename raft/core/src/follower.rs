@@ -12,6 +12,8 @@ use crate::{
 pub(crate) struct Follower {
     /// The leader of the current term, once it was heard.
     pub(crate) leader: Option<NodeId>,
+    /// Whether it may be a leader no more: contact was lost, and it was not heard as leader since.
+    is_doubted: bool,
     /// When it was last heard.
     heard_at: Option<Instant>,
     /// Reads the leader was asked about, oldest first, numbers rising.
@@ -40,7 +42,18 @@ enum Fit {
 impl Follower {
     /// A follower of nobody yet, or of a leader that was not heard yet.
     pub(crate) fn new(leader: Option<NodeId>) -> Self {
-        Self { leader, heard_at: None, questions: VecDeque::new() }
+        Self { leader, is_doubted: false, heard_at: None, questions: VecDeque::new() }
+    }
+
+    /// The leader, if there is reason to believe that it is one still.
+    pub(crate) fn known_leader(&self) -> Option<NodeId> {
+        self.leader.filter(|_| !self.is_doubted)
+    }
+
+    /// The leader may be one no more: it counts as such, and is asked, once it was heard again.
+    pub(crate) fn doubt(&mut self, local: &mut Local) {
+        self.is_doubted = true;
+        self.leave(local);
     }
 
     /// The leader gave a sign of life.
@@ -62,6 +75,7 @@ impl Follower {
         request: AppendEntries,
     ) {
         self.hear(local, now);
+        self.is_doubted = false;
         let leader = self.leader.expect("set by the caller");
         match fit(&local.log, &request) {
             Fit::Contradicts(theirs) => {
@@ -81,7 +95,7 @@ impl Follower {
 
     /// Asks the leader at which index the read may run; fails it if there is none.
     pub(crate) fn read(&mut self, local: &mut Local, now: Instant, read: ReadId) {
-        match self.leader {
+        match self.known_leader() {
             Some(leader) if self.questions.len() < local.config.reads_max => {
                 let number = local.next_question();
                 let expires_at = now + local.config.election_timeout_max;
@@ -118,7 +132,7 @@ impl Follower {
         self.questions.front().map(|question| question.expires_at)
     }
 
-    /// The leader or the term is gone: what it was asked is not answered any more.
+    /// The leader or the term is gone, or in doubt: what it was asked is not answered any more.
     pub(crate) fn leave(&mut self, local: &mut Local) {
         for question in self.questions.drain(..) {
             local.output(Output::ReadFailed { id: question.read });

@@ -166,6 +166,19 @@ impl Raft {
         }
     }
 
+    /// A peer may lead no more: a connection to it was lost, so it may be another process by now, or
+    /// it says so itself. If it is the leader, none is known until it is heard as one again. Terms,
+    /// votes and the election timeout go on as they were.
+    pub fn handle_doubt(&mut self, now: Instant, peer: NodeId) {
+        if let RoleState::Follower(follower) = &mut self.state
+            && follower.leader == Some(peer)
+            && !self.local.is_halted()
+        {
+            follower.doubt(&mut self.local);
+            self.finish(now);
+        }
+    }
+
     /// Every write up to `seq` is durable.
     ///
     /// # Panics
@@ -344,7 +357,11 @@ impl Raft {
             let message = Message::AppendResponse(response);
             return self.local.send_when_durable(now, from, message, WriteSeq(0));
         }
-        match self.leader() {
+        let leader = match &self.state {
+            RoleState::Follower(follower) => follower.leader,
+            _ => self.leader(),
+        };
+        match leader {
             Some(first) if first != from => {
                 self.local.halt(HaltReason::TwoLeaders { term, first, second: from });
             }
@@ -464,10 +481,11 @@ impl Raft {
         }
     }
 
+    /// Who leads, as far as there is no reason to doubt it.
     fn leader(&self) -> Option<NodeId> {
         match &self.state {
             RoleState::Leader(_) => Some(self.local.id()),
-            RoleState::Follower(follower) => follower.leader,
+            RoleState::Follower(follower) => follower.known_leader(),
             RoleState::Candidate(_) => None,
         }
     }

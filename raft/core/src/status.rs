@@ -28,7 +28,7 @@ pub struct Status {
     pub role: Role,
     /// Newest term seen.
     pub term: Term,
-    /// The leader of the term, as far as known.
+    /// The leader of the term, as far as known: none while it is in doubt.
     pub leader: Option<NodeId>,
     /// Newest entry no longer in the log.
     pub compacted: Position,

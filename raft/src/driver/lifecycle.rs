@@ -120,7 +120,11 @@ impl Driver {
         if before.leader != leader {
             self.shared.events.tell(Event::LeaderChanged { leader, term });
         }
-        self.forwards.lose_all_but(leader, &mut self.settled);
+        // A leader that is merely in doubt may still answer what it was asked.
+        let is_doubt = leader.is_none() && standing == Standing { leader, ..before };
+        if !is_doubt {
+            self.forwards.lose_all_but(leader, &mut self.settled);
+        }
         let hint = self.leader_hint();
         self.shared.board.update(|status| {
             (status.role, status.term, status.leader) = (role, term, hint);

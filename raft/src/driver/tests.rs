@@ -4,14 +4,15 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use bytes::Bytes;
 use kontiki_core::{
-    AppendEntries, Batch, Entry, LogIndex, Message, Position, ReadIndexResponse, Term, WriteSeq,
+    AppendEntries, Batch, Entry, LogIndex, Message, Position, ReadId, ReadIndexResponse, Term,
+    WriteSeq,
 };
 use kontiki_disk::memory::{Kind, MemoryDisk};
 use parking_lot::Mutex;
 
 use super::*;
 use crate::{
-    Options, Proposal, ProposeError, ReadError, StartError,
+    Applied, Options, Proposal, ProposeError, ReadError, Reading, StartError,
     proposal::ProposeResult,
     reading::ReadJob,
     transport::{Hello, Inbound},
@@ -160,6 +161,24 @@ impl World {
         self.driver.core.as_ref().expect("the node has not failed")
     }
 
+    /// The numbers of the questions that a leader was asked for reads.
+    fn asked(&self) -> Vec<ReadId> {
+        let sent = self.wire.sent.lock();
+        let ids = sent.iter().filter_map(|(_, envelope)| match envelope {
+            Envelope::Protocol(Message::ReadIndexRequest(request)) => Some(request.id),
+            _ => None,
+        });
+        ids.collect()
+    }
+
+    fn read(&mut self) -> Reading<()> {
+        self.shared.inbox.admit_read().unwrap();
+        let (job, reading) = ReadJob::new(self.shared.clone(), |(): &()| ());
+        self.shared.inbox.read(job);
+        self.turn();
+        reading
+    }
+
     fn propose(&mut self, command: &[u8]) -> Proposal {
         let proposal = self.shared.inbox.propose(command);
         self.turn();
@@ -213,6 +232,64 @@ fn what_was_handed_to_the_transport_is_never_sent_again() {
         world.turn_after(Duration::from_millis(200));
         assert_eq!(world.forwarded().len(), 1);
     }
+}
+
+/// By now it may be another process, which does not lead.
+#[test]
+fn a_leader_whose_connection_was_lost_is_asked_nothing_before_it_is_heard_again() {
+    for lost in
+        [Mail::Disconnected { peer: 2, reason: "test".to_owned() }, Mail::AnswersLost { peer: 2 }]
+    {
+        let mut world = World::new();
+        world.follow(2, 1);
+        world.turn_until(|world| !world.wire.sent.lock().is_empty());
+        let other = Mail::Disconnected { peer: 3, reason: "test".to_owned() };
+        world.shared.inbox.mail(other);
+        world.turn();
+        assert_eq!(world.driver.standing.leader, Some(2));
+
+        world.shared.inbox.mail(lost);
+        world.shared.inbox.mail(Mail::Connected { peer: 2 });
+        world.turn();
+        let _waits = (world.propose(b"x"), world.read());
+        let ready = world.shared.inbox.ready();
+        world.turn_after(Duration::from_millis(200));
+        assert_eq!((world.forwarded().len(), world.asked().len()), (0, 0));
+        let Err(ready) = ready.wait_timeout(Duration::ZERO) else { panic!("ready for what?") };
+
+        world.follow(2, 1);
+        assert_eq!(world.forwarded(), [(2, vec!["x".into()])]);
+        assert_eq!(world.asked().len(), 1);
+        assert_eq!(ready.wait_timeout(Duration::ZERO).expect("a leader is known"), Ok(()));
+    }
+}
+
+/// RAFT-CASE 65: what was refused ends, what is under way keeps its answer, the rest waits.
+#[test]
+fn a_leader_that_says_it_leads_no_more_is_passed_nothing_before_it_is_heard_again() {
+    let mut world = World::new();
+    world.follow(2, 1);
+    let refused = world.propose(b"refused");
+    let id = world.forwarded_id();
+    let taken = world.propose(b"taken");
+    let answer = |world: &mut World, id, result| {
+        let envelope = Envelope::Outcome { id, results: vec![result] };
+        world.shared.inbox.mail(Mail::Message { from: 2, envelope, bytes: 1 });
+        world.turn();
+    };
+    let error = ProposeError::NotLeader { hint: None };
+    answer(&mut world, id, Err(error.clone()));
+    assert_eq!(outcome(refused), Err(error));
+    let _waits = world.propose(b"waits");
+    world.turn_after(Duration::from_millis(200));
+    assert_eq!(world.forwarded().len(), 2);
+
+    let position = crate::Position { term: 1, index: 1 };
+    let applied = Ok(Applied { position, reply: Bytes::new() });
+    answer(&mut world, id + 1, applied.clone());
+    assert_eq!(outcome(taken), applied);
+    world.follow(3, 2);
+    assert_eq!(world.forwarded().last(), Some(&(3, vec!["waits".into()])));
 }
 
 /// RAFT-CASE 65: nothing was written, so it may be tried again; order is kept meanwhile.
@@ -302,36 +379,21 @@ fn a_refused_read_holds_up_no_proposal_and_a_full_link_no_read() {
     let mut world = World::new();
     world.follow(2, 1);
     world.turn_until(|world| !world.wire.sent.lock().is_empty());
-    let asked = |world: &World| {
-        let sent = world.wire.sent.lock();
-        let ids = sent.iter().filter_map(|(_, envelope)| match envelope {
-            Envelope::Protocol(Message::ReadIndexRequest(request)) => Some(request.id),
-            _ => None,
-        });
-        ids.collect::<Vec<_>>()
-    };
-    let read = |world: &mut World| {
-        world.shared.inbox.admit_read().unwrap();
-        let (job, reading) = ReadJob::new(world.shared.clone(), |(): &()| ());
-        world.shared.inbox.read(job);
-        world.turn();
-        reading
-    };
-    let _first = read(&mut world);
-    let response = ReadIndexResponse { term: Term(1), id: asked(&world)[0], index: None };
+    let _first = world.read();
+    let response = ReadIndexResponse { term: Term(1), id: world.asked()[0], index: None };
     let envelope = Envelope::Protocol(Message::ReadIndexResponse(response));
     world.shared.inbox.mail(Mail::Message { from: 2, envelope, bytes: 1 });
     let _proposal = world.propose(b"x");
     assert_eq!(world.forwarded().len(), 1);
-    assert_eq!(asked(&world).len(), 1, "the read has its time");
+    assert_eq!(world.asked().len(), 1, "the read has its time");
     world.turn_after(Duration::from_millis(100));
-    assert_eq!(asked(&world).len(), 2);
+    assert_eq!(world.asked().len(), 2);
 
     *world.wire.is_full.lock() = true;
     let _refused = world.propose(b"y");
     *world.wire.is_full.lock() = false;
-    let _second = read(&mut world);
-    assert_eq!(asked(&world).len(), 3);
+    let _second = world.read();
+    assert_eq!(world.asked().len(), 3);
     assert_eq!(world.forwarded().len(), 1, "the proposal has its time");
 }
 
@@ -372,14 +434,7 @@ fn a_node_whose_configuration_is_on_its_way_to_the_disk_is_not_stopped_by_a_refu
 fn a_node_that_is_not_admitted_says_so_to_whoever_waits_and_asks() {
     let disk = MemoryDisk::new();
     let mut world = World::starting(&disk);
-    let read = |world: &World| {
-        world.shared.inbox.admit_read().unwrap();
-        let (job, reading) = ReadJob::new(world.shared.clone(), |(): &()| ());
-        world.shared.inbox.read(job);
-        reading
-    };
-    let waits = (world.propose(b"x"), read(&world), world.shared.inbox.ready());
-    world.turn();
+    let waits = (world.propose(b"x"), world.read(), world.shared.inbox.ready());
     let comes = world.shared.inbox.propose(b"y");
     let reason = "another disk".to_owned();
     world.shared.inbox.mail(Mail::NotAdmitted { peer: 2, reason });
@@ -388,7 +443,7 @@ fn a_node_that_is_not_admitted_says_so_to_whoever_waits_and_asks() {
     for proposal in [waits.0, comes, world.shared.inbox.propose(b"z")] {
         assert_eq!(outcome(proposal), Err(refused.clone()));
     }
-    for reading in [waits.1, read(&world)] {
+    for reading in [waits.1, world.read()] {
         let result = reading.wait_timeout(Duration::ZERO).expect("it has an outcome");
         assert_eq!(result, Err(ReadError::Fatal("another disk".into())));
     }

@@ -3,15 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kontiki::{Position, ProposeError, Read, Role};
+use kontiki::{Event, Position, ProposeError, Read, Role};
 use kontiki_disk::{
     Disk,
     memory::{Gate, Kind, MemoryDisk},
 };
 
 use crate::harness::{
-    Cluster, PATIENCE, Tally, await_other_role, await_role, await_status, await_stopped, outcome,
-    outcomes,
+    Cluster, PATIENCE, Tally, await_event, await_other_role, await_role, await_status,
+    await_stopped, outcome, outcomes,
 };
 
 /// RAFT-CASE 57: a step-down and a truncation leave it open, the entry in its place does not.
@@ -121,6 +121,32 @@ fn start_in_memory(cluster: &mut Cluster) -> Vec<MemoryDisk> {
 fn hold_followers(disks: &[MemoryDisk], leader: u64) -> Vec<Gate> {
     let others = (1..).zip(disks).filter(|(id, _)| *id != leader);
     others.flat_map(|(_, disk)| [1, 2].map(|nth| disk.hold(Kind::Sync, nth))).collect()
+}
+
+/// Until the next election the others have no reason to believe in another leader, and this one is
+/// back at once, but leads no more.
+#[test]
+fn a_leader_that_is_started_anew_at_once_costs_nobody_a_refusal() {
+    let mut cluster = Cluster::start_with(3, |options| {
+        options.proposal_timeout = PATIENCE;
+        // Long enough that nobody is elected before the proposals come.
+        options.election_timeout_min = Duration::from_secs(2);
+        options.election_timeout_max = Duration::from_secs(3);
+    });
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    cluster.stop_node(leader);
+    let mut events = cluster.nodes[&follower].events();
+    cluster.start_node(leader);
+    await_event(&mut events, |event| {
+        (*event == Event::PeerConnected { peer: leader }).then_some(())
+    });
+    let node = &cluster.nodes[&follower];
+    let proposals = ["x", "y", "z"].map(|command| node.propose(command));
+    for proposal in proposals {
+        outcome(proposal).unwrap();
+    }
+    let commands: Vec<_> = cluster.agreed().into_iter().map(|(_, command)| command).collect();
+    assert_eq!(commands, ["x", "y", "z"]);
 }
 
 /// RAFT-CASE 57, RAFT-CASE 65: what was passed on is never sent again.

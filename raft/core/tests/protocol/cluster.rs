@@ -300,6 +300,11 @@ impl Cluster {
         self.input(to, |raft, now| raft.handle_message(now, id(from), message));
     }
 
+    /// A node loses its connection to another one.
+    pub(crate) fn doubt(&mut self, number: u64, peer: u64) {
+        self.input(number, |raft, now| raft.handle_doubt(now, id(peer)));
+    }
+
     pub(crate) fn timeout(&mut self, number: u64) {
         self.input(number, |raft, now| raft.handle_timeout(now));
     }

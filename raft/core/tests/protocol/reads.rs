@@ -246,3 +246,27 @@ fn a_question_to_a_node_that_does_not_lead_is_refused() {
     cluster.run(ms(1300));
     assert_eq!(answers(&mut cluster, 2), [(read, None)]);
 }
+
+/// RAFT-CASE 33: it may be another process by now, which knows nothing of the question.
+#[test]
+fn a_leader_in_doubt_is_asked_nothing_before_it_is_heard_again() {
+    let mut cluster = led();
+    let asked = cluster.read(2);
+    let due = cluster.node(2).raft.as_ref().unwrap().clone();
+    cluster.doubt(2, 3);
+    assert_eq!(cluster.node(2).raft.as_ref(), Some(&due), "another peer than the leader");
+    cluster.doubt(2, 1);
+    assert_eq!(cluster.status(2).leader, None);
+    cluster.take(2, 1);
+    let refused = cluster.read(2);
+    assert_eq!(cluster.take(2, 1), []);
+    assert_eq!(answers(&mut cluster, 2), [(asked, None), (refused, None)]);
+
+    cluster.pass(ms(100));
+    cluster.timeout(1);
+    cluster.settle();
+    assert_eq!(cluster.status(2).leader, Some(id(1)));
+    let read = cluster.read(2);
+    cluster.settle();
+    assert_eq!(answers(&mut cluster, 2), [(read, Some(2))]);
+}

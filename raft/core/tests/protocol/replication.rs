@@ -143,6 +143,8 @@ fn a_leader_whose_log_lacks_a_committed_entry_is_not_followed() {
 fn two_leaders_of_one_term_halt_whoever_hears_both() {
     let mut cluster = Cluster::new(3);
     cluster.handle(2, 1, append(1, Position::default(), 0, vec![]));
+    // In doubt it is still the one that this term has.
+    cluster.doubt(2, 1);
     cluster.handle(2, 3, append(1, Position::default(), 0, vec![]));
     let expected = HaltReason::TwoLeaders { term: Term(1), first: id(1), second: id(3) };
     assert_eq!(cluster.halted(2), Some(expected));

@@ -80,6 +80,7 @@ impl Schedule {
             980..984 => self.crash(number),
             984..992 => self.start(number),
             992..995 => self.cut(number),
+            995..997 => self.doubt(number),
             _ => self.mend(),
         }
     }
@@ -180,6 +181,13 @@ impl Schedule {
         self.cluster.cut.insert((NodeId(number), NodeId(other)));
         if self.chance.below(4) == 0 {
             self.cluster.isolate(&[number]);
+        }
+    }
+
+    fn doubt(&mut self, number: u64) {
+        let peer = self.any_node();
+        if self.is_running(number) {
+            self.cluster.doubt(number, peer);
         }
     }
 
