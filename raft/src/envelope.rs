@@ -130,6 +130,8 @@ impl Chunks {
                 self.put_position(*position);
             }
             Err(ProposeError::Unknown { position }) => self.put_unknown(*position),
+            // No leader's; it says that nothing was appended.
+            Err(ProposeError::NotAdmitted(_)) => self.open.put_slice(&[1, 0]),
             // The leader's own end says nothing about the follower's: whoever asked there only
             // learns that nobody knows.
             Err(ProposeError::Stopped | ProposeError::Fatal(_)) => self.put_unknown(None),

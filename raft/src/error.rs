@@ -43,8 +43,11 @@ pub enum ProposeError {
     /// The node was shut down before it took the command.
     #[error("the node is stopped")]
     Stopped,
-    /// The node failed, or is not admitted to its cluster; the command may or may not have been
-    /// applied.
+    /// The cluster knows this node with another disk and asks it for nothing; the reason says what to
+    /// do. Certainly not applied.
+    #[error("this node is not admitted: {0}")]
+    NotAdmitted(Arc<str>),
+    /// The node failed; the command may or may not have been applied.
     #[error("the node failed: {0}; restart it")]
     Fatal(Arc<str>),
 }
@@ -56,7 +59,8 @@ impl ProposeError {
             Self::NotLeader { .. }
             | Self::Overloaded
             | Self::TooLarge { .. }
-            | Self::Superseded { .. } => true,
+            | Self::Superseded { .. }
+            | Self::NotAdmitted(_) => true,
             Self::Unknown { .. } | Self::Stopped | Self::Fatal(_) => false,
         }
     }
@@ -85,7 +89,10 @@ pub enum ReadError {
     /// The node was shut down.
     #[error("the node is stopped")]
     Stopped,
-    /// The node failed, or is not admitted to its cluster.
+    /// The cluster knows this node with another disk; the reason says what to do.
+    #[error("this node is not admitted: {0}")]
+    NotAdmitted(Arc<str>),
+    /// The node failed.
     #[error("the node failed: {0}; restart it")]
     Fatal(Arc<str>),
 }
@@ -147,10 +154,12 @@ pub enum StartError {
     Io(#[source] Arc<io::Error>),
 }
 
-/// Why a node ends, and what that means for those who still wait.
+/// Why a node takes nothing, and what that means for those who still wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Closing {
     Stopped,
+    /// It goes on, and serves nobody.
+    NotAdmitted(Arc<str>),
     Fatal(Arc<str>),
 }
 
@@ -159,6 +168,7 @@ impl Closing {
     pub(crate) fn untaken(&self) -> ProposeError {
         match self {
             Self::Stopped => ProposeError::Stopped,
+            Self::NotAdmitted(reason) => ProposeError::NotAdmitted(reason.clone()),
             Self::Fatal(cause) => ProposeError::Fatal(cause.clone()),
         }
     }
@@ -166,7 +176,7 @@ impl Closing {
     /// For a proposal that may be in somebody's log.
     pub(crate) fn open(&self, position: Option<Position>) -> ProposeError {
         match self {
-            Self::Stopped => ProposeError::Unknown { position },
+            Self::Stopped | Self::NotAdmitted(_) => ProposeError::Unknown { position },
             Self::Fatal(cause) => ProposeError::Fatal(cause.clone()),
         }
     }
@@ -174,6 +184,7 @@ impl Closing {
     pub(crate) fn read(&self) -> ReadError {
         match self {
             Self::Stopped => ReadError::Stopped,
+            Self::NotAdmitted(reason) => ReadError::NotAdmitted(reason.clone()),
             Self::Fatal(cause) => ReadError::Fatal(cause.clone()),
         }
     }
@@ -202,6 +213,7 @@ mod tests {
             ProposeError::Overloaded,
             ProposeError::TooLarge { bytes: 2, limit: 1 },
             ProposeError::Superseded { position },
+            ProposeError::NotAdmitted("reason".into()),
         ] {
             assert!(error.is_certainly_not_applied(), "{error}");
         }
@@ -214,10 +226,12 @@ mod tests {
         }
     }
 
-    /// A fatal end promises nothing about what was handed over (RAFT-CASE 57).
+    /// No end promises anything about what was handed over (RAFT-CASE 57).
     #[test]
     fn an_open_proposal_never_ends_as_certainly_not_applied() {
-        for closing in [Closing::Stopped, Closing::Fatal("cause".into())] {
+        let reason = || "reason".into();
+        for closing in [Closing::Stopped, Closing::NotAdmitted(reason()), Closing::Fatal(reason())]
+        {
             assert!(!closing.open(None).is_certainly_not_applied());
         }
     }

@@ -94,7 +94,7 @@ impl Driver {
         self.change(Standing { role: Role::NotAdmitted, term: 0, leader: None });
         self.shared.events.tell(Event::NotAdmitted { peer });
         // It will never serve: nobody is left to wait for that.
-        let barred = Closing::Fatal(reason.into());
+        let barred = Closing::NotAdmitted(reason.into());
         self.shared.inbox.bar(barred.clone());
         self.barred = Some(barred);
     }

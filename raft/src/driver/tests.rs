@@ -439,13 +439,13 @@ fn a_node_that_is_not_admitted_says_so_to_whoever_waits_and_asks() {
     let reason = "another disk".to_owned();
     world.shared.inbox.mail(Mail::NotAdmitted { peer: 2, reason });
     world.turn();
-    let refused = ProposeError::Fatal("another disk".into());
+    let refused = ProposeError::NotAdmitted("another disk".into());
     for proposal in [waits.0, comes, world.shared.inbox.propose(b"z")] {
         assert_eq!(outcome(proposal), Err(refused.clone()));
     }
     for reading in [waits.1, world.read()] {
         let result = reading.wait_timeout(Duration::ZERO).expect("it has an outcome");
-        assert_eq!(result, Err(ReadError::Fatal("another disk".into())));
+        assert_eq!(result, Err(ReadError::NotAdmitted("another disk".into())));
     }
     for ready in [waits.2, world.shared.inbox.ready()] {
         let result = ready.wait_timeout(Duration::ZERO).expect("it has an outcome");

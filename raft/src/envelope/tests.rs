@@ -52,6 +52,12 @@ fn the_end_of_a_leader_is_an_unknown_outcome_elsewhere() {
     let unknown = vec![Err(ProposeError::Unknown { position: None }); 2];
     let decoded = decode(whole(&encode_outcome(5, &ends)));
     assert_eq!(decoded, Ok(Envelope::Outcome { id: 5, results: unknown }));
+
+    // Certain here is certain there.
+    let not_admitted = [Err(ProposeError::NotAdmitted("reason".into()))];
+    let results = vec![Err(ProposeError::NotLeader { hint: None })];
+    let decoded = decode(whole(&encode_outcome(5, &not_admitted)));
+    assert_eq!(decoded, Ok(Envelope::Outcome { id: 5, results }));
 }
 
 #[test]

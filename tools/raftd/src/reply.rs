@@ -74,6 +74,7 @@ pub(crate) fn propose_error(error_found: &ProposeError) -> BytesFrame {
             "TRYAGAIN a new leader put another command in its place: not applied, send it again"
                 .to_owned()
         }
+        ProposeError::NotAdmitted(reason) => not_admitted(reason),
         other => format!("ERR not applied: {other}"),
     })
 }
@@ -87,6 +88,7 @@ pub(crate) fn read_error(error_found: &ReadError) -> BytesFrame {
             "TRYAGAIN no quorum confirmed the read in time, send it again".to_owned()
         }
         ReadError::Stopped => STOPPED.to_owned(),
+        ReadError::NotAdmitted(reason) => not_admitted(reason),
         ReadError::Fatal(cause) => {
             format!("ERR this node has failed and takes nothing more, use another one: {cause}")
         }
@@ -100,6 +102,11 @@ fn no_leader(known: Option<&(u64, String)>) -> String {
         Some((id, _)) => format!("{LEADER_CHANGED} {id}; not applied, send it again"),
         None => NO_LEADER.to_owned(),
     }
+}
+
+/// No prefix that is sent again: here it would be refused again.
+fn not_admitted(reason: &str) -> String {
+    format!("ERR this node is not admitted; not applied, use another one: {reason}")
 }
 
 const UNKNOWN_RESULT: &str = "UNKNOWNRESULT the outcome of this command is unknown: \
@@ -132,6 +139,13 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_is_not_admitted_asks_nobody_to_send_again() {
+        let write = encode(&propose_error(&ProposeError::NotAdmitted("another disk".into())));
+        assert_eq!(write, encode(&read_error(&ReadError::NotAdmitted("another disk".into()))));
+        assert!(write.starts_with(b"-ERR ") && write.ends_with(b"another disk\r\n"), "{write:?}");
+    }
+
+    #[test]
     fn an_unknown_outcome_has_a_prefix_that_no_client_retries() {
         let reply = encode(&propose_error(&ProposeError::Unknown { position: None }));
         assert!(reply.starts_with(b"-UNKNOWNRESULT "), "{reply:?}");
@@ -146,6 +160,7 @@ mod tests {
             ProposeError::TooLarge { bytes: 2, limit: 1 },
             ProposeError::Unknown { position: None },
             ProposeError::Stopped,
+            ProposeError::NotAdmitted(cause.clone()),
             ProposeError::Fatal(cause),
         ] {
             let reply = encode(&propose_error(&failure));

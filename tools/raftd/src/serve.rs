@@ -188,7 +188,7 @@ async fn announce(id: u64, node: Node<Store>, address: SocketAddr) {
     let leader = loop {
         match node.read(Read::Linearizable, |_: &Store| ()).await {
             Ok(()) => {}
-            Err(ReadError::Stopped | ReadError::Fatal(_)) => return,
+            Err(ReadError::Stopped | ReadError::NotAdmitted(_) | ReadError::Fatal(_)) => return,
             Err(error) => tracing::info!(%error, "not ready yet"),
         }
         // It may have been lost again meanwhile.

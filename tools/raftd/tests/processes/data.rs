@@ -125,6 +125,14 @@ fn a_node_that_lost_its_disk_does_not_vote_and_says_what_to_do() {
     node.process.wait_for_log("not admitted");
     // The log comes first.
     poll("the role", || (node.info("raft_role") == "not-admitted").then_some(()));
+    for request in [&["SET", "key", "lost"][..], &["GET", "key"]] {
+        let error = query::<Value>(&mut node.connect(), request).unwrap_err().to_string();
+        assert!(
+            error.contains("this node is not admitted") && error.contains("not applied"),
+            "{error}"
+        );
+    }
+    assert_eq!(node.process.count_in_log("not ready yet"), 0, "nobody asks again and again");
     let value: String = query(&mut cluster.nodes[1].connect(), &["GET", "key"]).unwrap();
     assert_eq!(value, "kept");
 
