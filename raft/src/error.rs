@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use crate::Position;
+use crate::{OpenError, Position};
 
 /// Why a proposal has no reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -146,9 +146,9 @@ pub enum StartError {
         /// What is wrong, with the limit.
         reason: String,
     },
-    /// The log cannot be opened.
+    /// The log cannot be opened; the kind of the error says what can be done.
     #[error("cannot open the log: {0}")]
-    Log(#[source] kontiki_wal::OpenError),
+    Log(#[source] OpenError),
     /// Anything else the system refused.
     #[error("{0}")]
     Io(#[source] Arc<io::Error>),

@@ -100,3 +100,5 @@ pub use crate::{
     status::{Role, Status},
     transport::{Hello, Inbound, TcpOptions, TcpTransport, Transport},
 };
+/// Of [`StartError::Log`].
+pub use kontiki_wal::{Corruption, OpenError};

@@ -49,7 +49,7 @@ fn a_newer_format_or_a_damaged_log_is_exit_code_4_and_changes_no_file() {
     let checksum = crc32fast::hash(&newer[..4092]);
     newer[4092..].copy_from_slice(&checksum.to_le_bytes());
     file.write_all_at(&newer, 0).unwrap();
-    start_refused("1", &data, "has format 2; this version reads 1; use a newer");
+    start_refused("1", &data, "has format 2, this version reads 1: use a newer raftd");
     assert_eq!(fs::read(&segment).unwrap()[..4096], newer);
 
     let mut damaged = whole[..4096].to_vec();
@@ -62,6 +62,26 @@ fn a_newer_format_or_a_damaged_log_is_exit_code_4_and_changes_no_file() {
 
     file.write_all_at(&whole, 0).unwrap();
     assert_still_kept(&mut cluster);
+}
+
+#[test]
+fn a_missing_segment_is_exit_code_4_and_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = kontiki::Options::default();
+    (options.segment_bytes, options.command_bytes_max) = (64 << 10, 8 << 10);
+    let node = kontiki::Node::builder(1, directory.path())
+        .initial_members([(1, free_addresses(1)[0].as_str())])
+        .options(options)
+        .start(Newer)
+        .unwrap();
+    while node.status().log_segments < 3 {
+        node.propose(vec![0; 8 << 10]).wait().unwrap();
+    }
+    node.shutdown().wait();
+    fs::remove_file(directory.path().join("wal/0000000000000001.wal")).unwrap();
+    let line = start_refused("1", directory.path(), "0000000000000001.wal is missing");
+    let place = directory.path().join("wal");
+    assert!(line.contains(&format!("put it back into {}", place.display())), "{line}");
 }
 
 /// Skipping what others apply would be worse than stopping.
