@@ -84,9 +84,7 @@ pub(crate) fn read_error(error_found: &ReadError) -> BytesFrame {
     error(match error_found {
         ReadError::NotLeader { hint } => no_leader(hint.as_ref()),
         ReadError::Overloaded => OVERLOADED.to_owned(),
-        ReadError::TimedOut => {
-            "TRYAGAIN no quorum confirmed the read in time, send it again".to_owned()
-        }
+        ReadError::TimedOut => TIMED_OUT.to_owned(),
         ReadError::Stopped => STOPPED.to_owned(),
         ReadError::NotAdmitted(reason) => not_admitted(reason),
         ReadError::Fatal(cause) => {
@@ -115,6 +113,8 @@ const NO_LEADER: &str =
     "CLUSTERDOWN no leader: a majority of the nodes is needed; not applied, send it again";
 const LEADER_CHANGED: &str = "CLUSTERDOWN the leader changes, by now it may be node";
 const OVERLOADED: &str = "TRYAGAIN too much is waiting on this node; not applied, send it again";
+const TIMED_OUT: &str = "TRYAGAIN the read was not served in time: no quorum confirmed it, \
+     or this node is behind; send it again";
 const STOPPED: &str = "CLUSTERDOWN this node is stopping; not applied, use another one";
 
 #[cfg(test)]
@@ -143,6 +143,15 @@ mod tests {
         let write = encode(&propose_error(&ProposeError::NotAdmitted("another disk".into())));
         assert_eq!(write, encode(&read_error(&ReadError::NotAdmitted("another disk".into()))));
         assert!(write.starts_with(b"-ERR ") && write.ends_with(b"another disk\r\n"), "{write:?}");
+    }
+
+    #[test]
+    fn a_read_that_timed_out_blames_no_quorum_that_may_have_answered() {
+        let line = String::from_utf8(encode(&read_error(&ReadError::TimedOut)).to_vec()).unwrap();
+        assert!(
+            line.starts_with("-TRYAGAIN ") && line.contains("or this node is behind"),
+            "{line}"
+        );
     }
 
     #[test]
