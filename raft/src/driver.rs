@@ -67,6 +67,8 @@ pub(crate) struct Driver {
     /// What this turn has for the applier; handed over at its end.
     work: Vec<Work>,
     settled: Settled,
+    /// Outcomes that could not be told to the peers that passed the proposals on, in this turn.
+    lost_answers: usize,
     /// Empty between turns; kept for its capacity.
     arrivals: Arrivals,
     /// Why the cluster is asked for nothing: this node is not admitted.
@@ -127,6 +129,7 @@ impl Driver {
             more: false,
             work: Vec::new(),
             settled: Settled::default(),
+            lost_answers: 0,
             arrivals: Arrivals::default(),
             barred: None,
             has_failed: false,
@@ -361,6 +364,11 @@ impl Driver {
 
     /// Hands over what the turn has gathered: one wake-up for each receiver.
     fn finish_turn(&mut self) {
+        let count = mem::take(&mut self.lost_answers);
+        if count > 0 {
+            let node = self.shared.id;
+            tracing::info!(node, count, "answers to passed on proposals were lost");
+        }
         self.publish_status();
         self.applier.extend(&mut self.work);
         self.shared.inbox.settle(&mut self.settled);

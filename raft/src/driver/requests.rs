@@ -88,6 +88,7 @@ impl Driver {
     /// Tells a follower what became of its proposals. An answer that is lost is an unknown outcome
     /// there.
     pub(super) fn answer_peer(&mut self, answer: PeerAnswer) {
+        let count = answer.results.len();
         let mut message = envelope::encode_outcome(answer.id, &answer.results);
         if message.iter().map(Bytes::len).sum::<usize>() > MESSAGE_BYTES_MAX {
             let unknown = answer.results.into_iter().map(|result| {
@@ -97,8 +98,7 @@ impl Driver {
             message = envelope::encode_outcome(answer.id, &unknown.collect::<Vec<_>>());
         }
         if !self.transport.send(answer.peer, GROUP, message) {
-            let (node, peer) = (self.shared.id, answer.peer);
-            tracing::info!(node, peer, "an answer to passed on proposals was lost");
+            self.lost_answers += count;
         }
     }
 

@@ -397,6 +397,58 @@ fn a_refused_read_holds_up_no_proposal_and_a_full_link_no_read() {
     assert_eq!(world.forwarded().len(), 1, "the proposal has its time");
 }
 
+/// Takes down what is logged, as text.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = String::new();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            line += &format!("{field}={value:?} ");
+        });
+        self.0.lock().push(line);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// At a failover there are as many as are under way.
+#[test]
+fn answers_that_are_lost_are_one_line_a_turn() {
+    let mut world = World::new();
+    world.follow(2, 1);
+    let answers = |count| {
+        let results = vec![UNKNOWN; count];
+        Completion::Answers(vec![crate::proposal::PeerAnswer { peer: 3, id: 7, results }])
+    };
+    *world.wire.is_full.lock() = true;
+    let lines = Lines::default();
+    tracing::subscriber::with_default(lines.clone(), || {
+        world.shared.inbox.complete(answers(1));
+        world.shared.inbox.complete(answers(2));
+        world.turn();
+        world.turn();
+    });
+    let lines = lines.0.lock();
+    let lost: Vec<_> = lines.iter().filter(|line| line.contains("lost")).collect();
+    assert!(matches!(&lost[..], [line] if line.contains("count=3")), "{lost:?}");
+}
+
 /// RAFT-CASE 27, RAFT-CASE 45
 #[test]
 fn a_node_that_is_not_admitted_hears_nothing_of_the_protocol() {
