@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    AppendError, Bounds, LogId,
+    AppendError, Bounds, LogId, Lsn,
     checkpoint::{self, Checkpoint},
     index::{self, FrameIndex, Located, Span},
     segment::Place,
@@ -53,6 +53,12 @@ pub(crate) struct Catalog {
     logs_bytes: u64,
     /// Runs of segments whose numbers follow each other.
     runs: u64,
+    /// Segments without a live entry, but for the active one.
+    dead: BTreeSet<u64>,
+    /// Segments whose index is in memory, but for the active one.
+    unsealed: BTreeSet<u64>,
+    /// End of the last frame that forgot a log; of an opened log the end of what was found.
+    forgot: Lsn,
 }
 
 /// One log.
@@ -61,8 +67,8 @@ pub(crate) struct LogCatalog {
     pub(crate) bounds: Bounds,
     /// Where `first..=last` lie, ascending; each reaches to the next one's first index.
     extents: VecDeque<Extent>,
-    /// Counts what removed entries other than from the front, so that a reader notices.
-    pub(crate) cuts: u64,
+    /// End of the last frame that removed entries other than from the front, so that a reader notices.
+    cut: Lsn,
 }
 
 /// A run of live entries in one segment.
@@ -101,7 +107,15 @@ pub(crate) struct Missing {
 impl Catalog {
     /// Without logs and segments.
     pub(crate) fn empty() -> Self {
-        Self { logs: BTreeMap::new(), segments: BTreeMap::new(), logs_bytes: 0, runs: 0 }
+        Self {
+            logs: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            logs_bytes: 0,
+            runs: 0,
+            dead: BTreeSet::new(),
+            unsealed: BTreeSet::new(),
+            forgot: Lsn(0),
+        }
     }
 
     /// Of a log without frames, whose first segment is `active`.
@@ -116,9 +130,9 @@ impl Catalog {
         let mut catalog = Self::new(active);
         for (first, last) in checkpoint.segments {
             // A number is not believed to be a count: what is not there is found missing one by one.
-            catalog
-                .segments
-                .extend((first..=last).map(|number| (number, SegmentCatalog::default())));
+            let numbers = first..=last;
+            catalog.dead.extend(numbers.clone());
+            catalog.segments.extend(numbers.map(|number| (number, SegmentCatalog::default())));
         }
         catalog.count_runs();
         for (log, bounds) in checkpoint.logs {
@@ -133,6 +147,9 @@ impl Catalog {
     pub(crate) fn attach(&mut self, sequence: u64, spans: &[Span], frames: Option<FrameIndex>) {
         let Some(segment) = self.segments.get_mut(&sequence) else { return };
         segment.frames = frames.map(Arc::new);
+        if segment.frames.is_some() {
+            self.unsealed.insert(sequence);
+        }
         for span in spans {
             let Some(entry) = self.logs.get_mut(&span.log) else { continue };
             let bounds = &entry.bounds;
@@ -141,21 +158,32 @@ impl Catalog {
                 continue;
             }
             while let Some(replaced) = entry.extents.pop_back_if(|old| old.first >= span.first) {
-                release(&mut self.segments, replaced);
+                release(&mut self.segments, &mut self.dead, replaced);
             }
             entry.extents.push_back(Extent { first: span.first, sequence });
             self.segments.entry(sequence).or_default().live += 1;
+            self.dead.remove(&sequence);
             // What a later one reaches below the first index is all that lives of those before it.
             let mut killed = Vec::new();
             while entry.extents.get(1).is_some_and(|next| next.first <= entry.bounds.first) {
                 killed.extend(entry.extents.pop_front());
             }
-            killed.into_iter().for_each(|extent| release(&mut self.segments, extent));
+            killed
+                .into_iter()
+                .for_each(|extent| release(&mut self.segments, &mut self.dead, extent));
         }
     }
 
     /// Goes on in a new segment: what the one before holds stands from now on.
     pub(crate) fn open_segment(&mut self, sequence: u64) {
+        if let Some((&full, segment)) = self.segments.last_key_value()
+            && segment.frames.is_some()
+        {
+            self.unsealed.insert(full);
+            if segment.live == 0 {
+                self.dead.insert(full);
+            }
+        }
         let frames = Some(Arc::default());
         let before = self.segments.insert(sequence, SegmentCatalog { live: 0, frames });
         assert!(before.is_none(), "a segment is opened once");
@@ -195,17 +223,27 @@ impl Catalog {
         }
     }
 
-    /// Takes in `change`, which `check` let pass, made by the frame at `place` of the active segment.
-    pub(crate) fn apply(&mut self, log: LogId, change: Change, place: Place) {
-        let Self { logs, segments, .. } = self;
+    /// Takes in `change`, which `check` let pass, made by the frame at `place` of the active segment that ends
+    /// at `end`.
+    pub(crate) fn apply(&mut self, log: LogId, change: Change, place: Place, end: Lsn) {
+        let Self { logs, segments, dead, forgot, .. } = self;
         let mut newest = segments.last_entry().expect("there is an active segment");
         let (active, segment) = (*newest.key(), newest.get_mut());
         assert!(place.sequence() == active, "frames are placed in the active segment");
         let frames = segment.frames.as_mut().and_then(Arc::get_mut).expect("it takes frames");
         let before = logs.get(&log).map_or(0, |entry| entry.bounds.checkpoint_bytes());
         let forgets = matches!(change, Change::Forget);
-        let entry = logs.entry(log).or_default();
-        let mut killed = Vec::new();
+        let begun = LogCatalog { cut: *forgot, ..LogCatalog::default() };
+        let entry = logs.entry(log).or_insert(begun);
+        let (last, mut killed) = (entry.bounds.last, Vec::new());
+        let cuts = match change {
+            Change::Entries { first, .. } | Change::Truncate { first } => first <= last,
+            Change::Reset { .. } | Change::Forget => true,
+            Change::State(_) | Change::Compact { .. } => false,
+        };
+        if cuts {
+            entry.cut = end;
+        }
         match change {
             Change::Entries { first, count, term } => {
                 entry.cut_from(first, frames, log, &mut killed);
@@ -234,9 +272,11 @@ impl Catalog {
         let after = if forgets { 0 } else { entry.bounds.checkpoint_bytes() };
         if forgets {
             logs.remove(&log);
+            *forgot = end;
         }
         self.logs_bytes = self.logs_bytes - before + after;
-        killed.into_iter().for_each(|extent| release(segments, extent));
+        killed.into_iter().for_each(|extent| release(segments, dead, extent));
+        dead.remove(&active);
     }
 
     /// The active segment's index has this log: another frame of it adds less.
@@ -248,9 +288,7 @@ impl Catalog {
 
     /// Segments without a live entry, but for the active one.
     pub(crate) fn dead(&self) -> impl Iterator<Item = u64> + '_ {
-        let active = self.active();
-        let dead = self.segments.iter().filter(|(_, segment)| segment.live == 0);
-        dead.map(|(&sequence, _)| sequence).filter(move |&sequence| sequence != active)
+        self.dead.iter().copied()
     }
 
     /// Whether these are segments, and not the active one.
@@ -263,21 +301,26 @@ impl Catalog {
     pub(crate) fn free(&mut self, sequences: &[u64]) {
         for sequence in sequences {
             self.segments.remove(sequence);
+            self.dead.remove(sequence);
+            self.unsealed.remove(sequence);
         }
         self.count_runs();
     }
 
     /// The oldest segment whose index is in memory, but for the active one.
     pub(crate) fn unsealed(&self) -> Option<(u64, &Arc<FrameIndex>)> {
-        let active = self.active();
-        let older = self.segments.range(..active);
-        older
-            .into_iter()
-            .find_map(|(&sequence, segment)| Some((sequence, segment.frames.as_ref()?)))
+        let &sequence = self.unsealed.first()?;
+        Some((sequence, self.segments.get(&sequence)?.frames.as_ref()?))
+    }
+
+    /// How many such segments there are.
+    pub(crate) fn unsealed_count(&self) -> usize {
+        self.unsealed.len()
     }
 
     /// The segment's file has its index from now on.
     pub(crate) fn sealed(&mut self, sequence: u64) {
+        self.unsealed.remove(&sequence);
         if let Some(segment) = self.segments.get_mut(&sequence) {
             segment.frames = None;
         }
@@ -341,7 +384,9 @@ impl Catalog {
             entry.bounds.compact(next, term_before);
             let mut killed = Vec::new();
             entry.drop_dead_front(&mut killed);
-            killed.into_iter().for_each(|extent| release(&mut self.segments, extent));
+            killed
+                .into_iter()
+                .for_each(|extent| release(&mut self.segments, &mut self.dead, extent));
         }
     }
 
@@ -361,6 +406,24 @@ impl Catalog {
     /// Length of the body of a checkpoint taken now.
     pub(crate) fn checkpoint_bytes(&self) -> u64 {
         checkpoint::EMPTY_BYTES + self.runs * checkpoint::SEGMENTS_BYTES + self.logs_bytes
+    }
+
+    /// The same, were these segments freed.
+    pub(crate) fn checkpoint_bytes_without(&self, freed: &[u64]) -> u64 {
+        let left = self.segments.keys().filter(|number| freed.binary_search(number).is_err());
+        let runs = runs(left).len() as u64;
+        checkpoint::EMPTY_BYTES + runs * checkpoint::SEGMENTS_BYTES + self.logs_bytes
+    }
+
+    /// End of the last frame that removed entries of the log other than from the front.
+    pub(crate) fn cut(&self, log: LogId) -> Lsn {
+        self.logs.get(&log).map_or(self.forgot, |entry| entry.cut)
+    }
+
+    /// After an opening: what was cut before is not known one by one.
+    pub(crate) fn opened_at(&mut self, end: Lsn) {
+        self.forgot = end;
+        self.logs.values_mut().for_each(|entry| entry.cut = end);
     }
 
     fn count_runs(&mut self) {
@@ -448,7 +511,6 @@ impl LogCatalog {
         if first > self.bounds.last {
             return;
         }
-        self.cuts += 1;
         frames.cut_from(log, first);
         while self.extents.back().is_some_and(|extent| extent.first >= first) {
             killed.extend(self.extents.pop_back());
@@ -458,7 +520,6 @@ impl LogCatalog {
     }
 
     fn reset(&mut self, next: u64, term_before: u64, killed: &mut Vec<Extent>) {
-        self.cuts += 1;
         killed.extend(self.extents.drain(..));
         self.bounds.first = next;
         self.bounds.last = next - 1;
@@ -479,9 +540,12 @@ impl LogCatalog {
 }
 
 /// A log has no live entry in the extent's segment any more.
-fn release(segments: &mut BTreeMap<u64, SegmentCatalog>, extent: Extent) {
+fn release(segments: &mut BTreeMap<u64, SegmentCatalog>, dead: &mut BTreeSet<u64>, extent: Extent) {
     if let Some(segment) = segments.get_mut(&extent.sequence) {
         segment.live -= 1;
+        if segment.live == 0 {
+            dead.insert(extent.sequence);
+        }
     }
 }
 

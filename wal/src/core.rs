@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) no_space: Option<Arc<io::Error>>,
     /// An append was refused because there is no successor.
     pub(crate) successor_is_needed: bool,
+    /// The one that it waits for is not for entries: it may be beyond the bound of all segments.
+    pub(crate) upkeep_needs_successor: bool,
     /// A `SyncJob` is out that only `Wal::finish_sync` will bring back.
     pub(crate) job_is_out: bool,
     /// The syncing thread sleeps without a deadline.
@@ -96,6 +98,7 @@ impl Core {
         stream: Stream,
         mode: Mode,
     ) -> Self {
+        let is_read_only = matches!(mode, Mode::ReadOnly);
         let durable = AtomicU64::new(stream.durable().0);
         let segment_bytes = stream.segment_bytes;
         let state = State {
@@ -108,6 +111,7 @@ impl Core {
             preparing: false,
             no_space: None,
             successor_is_needed: false,
+            upkeep_needs_successor: false,
             job_is_out: false,
             sync_thread_sleeps: false,
             idle_since: None,
@@ -122,7 +126,7 @@ impl Core {
             state: Mutex::new(state),
             durable,
             stopped: Arc::default(),
-            copies_reads: options.copied_reads,
+            copies_reads: options.copied_reads || is_read_only,
             unsynced_bytes_max: options.unsynced_bytes_max,
             log_bytes_max: options.log_bytes_max,
             segment_bytes,
@@ -202,7 +206,8 @@ impl Core {
         if !fits(&mut fresh, fresh_index) {
             return Err(too_large(total, fresh_bytes));
         }
-        if state.stream.successor.is_some() {
+        let is_beyond = need.log.is_some() && self.is_beyond(state);
+        if state.stream.successor.is_some() && !is_beyond {
             return Ok(());
         }
         let mut room = state.stream.room;
@@ -212,10 +217,11 @@ impl Core {
         }
         state.statistics.segment_waits += 1;
         state.successor_is_needed = true;
+        state.upkeep_needs_successor |= need.log.is_none();
         self.segment_work.notify_one();
-        let bytes = state.stream.segments_bytes();
-        if !self.may_grow(state) {
-            return Err(AppendError::LogFull { bytes, limit: self.log_bytes_max });
+        if need.log.is_some() && (is_beyond || !self.may_grow(state)) {
+            let (bytes, limit) = (state.stream.segments_bytes(), self.log_bytes_max);
+            return Err(AppendError::LogFull { bytes, limit });
         }
         Err(match &state.no_space {
             Some(source) => AppendError::NoSpace { source: Arc::clone(source) },
@@ -228,6 +234,11 @@ impl Core {
         let stream = &state.stream;
         let bytes = stream.segments_bytes() + stream.segment_bytes;
         bytes <= self.log_bytes_max && (stream.segments.len() as u64) < SEGMENTS_MAX
+    }
+
+    /// The successor that is there is beyond the bounds: only what makes room may use it.
+    fn is_beyond(&self, state: &State) -> bool {
+        state.stream.successor.is_some() && !self.may_grow(state)
     }
 
     /// After an append: wakes whom it concerns.
@@ -254,6 +265,12 @@ impl Core {
             outcome: None,
             room: std::mem::take(&mut state.room_callbacks),
         }
+    }
+
+    /// Those who wait for more than there will be.
+    pub(crate) fn ended(&self, state: &mut State) -> Wakeups {
+        let (waiters, outcome) = (state.waiters.take_all(), Some(WalError::Closed));
+        Wakeups { waiters, outcome, room: Vec::new() }
     }
 
     /// Stops without the mark of a close: the job that is out may never come back.
@@ -343,7 +360,8 @@ impl State {
         };
         let index_bytes = self.make_room(&header, index_bytes);
         let place = self.stream.push(header, parts, index_bytes);
-        self.catalog.apply(log, change, place);
+        let end = self.stream.end();
+        self.catalog.apply(log, change, place, end);
     }
 
     /// Goes on in the successor if the active segment has no room for a frame; what the frame adds to the index then.

@@ -252,6 +252,12 @@ pub enum ReadError {
     /// The entry's bytes are damaged.
     #[error(transparent)]
     Corruption(#[from] Corruption),
+    /// The log was opened for reading only, and its writer has freed the segment and used its file again.
+    #[error("segment {segment} was freed meanwhile and its file used again; open the log again")]
+    Recycled {
+        /// File name of the segment.
+        segment: String,
+    },
     /// The disk refused.
     #[error("read {segment}: {source}")]
     Io {

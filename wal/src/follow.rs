@@ -68,8 +68,8 @@ pub struct Follow {
     /// The next frame.
     sequence: u64,
     offset: u64,
-    /// The log's count of cuts when the place was found.
-    cuts: u64,
+    /// Everything up to here was told.
+    told: Lsn,
     frame: Option<Frame>,
     /// The next frame is the first one: what lies below `next` in it is not asked for, and replaces nothing that was told.
     is_new: bool,
@@ -101,7 +101,7 @@ impl Follow {
             next: from,
             sequence: 0,
             offset: 0,
-            cuts: 0,
+            told: Lsn(0),
             frame: None,
             is_new: true,
         };
@@ -183,13 +183,13 @@ impl Follow {
         let state = core.state.lock();
         let bounds = state.catalog.bounds(self.log);
         let (first, end) = (bounds.first, bounds.last + 1);
-        self.cuts = state.catalog.log(self.log).map_or(0, |log| log.cuts);
         (self.next, self.is_new, self.frame) = (from, false, None);
         if from < first || from > end {
             return Err(FollowError::Compacted { index: from, first: first.min(end).max(1) });
         }
         let Some(location) = state.catalog.locate(self.log, from) else {
             (self.sequence, self.offset) = (state.stream.active, state.stream.room.offset);
+            self.told = state.stream.end();
             return Ok(());
         };
         let segment = state.stream.segments[&location.sequence].clone();
@@ -199,6 +199,7 @@ impl Follow {
             None => locate_sealed(&segment, core.access(), self.log, from)?,
         };
         (self.sequence, self.offset, self.is_new) = (location.sequence, frame.offset, true);
+        self.told = segment.lsn(frame.offset);
         Ok(())
     }
 
@@ -220,13 +221,12 @@ impl Follow {
     /// The segment of the next frame is freed. Nothing of this log was in it that has not been told, if nothing was cut and
     /// nothing compacted; else that is for the caller to know.
     fn jump(&mut self) -> Result<(), FollowError> {
-        let (first, cuts) = {
+        let (first, cut) = {
             let state = self.wal.core().state.lock();
-            let log = state.catalog.log(self.log);
-            (state.catalog.bounds(self.log).first, log.map_or(0, |log| log.cuts))
+            (state.catalog.bounds(self.log).first, state.catalog.cut(self.log))
         };
         let index = self.next;
-        if cuts == self.cuts && first <= index {
+        if cut <= self.told && first <= index {
             return self.seek(index);
         }
         self.seek(first)?;
@@ -241,6 +241,7 @@ impl Follow {
         }
         let (header, body) = read_frame(segment, self.wal.core().access(), self.offset)?;
         self.offset += header.frame_bytes();
+        self.told = segment.lsn(self.offset);
         if header.log != self.log || !header.belongs_to_a_log() {
             return Ok(None);
         }
@@ -260,13 +261,11 @@ impl Follow {
     /// What was told from `first` on is gone.
     fn cut(&mut self, first: u64) -> Option<Followed> {
         self.next = first;
-        self.cuts += 1;
         Some(Followed::Truncated { last: first - 1 })
     }
 
     fn reset(&mut self, next: u64, term_before: u64) -> Option<Followed> {
         self.next = next;
-        self.cuts += 1;
         Some(Followed::Reset { next, term_before })
     }
 
@@ -274,7 +273,7 @@ impl Follow {
     fn next_of_frame(&mut self) -> Option<Followed> {
         let frame = self.frame.as_ref()?;
         let (first, count) = (frame.header.first_index, frame.header.count);
-        let end = first + u64::from(count);
+        let end = first.saturating_add(count.into());
         if first < self.next && !self.is_new && !frame.is_begun {
             return self.cut(first);
         }

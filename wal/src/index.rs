@@ -182,8 +182,9 @@ impl SealedIndex {
         let ahead = u32::try_from(index - first).ok()?;
         let after = partition(count, |number| slot(number).0 <= ahead);
         let (ahead, place) = slot(after.checked_sub(1)?);
-        let frame_first = first + u64::from(ahead);
-        let frame_end = if after < count { first + u64::from(slot(after).0) } else { end };
+        let frame_first = first.saturating_add(ahead.into());
+        let frame_end =
+            if after < count { first.saturating_add(slot(after).0.into()) } else { end };
         let offset = u64::from(place) * ALIGN_BYTES;
         Some(Located { offset, first: frame_first, end: frame_end })
     }

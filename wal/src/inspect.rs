@@ -227,6 +227,10 @@ impl<'a> Frames<'a> {
         let Ok(found) = self.window.frame(self.offset, self.link, Some(lsn))? else {
             return Ok(None);
         };
+        if found.fault.is_some() && !self.file.is_still_itself() {
+            // A writer at work has used the file again: what was in it was freed.
+            return Ok(None);
+        }
         self.offset += found.header.frame_bytes();
         self.link = Some(found.crc);
         self.frame(&found, lsn).map(Some)

@@ -62,7 +62,8 @@ impl Options {
     }
 
     /// Bytes that all segments may take together before entries are refused as `LogFull`; unlimited by default. States,
-    /// truncations and compactions are still taken, and a compaction makes room. At least four segments.
+    /// truncations and compactions are still taken, if need be with one segment more, and a compaction makes room. Two spares
+    /// and what is about to be removed come on top. At least four segments.
     pub fn log_bytes_max(mut self, bytes: u64) -> Self {
         self.log_bytes_max = bytes;
         self
@@ -94,7 +95,8 @@ impl Options {
     }
 
     /// Reads entries by copying them through the file: a medium error is an error then, where a mapped read would end the
-    /// process by a signal (SIGBUS). A view pins nothing.
+    /// process by a signal (SIGBUS). A view pins nothing. The index of each sealed segment that was read is kept in memory
+    /// then: 8 bytes for each frame.
     pub fn copied_reads(mut self) -> Self {
         self.copied_reads = true;
         self

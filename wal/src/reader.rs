@@ -5,12 +5,12 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    LogId, ReadError, Wal,
+    LogId, Lsn, ReadError, Wal,
     core::State,
     frame::{FrameKind, HEADER_BYTES, Header, entry_range},
     index::{Located, SealedIndex},
     mode::Mode,
-    recovery::scan::Fault,
+    recovery::scan::{Fault, is_still},
     segment::{FRAMES_AT, PAGE_BYTES, Place, Segment},
 };
 
@@ -34,8 +34,8 @@ pub struct Entries {
     next: u64,
     end: u64,
     bytes_left: usize,
-    /// The log's count of cuts when the reading began.
-    cuts: Option<u64>,
+    /// The last cut of the log when the reading began.
+    cut: Option<Lsn>,
     frame: Option<Frame>,
 }
 
@@ -79,26 +79,41 @@ pub(crate) enum Access {
 impl Entries {
     pub(crate) fn new(wal: Wal, log: LogId, range: Range<u64>, bytes_max: usize) -> Self {
         let (next, end) = (range.start, range.end);
-        Self { wal, log, next, end, bytes_left: bytes_max.max(1), cuts: None, frame: None }
+        Self { wal, log, next, end, bytes_left: bytes_max.max(1), cut: None, frame: None }
     }
 
     /// The frame of the next entry; `None` at the log's end, and where it was cut meanwhile.
     fn load(&mut self) -> Result<Option<Frame>, ReadError> {
-        let wanted = {
+        let (wanted, is_read_only) = {
             let state = self.wal.core().state.lock();
             let Some(log) = state.catalog.log(self.log) else { return Ok(None) };
-            if *self.cuts.get_or_insert(log.cuts) != log.cuts {
+            let cut = state.catalog.cut(self.log);
+            if *self.cut.get_or_insert(cut) != cut {
                 return Ok(None);
             }
             if self.next < log.bounds.first {
                 return Err(ReadError::Compacted { index: self.next, first: log.bounds.first });
             }
             match wanted(&state, self.log, self.next, self.wal.core().access()) {
-                Some(wanted) => wanted,
+                Some(wanted) => {
+                    let segment = match &wanted.source {
+                        Source::File(segment, ..) => Some(segment.clone()),
+                        Source::Staged(..) => None,
+                    };
+                    (wanted, segment.filter(|_| matches!(state.mode, Mode::ReadOnly)))
+                }
                 None => return Ok(None),
             }
         };
-        wanted.read().map(Some)
+        let read = wanted.read();
+        match (&read, is_read_only) {
+            (Err(ReadError::Corruption(_)), Some(segment))
+                if !is_still(&*segment.file, segment.sequence) =>
+            {
+                Err(ReadError::Recycled { segment: segment.name() })
+            }
+            _ => read.map(Some),
+        }
     }
 }
 
@@ -173,7 +188,7 @@ impl Wanted {
                     None => locate_sealed(&segment, access, log, index)?,
                 };
                 let (header, body) = read_frame(&segment, access, at.offset)?;
-                let ends = header.first_index + u64::from(header.count);
+                let ends = header.first_index.saturating_add(header.count.into());
                 let is_it = header.kind == FrameKind::Entries
                     && (header.log, header.term) == (log, term)
                     && (header.first_index..ends).contains(&index);
@@ -184,7 +199,7 @@ impl Wanted {
                     let fault = Fault { offset: at.offset, what, expected, found, header };
                     return Err(fault.in_segment(segment.name()).into());
                 }
-                Ok(frame(&header, body, at))
+                Ok(frame(&header, body, Located { end: at.end.min(ends), ..at }))
             }
         }
     }

@@ -114,9 +114,9 @@ impl Core {
             }
             Ok(()) => self.synced(&mut state, &job),
         };
-        state.free_dead();
+        self.free_dead(&mut state);
         self.hand_over(&state);
-        let has_work = state.can_remove() || state.sealable().is_some();
+        let has_work = state.has_segment_work();
         drop(state);
         if has_work {
             self.segment_work.notify_one();

@@ -233,8 +233,10 @@ impl Core {
                 state.mode = Mode::Closed;
                 // Whoever waits for room learns from its next append that there will be none.
                 let wakeups = self.publish(&mut state);
+                let left = self.ended(&mut state);
                 drop(state);
                 wakeups.serve();
+                left.serve();
                 return Ok(());
             };
             drop(state);

@@ -4,7 +4,9 @@
 use std::{env, thread, time::Duration};
 
 use bytes::Bytes;
-use kontiki_wal::{AppendError, Follow, FollowError, Followed, Log, LogId, Wal, WriteMode};
+use kontiki_wal::{
+    AppendError, Follow, FollowError, Followed, Log, LogId, ReadError, Wal, WriteMode,
+};
 
 /// `KONTIKI_WRITE_MODE=mapped` runs these tests with stores into maps.
 fn mode() -> WriteMode {
@@ -153,6 +155,42 @@ fn a_follower_waits_for_what_becomes_durable_and_ends_with_the_log() {
     assert!(matches!(second, Err(FollowError::Wal(_))), "{second:?}");
 }
 
+#[test]
+fn a_follower_of_a_log_that_is_forgotten_and_begun_anew_is_told_so_or_begins_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let (log, other) = (wal.log(LogId(1)).unwrap(), wal.log(LogId(2)).unwrap());
+    append(&log, 1, 1, &["a", "b", "c", "d"]);
+    let mut follow = log.follow(5).unwrap();
+    log.forget().unwrap().wait().unwrap();
+    append(&log, 1, 1, &["A", "B", "C", "D", "E"]);
+    // The frames that told of it are gone.
+    for index in 1..=200 {
+        append(&other, index, 1, &[&"x".repeat(500)]);
+        other.compact_before(index).unwrap().wait().unwrap();
+        if index == 100 {
+            append(&log, 1, 2, &["1", "2", "3", "4", "5", "6"]);
+        }
+    }
+    match follow.try_next() {
+        Err(FollowError::Compacted { index: 5, first: 1 }) => {}
+        Ok(Some(Followed::Reset { next: 1, .. })) => return,
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(told(&mut follow), ["2/1 1", "2/2 2", "2/3 3", "2/4 4", "2/5 5", "2/6 6"]);
+}
+
+#[test]
+fn a_log_that_was_opened_for_reading_is_followed_to_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    append(&wal.log(LogId(1)).unwrap(), 1, 1, &["a", "b"]);
+    let reader = Wal::open_read_only(directory.path().join("log")).unwrap();
+    let mut follow = reader.log(LogId(1)).unwrap().follow(1).unwrap();
+    assert_eq!(told(&mut follow), ["1/1 a", "1/2 b"]);
+    assert!(matches!(follow.wait_next(), Err(FollowError::Wal(_))));
+}
+
 /// WAL-CASE 39. `KONTIKI_LARGE=1`: 64 appenders and 64 readers for a minute.
 #[test]
 fn every_follower_sees_every_entry_once_and_in_order_while_segments_come_and_go() {
@@ -190,7 +228,13 @@ fn every_follower_sees_every_entry_once_and_in_order_while_segments_come_and_go(
             scope.spawn(move || {
                 while log.last() < each {
                     let (first, last) = (log.first(), log.last());
-                    for entry in log.read(first..last + 1, 100 << 10).map_while(Result::ok) {
+                    for entry in log.read(first..last + 1, 100 << 10) {
+                        let entry = match entry {
+                            Ok(entry) => entry,
+                            // Compacted meanwhile.
+                            Err(ReadError::Compacted { .. }) => break,
+                            Err(error) => panic!("log {id}: {error}"),
+                        };
                         assert!(entry.bytes.starts_with(format!("{} ", entry.index).as_bytes()));
                     }
                 }

@@ -51,6 +51,8 @@ fn work(wal: &Wal, rounds: u64, term: u64) {
             wal.finish_segment(job, result);
         }
     }
+    let statistics = wal.statistics();
+    assert!(statistics.recycled_segments > 0 && statistics.sealed_segments > 0, "{statistics:?}");
 }
 
 /// WAL-CASE 44

@@ -38,6 +38,46 @@ fn frames(disk: &MemoryDisk) -> Vec<kontiki_wal::inspect::Frame> {
     Scan::open_on(disk, DIRECTORY).unwrap().frames().collect::<Result<_, _>>().unwrap()
 }
 
+/// WAL-CASE 41: what is read of a live log and used again meanwhile is no damage.
+#[test]
+fn a_segment_that_was_used_again_since_it_was_opened_for_reading_is_no_corruption() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let wal = Wal::options().segment_bytes(16 << 10).without_threads().open(&path).unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    let work = |compacts: bool| {
+        for _ in 0..60 {
+            if let Ok((_, pending)) = log.push("x".repeat(700)) {
+                pending.wait().unwrap();
+            }
+            if compacts {
+                log.compact_before(log.last()).unwrap().wait().unwrap();
+            }
+            while let Some(job) = wal.begin_segment() {
+                let result = job.run();
+                wal.finish_segment(job, result);
+            }
+        }
+    };
+    work(false);
+    let reader = Wal::open_read_only(&path).unwrap();
+    let scan = Scan::open(&path).unwrap();
+    work(true);
+    assert!(wal.statistics().recycled_segments > 0);
+    let read: Vec<_> = reader.log(LogId(1)).unwrap().read(1..99, usize::MAX).collect();
+    for entry in &read {
+        match entry {
+            Ok(entry) => assert!(entry.bytes.iter().all(|&byte| byte == b'x')),
+            Err(ReadError::Recycled { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(read.iter().any(Result::is_err), "the files were used again");
+    for frame in scan.frames() {
+        assert!(frame.unwrap().body.is_ok());
+    }
+}
+
 #[test]
 fn a_reader_sees_what_a_writer_at_work_has_written() {
     let disk = MemoryDisk::new();

@@ -1,4 +1,4 @@
-//! Frames of a file's earlier life, laid by hand: this version never recycles a file, later ones do.
+//! Frames of a file's earlier life, laid by hand where they do the most harm.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
 use std::{path::Path, sync::Arc};

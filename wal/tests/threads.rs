@@ -46,6 +46,36 @@ fn push(log: &kontiki_wal::Log, text: &str) -> kontiki_wal::Pending {
     }
 }
 
+/// What is dead at open goes although nothing is appended: the frame that frees it is synced by nobody but the log.
+#[test]
+fn a_dead_segment_goes_while_the_log_is_idle() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let options = || Wal::options().segment_bytes(16 << 10).write_mode(mode());
+    let wal = options().without_threads().open(&path).unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    while wal.statistics().sealed_segments < 3 {
+        if let Ok((_, pending)) = log.push("x".repeat(500)) {
+            pending.wait().unwrap();
+        }
+        if let Some(job) = wal.begin_segment() {
+            let result = job.run();
+            wal.finish_segment(job, result);
+        }
+    }
+    log.compact_before(log.last()).unwrap().wait().unwrap();
+    wal.close().unwrap();
+    drop((wal, log));
+    let first = path.join("0000000000000001.wal");
+    assert!(first.exists(), "nobody has removed it yet");
+    let wal = options().open(&path).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while first.exists() {
+        assert!(std::time::Instant::now() < deadline, "{:?}", wal.statistics());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// The error says to open the log again: that must be possible in the same process.
 #[test]
 fn a_poisoned_log_with_threads_gives_its_directory_back() {

@@ -20,7 +20,8 @@ impl World {
         self.sequence += 1;
         self.catalog.open_segment(self.sequence);
         let before = self.catalog.checkpoint_bytes();
-        self.catalog.apply(L, change, Place::new(self.sequence, 4096));
+        let end = Lsn(100 * self.sequence);
+        self.catalog.apply(L, change, Place::new(self.sequence, 4096), end);
         assert!(self.catalog.checkpoint_bytes() <= before + growth, "growth is an upper bound");
         self.check();
         self.sequence

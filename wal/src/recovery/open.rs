@@ -241,6 +241,7 @@ impl Examined {
             segments.map(|segment| (segment.sequence, segment)).collect();
         let mut stream = Stream::new(&header, options.segment_bytes, segments, end);
         let mut catalog = self.gathered.catalog;
+        catalog.opened_at(self.end.lsn);
         if self.end.is_sealed {
             // The next segment has its name, as the trailer promises; it is begun anew.
             let next = &self.tail[self.end.number + 1];

@@ -51,6 +51,8 @@ pub(crate) struct Look {
     pub(crate) damage: Vec<Corruption>,
     index_bytes: u64,
     last_crc: u32,
+    /// Of the older segments; one that a later frame has freed does not count.
+    sealed_damage: BTreeMap<u64, Vec<Corruption>>,
 }
 
 /// Opens what is in `path` for reading, and what is damaged in it.
@@ -142,6 +144,7 @@ impl Look {
             damage,
             index_bytes: 0,
             last_crc: 0,
+            sealed_damage: BTreeMap::new(),
         };
         let files = look.files.clone();
         if files.is_empty() {
@@ -199,7 +202,7 @@ impl Look {
             }
             let next = parted.older.get(number + 1).or(parted.tail.first());
             if depth == Depth::All {
-                self.damage.extend(check_sealed(file)?);
+                self.sealed_damage.insert(file.header.sequence, check_sealed(file)?);
             }
             self.older.gather(file, next)?;
         }
@@ -236,6 +239,9 @@ impl Look {
         let missing = catalog.missing(&self.older.spans);
         let term = missing.and_then(|missing| catalog.bounds(missing.log).term(missing.index));
         self.older.retain(&live);
+        for (sequence, damage) in std::mem::take(&mut self.sealed_damage) {
+            self.damage.extend(damage.into_iter().filter(|_| live.contains(&sequence)));
+        }
         if let (Some(corruption), true) = (self.older.damage(&live), self.damage.is_empty()) {
             self.damage.push(corruption.clone());
         }
@@ -294,6 +300,11 @@ fn check_sealed(file: &SegmentFile) -> Result<Vec<Corruption>, OpenError> {
                 return Ok(damage);
             }
         }
+    }
+    if (offset, link) != (trailer.frames_end, Some(trailer.last_crc)) {
+        let (expected, found) = (trailer.last_crc.into(), link.unwrap_or(0).into());
+        let (what, header) = ("last frame of a sealed segment", None);
+        damage.push(file.corruption(&Fault { offset, what, expected, found, header }));
     }
     let start = trailer.index_at(file.header.segment_bytes);
     let crc = crc32fast::hash(window.bytes(start..start + trailer.index_bytes())?);

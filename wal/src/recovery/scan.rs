@@ -63,6 +63,11 @@ impl SegmentFile {
         Ok(Self { header, file, trailer, salt })
     }
 
+    /// False if a writer has used the file again for another segment.
+    pub(crate) fn is_still_itself(&self) -> bool {
+        is_still(&*self.file, self.header.sequence)
+    }
+
     pub(crate) fn name(&self) -> String {
         file_name(self.header.sequence)
     }
@@ -76,6 +81,14 @@ impl SegmentFile {
     pub(crate) fn corruption(&self, fault: &Fault) -> Corruption {
         fault.in_segment(self.name())
     }
+}
+
+/// Whether the file's header page still speaks of this segment: what is read of a live log can be used again meanwhile.
+pub(crate) fn is_still(file: &dyn File, sequence: u64) -> bool {
+    let mut page = vec![0; size(PAGE_BYTES)];
+    let read = file.read_at(0, &mut page);
+    let header = SegmentHeader::decode(&page, "", sequence, file.len());
+    read.is_ok() && header.is_ok()
 }
 
 impl Fault {

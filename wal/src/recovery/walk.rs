@@ -155,9 +155,10 @@ impl Gathered {
             }
             let end = segment.lsn(offset + found.header.frame_bytes());
             let place = Place::new(segment.sequence, offset);
-            if found.fault.is_some() && found.header.kind == FrameKind::State {
-                // What the state was is lost; the one before stands.
-            } else if let Err(what) = self.take(&found, window.body(&found)?, place) {
+            let is_lost = matches!(found.header.kind, FrameKind::State | FrameKind::Freed);
+            if found.fault.is_some() && is_lost {
+                // What the body said is not believed: the state before stands, and so do the segments.
+            } else if let Err(what) = self.take(&found, window.body(&found)?, place, end) {
                 let header = Some(found.header);
                 break Fault { offset, what, expected: 0, found: 0, header };
             }
@@ -187,14 +188,20 @@ impl Gathered {
     }
 
     /// Takes a whole frame in; `Err` says why it cannot follow what was passed.
-    fn take(&mut self, found: &Found, body: &[u8], place: Place) -> Result<(), &'static str> {
+    fn take(
+        &mut self,
+        found: &Found,
+        body: &[u8],
+        place: Place,
+        end: Lsn,
+    ) -> Result<(), &'static str> {
         if found.header.kind == FrameKind::Freed {
             return self.free(body);
         }
         let Some(change) = change(&found.header, body)? else { return Ok(()) };
         let log = found.header.log;
         self.catalog.check(log, &change).map_err(|_| "order of a log's frames")?;
-        self.catalog.apply(log, change, place);
+        self.catalog.apply(log, change, place, end);
         Ok(())
     }
 
@@ -306,6 +313,11 @@ pub(crate) fn read_opening(
     let Some(checkpoint) = checkpoint::decode(window.body(&last)?) else {
         return Ok(Err(wrong(&last, "body of a checkpoint", 0, 0)));
     };
+    let newest = checkpoint.segments.last().map_or(0, |run| run.1);
+    if newest >= file.header.sequence {
+        let (expected, found) = (file.header.sequence - 1, newest);
+        return Ok(Err(wrong(&last, "older segments in a checkpoint", expected, found)));
+    }
     Ok(Ok(Opening { base, checkpoint, start, last }))
 }
 

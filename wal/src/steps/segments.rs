@@ -9,7 +9,7 @@ use kontiki_disk::{Directory, File};
 
 use super::{unless_stopped, zero_parts};
 use crate::{
-    LogId, Wal, checkpoint,
+    LogId, Wal,
     core::{Core, State},
     frame::{FrameKind, Header},
     header::SegmentHeader,
@@ -58,13 +58,17 @@ impl SegmentJob {
                 file.set(prepared).expect("a job runs once");
             }
             SegmentWork::Free { removed, kept } => {
-                for &sequence in removed {
-                    unless_stopped(&self.stopped)?;
-                    self.directory.remove(&file_name(sequence))?;
-                }
-                for &sequence in kept {
-                    unless_stopped(&self.stopped)?;
-                    self.directory.rename(&file_name(sequence), &spare_name(sequence))?;
+                unless_stopped(&self.stopped)?;
+                let removals =
+                    removed.iter().map(|&number| self.directory.remove(&file_name(number)));
+                let renames = kept
+                    .iter()
+                    .map(|&number| self.directory.rename(&file_name(number), &spare_name(number)));
+                // What is gone already needs no removal; one that fails does not keep the others.
+                let results: Vec<io::Result<()>> = removals.chain(renames).collect();
+                let failed = |error: &io::Error| error.kind() != io::ErrorKind::NotFound;
+                if let Some(error) = results.into_iter().filter_map(Result::err).find(failed) {
+                    return Err(error);
                 }
             }
             SegmentWork::Seal { segment, trailer, index } => {
@@ -86,13 +90,19 @@ fn reuse(
     stopped: &AtomicBool,
 ) -> io::Result<Arc<dyn File>> {
     let spare = spare_name(spare);
-    let file = directory.open(&spare)?;
-    unless_stopped(stopped)?;
-    file.write_at(0, &[&header.encode()])?;
-    file.sync()?;
-    unless_stopped(stopped)?;
-    directory.rename(&spare, &file_name(header.sequence))?;
-    Ok(file)
+    let attempt = || {
+        let file = directory.open(&spare)?;
+        unless_stopped(stopped)?;
+        file.write_at(0, &[&header.encode()])?;
+        file.sync()?;
+        unless_stopped(stopped)?;
+        directory.rename(&spare, &file_name(header.sequence))?;
+        Ok(file)
+    };
+    attempt().inspect_err(|_| {
+        // Best effort: what stays is removed by the next open.
+        let _ = directory.remove(&spare);
+    })
 }
 
 /// A trailer says that everything before it is durable, so it is written when that is true.
@@ -160,11 +170,16 @@ impl Core {
         if state.preparing || !matches!(state.mode, Mode::Open) {
             return None;
         }
-        state.free_dead();
-        // Freeing comes first: it can make the space that preparing needs. Sealing can wait.
+        self.free_dead(state);
+        // Freeing comes first: it can make the space that preparing needs. Sealing can wait, unless nothing can be prepared
+        // or too much waits already: only what is behind a sealed segment can be freed.
+        let seals_first = state.no_space.is_some() || state.catalog.unsealed_count() > 1;
         let work = if state.can_remove() {
             self.begin_free(state)
-        } else if state.wants_successor() && self.may_grow(state) {
+        } else if let Some(seal) = begin_seal(state).filter(|_| seals_first) {
+            seal
+        } else if state.wants_successor() && (self.may_grow(state) || state.upkeep_needs_successor)
+        {
             let stream = &state.stream;
             let header = SegmentHeader {
                 uuid: stream.uuid,
@@ -179,6 +194,14 @@ impl Core {
         state.preparing = true;
         let (stopped, directory) = (Arc::clone(&self.stopped), Arc::clone(&self.directory));
         Some(SegmentJob { stopped, directory, work, named: OnceLock::new() })
+    }
+
+    /// Frees what is dead, and sees to it that the frame which says so becomes durable though nobody waits for it.
+    pub(crate) fn free_dead(&self, state: &mut State) {
+        if state.push_freed() {
+            (state.idle_since, state.sync_thread_sleeps) = (None, false);
+            self.sync_work.notify_one();
+        }
     }
 
     fn begin_free(&self, state: &mut State) -> SegmentWork {
@@ -241,6 +264,7 @@ impl Core {
                 state.stream.successor = Some(Successor { header, file });
                 state.no_space = None;
                 state.successor_is_needed = false;
+                state.upkeep_needs_successor = false;
                 self.publish(&mut state)
             }
             (Ok(()), SegmentWork::Free { kept, .. }) => {
@@ -258,30 +282,34 @@ impl Core {
 }
 
 impl State {
-    /// Appends the frame that says which segments nothing needs any more, if there are such and the last ones are gone.
+    /// Appends the frame that says which segments nothing needs any more, if there are such and the last ones are gone; true
+    /// if it did.
     ///
     /// Their files go only once it is durable. So after a power cut every segment that is missing was freed or is lost, and
     /// no other one is taken for what it held; and whatever killed its entries, and the checkpoint above it, lie before
     /// this frame and are durable, too.
-    pub(crate) fn free_dead(&mut self) {
+    fn push_freed(&mut self) -> bool {
         if self.freed.is_some() || !matches!(self.mode, Mode::Open) {
-            return;
+            return false;
         }
-        let dead = self.dead_segments();
+        let mut dead = self.dead_segments();
+        // A hole among the segments is a run more in each checkpoint.
+        let limit = checkpoint_bytes_max(self.stream.segment_bytes);
+        let limit = limit.max(self.catalog.checkpoint_bytes());
+        while !dead.is_empty() && self.catalog.checkpoint_bytes_without(&dead) > limit {
+            dead.pop();
+        }
         if dead.is_empty() {
-            return;
+            return false;
         }
         let body: Vec<u8> = dead.iter().flat_map(|sequence| sequence.to_le_bytes()).collect();
         let header = Header::new(FrameKind::Freed, LogId(0), &body);
         let mut room = self.stream.room;
         let opened = self.stream.opened_bytes().is_none_or(|bytes| room.take(bytes, 0));
         let fits = opened && room.take(header.frame_bytes(), 0);
-        // A hole among the segments is a run more in each checkpoint.
-        let grown =
-            self.catalog.checkpoint_bytes() + dead.len() as u64 * checkpoint::SEGMENTS_BYTES;
-        let limit = checkpoint_bytes_max(self.stream.segment_bytes);
-        if !(fits || self.stream.successor.is_some()) || grown > limit {
-            return;
+        if !(fits || self.stream.successor.is_some()) {
+            (self.successor_is_needed, self.upkeep_needs_successor) = (true, true);
+            return false;
         }
         self.make_room(&header, 0);
         self.stream.push(header, std::iter::once(&body[..]), 0);
@@ -289,6 +317,12 @@ impl State {
         let segments = &mut self.stream.segments;
         let freed = dead.iter().filter_map(|sequence| segments.remove(sequence)).collect();
         self.freed = Some((self.stream.end(), freed));
+        true
+    }
+
+    /// Something waits to be done to segments.
+    pub(crate) fn has_segment_work(&self) -> bool {
+        self.can_remove() || self.sealable().is_some() || self.upkeep_needs_successor
     }
 
     /// The oldest segment that is full and durable and has no index in its file yet.
@@ -308,7 +342,7 @@ impl State {
             let next = self.stream.segments.range(sequence + 1..).next();
             next.is_some_and(|(_, next)| next.base <= durable)
         };
-        let dead = self.catalog.dead();
+        let dead = self.catalog.dead().take(FREED_MAX);
         dead.take_while(|&sequence| sequence <= unsealed && is_durable(sequence)).collect()
     }
 
@@ -348,6 +382,9 @@ fn begin_seal(state: &State) -> Option<SegmentWork> {
 }
 
 const FILL_STEP_BYTES: u64 = 1 << 20;
+
+/// Segments that one frame frees: it has to fit into the smallest segment beside the largest checkpoint.
+const FREED_MAX: usize = 128;
 
 /// Segments prepared or kept to be used again at most.
 const SPARES_MAX: usize = 2;
