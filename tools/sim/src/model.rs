@@ -148,7 +148,8 @@ impl LogModel {
             let entry = entry.expect("an open log can be read");
             assert_eq!(entry.index, first + entries.len() as u64, "entries come in order");
             assert_eq!(log.term(entry.index), Some(entry.term), "runs and entries agree");
-            entries.push((entry.term, entry.bytes));
+            // A copy: a view that is kept would keep its segment from being used again.
+            entries.push((entry.term, Bytes::copy_from_slice(&entry.bytes)));
         }
         assert_eq!(first + entries.len() as u64, last + 1, "every entry up to the last is read");
         let term_before = log.term(first - 1).unwrap_or_default();
