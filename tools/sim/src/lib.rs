@@ -2,7 +2,8 @@
 //! thread that calls every step, and randomness from a seed. What fails once fails again.
 //!
 //! [`workload::run`] leads a log through a seeded life; [`matrix::Matrix`] cuts the power at every
-//! place of it and checks what is recovered against [`model::World`].
+//! place of it and checks what is recovered against [`model::World`]. [`exhaustive::Exhaustive`] does so for every short
+//! [`sequence::Sequence`] of steps.
 //!
 //! ```no_run
 //! use kontiki_sim::{matrix::Matrix, workload};
@@ -13,8 +14,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod exhaustive;
 pub mod matrix;
 pub mod model;
 pub mod random;
+pub mod sequence;
 pub mod session;
+pub mod subset;
 pub mod workload;
