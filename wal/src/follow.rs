@@ -14,6 +14,7 @@ use crate::{
     core::State,
     frame::{FrameKind, Header, entry_range},
     reader::{locate_sealed, read_frame},
+    recovery::scan::Fault,
     segment::{FRAMES_AT, Segment},
     waiters::{Parker, Waiter},
 };
@@ -240,6 +241,12 @@ impl Follow {
             return Ok(None);
         }
         let (header, body) = read_frame(segment, self.wal.core().access(), self.offset)?;
+        if self.is_new && !header.holds(self.log, self.next) {
+            let (offset, expected, found) = (self.offset, self.next, header.first_index);
+            let what = "the frame of an entry";
+            let fault = Fault { offset, what, expected, found, header: Some(header) };
+            return Err(ReadError::from(fault.in_segment(segment.name())).into());
+        }
         self.offset += header.frame_bytes();
         self.told = segment.lsn(self.offset);
         if header.log != self.log || !header.belongs_to_a_log() {
@@ -273,7 +280,7 @@ impl Follow {
     fn next_of_frame(&mut self) -> Option<Followed> {
         let frame = self.frame.as_ref()?;
         let (first, count) = (frame.header.first_index, frame.header.count);
-        let end = first.saturating_add(count.into());
+        let end = frame.header.end();
         if first < self.next && !self.is_new && !frame.is_begun {
             return self.cut(first);
         }

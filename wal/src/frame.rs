@@ -192,6 +192,17 @@ impl Header {
             .then(|| (self.first_index, self.first_index.saturating_add(more)))
     }
 
+    /// One past the last index of a frame of entries.
+    pub(crate) fn end(&self) -> u64 {
+        self.first_index.saturating_add(self.count.into())
+    }
+
+    /// Whether this is a frame of entries with entry `index` of `log`.
+    pub(crate) fn holds(&self, log: LogId, index: u64) -> bool {
+        let is_of_log = self.kind == FrameKind::Entries && self.log == log;
+        is_of_log && (self.first_index..self.end()).contains(&index)
+    }
+
     /// `None` if `padded`, the body with its padding, is what the header speaks of; else what is wrong.
     pub(crate) fn body_fault(&self, padded: &[u8]) -> Option<BodyFault> {
         let length = usize::try_from(self.body_len).expect("a u32 fits");

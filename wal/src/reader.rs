@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     LogId, Lsn, ReadError, Wal,
     core::State,
-    frame::{FrameKind, HEADER_BYTES, Header, entry_range},
+    frame::{HEADER_BYTES, Header, entry_range},
     index::{Located, SealedIndex},
     mode::Mode,
     recovery::scan::{Fault, is_still},
@@ -174,7 +174,7 @@ impl Wanted {
             first: header.first_index,
             count: header.count,
             term: header.term,
-            end: at.end.min(self.end),
+            end: at.end.min(self.end).min(header.end()),
         };
         match self.source {
             Source::Staged(bytes, at) => {
@@ -188,18 +188,14 @@ impl Wanted {
                     None => locate_sealed(&segment, access, log, index)?,
                 };
                 let (header, body) = read_frame(&segment, access, at.offset)?;
-                let ends = header.first_index.saturating_add(header.count.into());
-                let is_it = header.kind == FrameKind::Entries
-                    && (header.log, header.term) == (log, term)
-                    && (header.first_index..ends).contains(&index);
-                if !is_it {
+                if !header.holds(log, index) || header.term != term {
                     let (expected, found) = (index, header.first_index);
                     let what = "the frame of an entry";
                     let header = Some(header);
                     let fault = Fault { offset: at.offset, what, expected, found, header };
                     return Err(fault.in_segment(segment.name()).into());
                 }
-                Ok(frame(&header, body, Located { end: at.end.min(ends), ..at }))
+                Ok(frame(&header, body, at))
             }
         }
     }
@@ -232,7 +228,10 @@ pub(crate) fn locate_sealed(
         let _ = segment.index.set(found);
     }
     let sealed = segment.index.get().expect("set above");
-    sealed.locate(log, index).ok_or_else(|| fault("the frame of an entry in an index", index, 0))
+    let located = sealed.locate(log, index);
+    located
+        .filter(|at| (FRAMES_AT..trailer.frames_end).contains(&at.offset))
+        .ok_or_else(|| fault("the frame of an entry in an index", index, 0))
 }
 
 /// The frame at `offset`: its header, always checked, and its body, checked unless this process has done that.
