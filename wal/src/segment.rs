@@ -133,13 +133,13 @@ impl Room {
 
     /// Takes the place for a mark, which every other frame has left free.
     pub(crate) fn take_mark(&mut self) {
-        assert!(self.try_take_mark(), "no room was left for a mark");
+        assert!(self.try_take_mark(0), "no room was left for a mark");
     }
 
-    /// Takes the place for a mark if there is one.
-    fn try_take_mark(&mut self) -> bool {
+    /// Takes the place for a mark if there is one, and `more` bytes behind it.
+    fn try_take_mark(&mut self, more: u64) -> bool {
         let end = self.offset + HEADER_BYTES;
-        let fits = end + self.index_bytes + PAGE_BYTES <= self.segment_bytes;
+        let fits = end + more + self.index_bytes + PAGE_BYTES <= self.segment_bytes;
         if fits {
             self.offset = end;
         }
@@ -149,7 +149,9 @@ impl Room {
     /// Takes the place of a frame that was found on disk; false if no writer would have put it there.
     pub(crate) fn take_found(&mut self, header: &Header, index_bytes: u64) -> bool {
         match header.kind {
-            FrameKind::Mark => self.try_take_mark(),
+            FrameKind::Mark if header.closed => self.try_take_mark(0),
+            // The mark of a close can follow any other.
+            FrameKind::Mark => self.try_take_mark(HEADER_BYTES),
             _ => self.take(header.frame_bytes(), index_bytes),
         }
     }

@@ -149,9 +149,14 @@ impl Gathered {
                 _ => 0,
             };
             if !room.take_found(&found.header, index_bytes) {
-                let what = "room for a frame, two marks, the index and the trailer";
                 let (expected, value) = (segment.bytes, offset + found.header.frame_bytes());
-                break Fault { offset, what, expected, found: value, header: Some(found.header) };
+                break Fault {
+                    offset,
+                    what: NO_ROOM,
+                    expected,
+                    found: value,
+                    header: Some(found.header),
+                };
             }
             let end = segment.lsn(offset + found.header.frame_bytes());
             let place = Place::new(segment.sequence, offset);
@@ -310,13 +315,17 @@ pub(crate) fn read_opening(
         Ok(last) => last,
         Err(fault) => return Ok(Err(fault)),
     };
+    let mut room = Room::empty(file.header.segment_bytes);
+    if !room.take_found(&start.header, 0) || !room.take_found(&last.header, 0) {
+        let end = last.offset + last.header.frame_bytes();
+        return Ok(Err(wrong(&last, NO_ROOM, file.header.segment_bytes, end)));
+    }
     let Some(checkpoint) = checkpoint::decode(window.body(&last)?) else {
         return Ok(Err(wrong(&last, "body of a checkpoint", 0, 0)));
     };
-    let newest = checkpoint.segments.last().map_or(0, |run| run.1);
-    if newest >= file.header.sequence {
-        let (expected, found) = (file.header.sequence - 1, newest);
-        return Ok(Err(wrong(&last, "older segments in a checkpoint", expected, found)));
+    let sequence = file.header.sequence;
+    if let Some(run) = checkpoint.segments.last().filter(|run| run.1 >= sequence) {
+        return Ok(Err(wrong(&last, "older segments in a checkpoint", sequence, run.1)));
     }
     Ok(Ok(Opening { base, checkpoint, start, last }))
 }
@@ -355,3 +364,5 @@ fn change(header: &Header, body: &[u8]) -> Result<Option<Change>, &'static str> 
         FrameKind::Forget => Change::Forget,
     }))
 }
+
+const NO_ROOM: &str = "room for a frame, two marks, the index and the trailer";
