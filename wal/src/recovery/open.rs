@@ -127,7 +127,7 @@ fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenErr
         return Err(tail[end.fault_number].corruption(&end.fault).into());
     }
     let live = gathered.catalog.segments();
-    if let Some(corruption) = older.damage(&live) {
+    if let Some(corruption) = older.damage(&live).or(gathered.damage.first()) {
         return Err(corruption.clone().into());
     }
     expect_all(&live, files, &gathered.catalog, &older)?;

@@ -100,7 +100,10 @@ impl Gathered {
             let previous = file.header.sequence;
             let expected = Expected { base: end.lsn, previous, link: last.crc };
             match read_opening(next, Some(expected))? {
-                Ok(next) => opening = next,
+                Ok(opened) => {
+                    self.compare(next, &opened);
+                    opening = opened;
+                }
                 Err(_) => {
                     // Whole by itself, it only does not follow: then something is wrong at the end before it.
                     if let Err(fault) = read_opening(next, None)? {
@@ -113,6 +116,18 @@ impl Gathered {
             self.segments.last_mut().expect("walked").last = Some(Last { frames_end, crc });
             self.catalog.open_segment(next.header.sequence);
             number += 1;
+        }
+    }
+
+    /// A checkpoint is what the frames before it say, if they could all be taken in.
+    fn compare(&mut self, file: &SegmentFile, opening: &Opening) {
+        let Found { offset, header, .. } = opening.last;
+        let (said, found) = (crc32fast::hash(&self.catalog.checkpoint()), header.body_crc);
+        if self.damage.is_empty() && said != found {
+            let what = "checkpoint of the frames before it";
+            let (expected, found) = (said.into(), found.into());
+            let fault = Fault { offset, what, expected, found, header: Some(header) };
+            self.damage.push(file.corruption(&fault));
         }
     }
 
