@@ -55,7 +55,7 @@ struct Wanted {
     log: LogId,
     index: u64,
     term: u64,
-    /// One past the last index that is live in the segment.
+    /// One past the last index that is live in the segment and has this term.
     end: u64,
     source: Source,
 }
@@ -149,7 +149,11 @@ impl Iterator for Entries {
 
 fn wanted(state: &State, log: LogId, index: u64, access: Access) -> Option<Wanted> {
     let location = state.catalog.locate(log, index)?;
-    let term = state.catalog.bounds(log).term(index).expect("an index in the log has a term");
+    let bounds = state.catalog.bounds(log);
+    let term = bounds.term(index).expect("an index in the log has a term");
+    // A frame has one term, whatever an index says of where it ends.
+    let next_run = bounds.runs.get(bounds.runs.partition_point(|run| run.0 <= index));
+    let end = location.end.min(next_run.map_or(u64::MAX, |run| run.0));
     let segment = state.stream.segments.get(&location.sequence)?;
     let is_durable = |at: &Located| segment.lsn(at.offset) < state.stream.durable();
     let is_read_only = matches!(state.mode, Mode::ReadOnly);
@@ -163,7 +167,7 @@ fn wanted(state: &State, log: LogId, index: u64, access: Access) -> Option<Wante
             Source::File(segment.clone(), at, access)
         }
     };
-    Some(Wanted { log, index, term, end: location.end, source })
+    Some(Wanted { log, index, term, end, source })
 }
 
 impl Wanted {
