@@ -46,6 +46,8 @@ mod core;
 mod error;
 mod follow;
 mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 mod header;
 mod index;
 pub mod inspect;

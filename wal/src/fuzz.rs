@@ -1,0 +1,73 @@
+//! The decoders, for the fuzz targets in `tools/fuzz`. No part of the API.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::{
+    LogId, checkpoint,
+    frame::{Header, entry_range},
+    header::SegmentHeader,
+    index::SealedIndex,
+    segment::PAGE_BYTES,
+    trailer::Trailer,
+};
+
+/// A frame that was decoded.
+#[derive(Debug)]
+pub struct Frame {
+    /// Its header, encoded again.
+    pub header: [u8; 48],
+    /// Length of its body.
+    pub body_bytes: usize,
+    /// Where its entries lie in that.
+    pub entries: Vec<Range<usize>>,
+}
+
+/// The whole frame at the start of `bytes`.
+pub fn frame(bytes: &[u8], salt: u32, offset: u64) -> Option<Frame> {
+    let header = Header::decode(bytes.first_chunk()?, salt, offset)?;
+    let encoded = header.encode(salt, offset);
+    let padded = bytes.get(encoded.len()..usize::try_from(header.frame_bytes()).ok()?)?;
+    if header.body_fault(padded).is_some() {
+        return None;
+    }
+    let body = &padded[..usize::try_from(header.body_len).ok()?];
+    let entries = (0..header.count).map(|number| entry_range(body, header.count, number));
+    Some(Frame { header: encoded, body_bytes: body.len(), entries: entries.collect() })
+}
+
+/// The checkpoint in `body`, encoded again.
+pub fn checkpoint(body: &[u8]) -> Option<Vec<u8>> {
+    let checkpoint = checkpoint::decode(body)?;
+    let mut encoded = Vec::with_capacity(body.len());
+    let logs = u32::try_from(checkpoint.logs.len()).ok()?;
+    checkpoint::encode_segments(logs, &checkpoint.segments, &mut encoded);
+    for (log, bounds) in &checkpoint.logs {
+        checkpoint::encode_log(*log, bounds, &mut encoded);
+    }
+    Some(encoded)
+}
+
+/// The trailer in `page`, encoded again, and where it says that its segment's index lies.
+pub fn trailer(page: &[u8], salt: u32, sequence: u64, bytes: u64) -> Option<(Vec<u8>, Range<u64>)> {
+    let trailer = Trailer::decode(page, salt, sequence, bytes)?;
+    Some((trailer.encode(salt), trailer.index_at(bytes)..bytes - PAGE_BYTES))
+}
+
+/// First index and end of the frame in which the index in `bytes` locates each of `wanted`.
+pub fn index(
+    bytes: &[u8],
+    logs: u32,
+    frames: u32,
+    wanted: &[(u32, u64)],
+) -> Option<Vec<Option<Range<u64>>>> {
+    let index = SealedIndex::new(Bytes::copy_from_slice(bytes), logs, frames)?;
+    let locate = |&(log, wanted)| index.locate(LogId(log), wanted);
+    Some(wanted.iter().map(locate).map(|found| found.map(|at| at.first..at.end)).collect())
+}
+
+/// Whether `page` is the header page of a segment with this number and length.
+pub fn header_page(page: &[u8], sequence: u64, bytes: u64) -> bool {
+    SegmentHeader::decode(page, "a segment", sequence, bytes).is_ok()
+}
