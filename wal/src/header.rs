@@ -79,6 +79,9 @@ impl SegmentHeader {
         if found > FORMAT {
             return Err(OpenError::NewerFormat { segment, found, supported: FORMAT });
         }
+        if found == 0 {
+            return Err(damaged("format of a segment", FORMAT.into(), 0));
+        }
         let found = LittleEndian::read_u32(&page[12..16]);
         if found & !FEATURES != 0 {
             return Err(OpenError::UnknownFeatures { segment, found, supported: FEATURES });
@@ -154,6 +157,7 @@ mod tests {
             page
         };
         assert!(matches!(decode(&with(8, 2)), Err(OpenError::NewerFormat { found: 2, .. })));
+        assert!(matches!(decode(&with(8, 0)), Err(OpenError::Corruption(_))));
         assert!(matches!(decode(&with(12, 4)), Err(OpenError::UnknownFeatures { found: 4, .. })));
         assert_eq!(decode(&with(16, 4)).unwrap(), header());
     }

@@ -137,7 +137,12 @@ impl<'a> Window<'a> {
             let end = range
                 .end
                 .max((range.start + self.step_bytes).min(self.segment.header.segment_bytes));
-            self.bytes.resize(size(end - range.start), 0);
+            let length = size(end - range.start);
+            if self.bytes.len() < length {
+                // Zeroed by the allocator: `resize` fills byte by byte where nothing is optimised.
+                self.bytes = vec![0; length];
+            }
+            self.bytes.truncate(length);
             self.start = range.start;
             let read = self.segment.file.read_at(range.start, &mut self.bytes);
             read.map_err(|source| io_error("read", &self.segment.name(), source))?;
