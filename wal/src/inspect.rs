@@ -1,5 +1,5 @@
 //! Looking into a log's files frame by frame, without opening it: what `wal-inspect` stands on.
-//! Takes no lock and changes nothing.
+//! Takes no writer's lock and changes nothing; [`Scan::is_live`] shares the lock for a moment, which a starting writer waits for.
 
 use std::{path::Path, sync::Arc};
 
