@@ -3,6 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    slice,
     time::Duration,
 };
 
@@ -11,7 +12,10 @@ use kontiki_disk::{
     memory::{Fault, Kind},
 };
 use kontiki_sim::{random::Random, session::options};
-use kontiki_wal::inspect::{Scan, Verdict};
+use kontiki_wal::{
+    Entry, ReadError, Wal,
+    inspect::{Scan, Verdict},
+};
 
 use super::*;
 
@@ -24,14 +28,49 @@ fn three_groups() -> MemoryDisk {
     session.kill().1
 }
 
-/// WAL-CASE 5
+/// WAL-CASE 5: whichever bit it is, what is lost is told, and everything else can be read.
 #[test]
-fn a_flipped_bit_in_an_attested_header_is_corruption_at_its_place() {
+fn a_flipped_bit_in_an_attested_header_names_what_is_lost() {
     let disk = three_groups();
     let (file, entry) = find(&disk, "first");
-    flip(&disk, &file, header_of(entry) + 24);
-    let corruption = corruption(&disk);
-    assert_eq!((corruption.segment, corruption.offset), (file, header_of(entry)));
+    for bit in 0..48 * 8 {
+        let damaged = disk.reopen();
+        let offset = header_of(entry) + bit / 8;
+        damaged.corrupt(Path::new(DIRECTORY).join(&file), offset, 1 << (bit % 8));
+        let bytes = files(&damaged);
+        let found = corruption(&damaged);
+        assert_eq!((&found.segment, found.offset), (&file, header_of(entry)), "bit {bit}");
+        assert_eq!((found.log, found.indexes, found.term), (Some(L), Some((1, 1)), Some(5)));
+        let scan = Scan::open_on(&damaged, DIRECTORY).unwrap();
+        assert_eq!(scan.verdict(), &Verdict::Corrupt(vec![found.clone()]), "bit {bit}");
+        let wal = options(&damaged).open_read_only(DIRECTORY).unwrap();
+        assert_eq!(wal.damage(), slice::from_ref(&found), "bit {bit}");
+        assert_eq!(read(&wal, 1).unwrap_err().to_string(), found.to_string());
+        assert_eq!(read(&wal, 2).unwrap().bytes, "second");
+        assert_eq!(files(&damaged), bytes, "nothing was changed");
+    }
+}
+
+/// Reads one entry of `L`.
+fn read(wal: &Wal, index: u64) -> Result<Entry, ReadError> {
+    wal.log(L).unwrap().read(index..index + 1, usize::MAX).next().expect("it is in the log")
+}
+
+/// WAL-CASE 5: where too much of a header is lost to tell what it was, its place is told, and by a read what it asked for.
+#[test]
+fn a_lost_header_is_corruption_at_its_place() {
+    let disk = three_groups();
+    let (file, entry) = find(&disk, "first");
+    let wal = open(&disk).unwrap();
+    for byte in [16, 20, 24] {
+        flip(&disk, &file, header_of(entry) + byte);
+    }
+    let Err(ReadError::Corruption(found)) = read(&wal, 1) else { panic!("it is damaged") };
+    assert_eq!((found.log, found.indexes, found.term), (Some(L), Some((1, 1)), Some(5)));
+    drop(wal);
+    let found = corruption(&disk);
+    assert_eq!((&found.segment, found.offset), (&file, header_of(entry)));
+    assert_eq!((found.log, found.indexes, found.term), (None, None, None));
 }
 
 /// WAL-CASE 6

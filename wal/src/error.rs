@@ -4,12 +4,10 @@ use std::{io, sync::Arc};
 
 use crate::LogId;
 
-/// Damaged bytes, with their place and, where the frame's header is whole, what is lost.
+/// Damaged bytes, with their place and, where the frame's header is whole or was before one bit of it was flipped, what is
+/// lost.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "corruption in {segment} at offset {offset}: {what} (expected {expected:#x}, found {found:#x}{})",
-    lost(self)
-)]
+#[error("corruption in {segment} at offset {offset}: {what}{}", details(self))]
 #[non_exhaustive]
 pub struct Corruption {
     /// File name of the segment.
@@ -18,30 +16,30 @@ pub struct Corruption {
     pub offset: u64,
     /// What failed: a noun phrase such as "checksum of a frame's body".
     pub what: String,
-    /// The log the frame belongs to, where its header is whole.
+    /// The log the frame belongs to, where its header tells it.
     pub log: Option<LogId>,
-    /// First and last index of its entries, where its header is whole and it holds entries.
+    /// First and last index of its entries, where its header tells them and it holds entries.
     pub indexes: Option<(u64, u64)>,
     /// Term of its entries, likewise.
     pub term: Option<u64>,
-    /// What the bytes should have given: a checksum, a link, a position.
+    /// What the bytes should have given: a checksum, a link, a position. Equal to `found` where nothing was compared.
     pub expected: u64,
     /// What they gave.
     pub found: u64,
 }
 
-fn lost(corruption: &Corruption) -> String {
-    let mut text = String::new();
-    if let Some(log) = corruption.log {
-        text.push_str(&format!("; log {}", log.0));
-    }
-    if let Some((first, last)) = corruption.indexes {
-        text.push_str(&format!(", indexes {first} to {last}"));
-    }
-    if let Some(term) = corruption.term {
-        text.push_str(&format!(", term {term}"));
-    }
-    text
+/// In brackets: the numbers that were compared, and what is lost.
+fn details(corruption: &Corruption) -> String {
+    let Corruption { expected, found, .. } = corruption;
+    let numbers = (expected != found).then(|| format!("expected {expected:#x}, found {found:#x}"));
+    let log = corruption.log.map(|log| {
+        let indexes =
+            corruption.indexes.map(|(first, last)| format!(", indexes {first} to {last}"));
+        let term = corruption.term.map(|term| format!(", term {term}"));
+        format!("log {}{}{}", log.0, indexes.unwrap_or_default(), term.unwrap_or_default())
+    });
+    let parts: Vec<String> = numbers.into_iter().chain(log).collect();
+    if parts.is_empty() { String::new() } else { format!(" ({})", parts.join("; ")) }
 }
 
 /// Why a directory cannot be opened. Nothing in it was changed unless the variant is `Io`.

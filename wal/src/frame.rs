@@ -141,6 +141,18 @@ impl Header {
         header.is_of_its_kind().then_some(header)
     }
 
+    /// The header that `bytes` were before one of their bits was flipped, if that is what happened to them. Only to tell what
+    /// is lost and where the next frame lies: the checksum of 44 bytes tells any two headers apart that differ in two bits
+    /// (Koopman, "32-Bit Cyclic Redundancy Codes for Internet Applications", 2002), so no other flip gives another one.
+    pub(crate) fn before_a_flip(bytes: &[u8; 48], salt: u32, offset: u64) -> Option<(Self, u32)> {
+        let flipped_back = |bit: usize| {
+            let mut bytes = *bytes;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            Self::decode(&bytes, salt, offset).map(|header| (header, header_crc(&bytes)))
+        };
+        (0..bytes.len() * 8).find_map(flipped_back)
+    }
+
     /// The header in `bytes` that this process made itself.
     pub(crate) fn peek(bytes: &[u8; 48]) -> Self {
         Self {
@@ -204,28 +216,41 @@ impl Header {
     }
 
     /// `None` if `padded`, the body with its padding, is what the header speaks of; else what is wrong.
-    pub(crate) fn body_fault(&self, padded: &[u8]) -> Option<BodyFault> {
+    pub(crate) fn body_fault(&self, padded: &[u8]) -> Option<FrameFault> {
         let length = usize::try_from(self.body_len).expect("a u32 fits");
         let (body, padding) = padded.split_at(length);
         let crc = crc32fast::hash(body);
         if crc != self.body_crc {
-            return Some(BodyFault { what: "checksum of a frame's body", found: crc });
+            let (expected, found) = (self.body_crc, crc);
+            return Some(FrameFault { what: "checksum of a frame's body", expected, found });
         }
-        if padding.iter().any(|&byte| byte != 0) {
-            return Some(BodyFault { what: "padding of a frame", found: crc });
+        if let Some(&byte) = padding.iter().find(|&&byte| byte != 0) {
+            let (expected, found) = (0, byte.into());
+            return Some(FrameFault { what: "padding of a frame", expected, found });
         }
         if self.kind == FrameKind::Entries && !table_is_sound(body, self.count) {
-            return Some(BodyFault { what: "table of a frame's entries", found: crc });
+            return Some(FrameFault { what: "table of a frame's entries", expected: 0, found: 0 });
         }
         None
     }
 }
 
-/// Why a body is not what its header speaks of.
+/// What is wrong with the bytes of a header that is not whole.
+pub(crate) fn header_fault(bytes: &[u8; 48], salt: u32, offset: u64) -> FrameFault {
+    let (expected, found) = (checksum(bytes, salt, offset), header_crc(bytes));
+    let what = match expected == found {
+        true => "kind, flags or lengths of a frame's header",
+        false => "checksum of a frame's header",
+    };
+    FrameFault { what, expected, found }
+}
+
+/// Why a frame is not whole.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct BodyFault {
+pub(crate) struct FrameFault {
     pub(crate) what: &'static str,
-    /// The checksum that the body has.
+    /// What the bytes should have given; equal to `found` where nothing was compared.
+    pub(crate) expected: u32,
     pub(crate) found: u32,
 }
 

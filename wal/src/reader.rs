@@ -5,9 +5,9 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    LogId, Lsn, ReadError, Wal,
+    Corruption, LogId, Lsn, ReadError, Wal,
     core::State,
-    frame::{HEADER_BYTES, Header, entry_range},
+    frame::{self, HEADER_BYTES, Header, entry_range},
     index::{Located, SealedIndex},
     mode::Mode,
     recovery::scan::{Fault, is_still},
@@ -173,6 +173,18 @@ fn wanted(state: &State, log: LogId, index: u64, access: Access) -> Option<Wante
 impl Wanted {
     fn read(self) -> Result<Frame, ReadError> {
         let (log, index, term) = (self.log, self.index, self.term);
+        self.read_frame().map_err(|error| match error {
+            // Where the damage itself does not tell what is lost, this entry is.
+            ReadError::Corruption(found) if found.log.is_none() => {
+                let (log, indexes, term) = (Some(log), Some((index, index)), Some(term));
+                Corruption { log, indexes, term, ..found }.into()
+            }
+            error => error,
+        })
+    }
+
+    fn read_frame(self) -> Result<Frame, ReadError> {
+        let (log, index, term) = (self.log, self.index, self.term);
         let frame = |header: &Header, body: Bytes, at: Located| Frame {
             body,
             first: header.first_index,
@@ -226,7 +238,7 @@ pub(crate) fn locate_sealed(
             return Err(fault("checksum of an index", trailer.index_crc.into(), crc.into()));
         }
         let Some(found) = SealedIndex::new(bytes, trailer.logs, trailer.frames) else {
-            return Err(fault("numbers of an index", 1, 0));
+            return Err(fault("numbers of an index", 0, 0));
         };
         // Of two that were read at the same time one is dropped.
         let _ = segment.index.set(found);
@@ -256,15 +268,18 @@ pub(crate) fn read_frame(
     let head = head.first_chunk().expect("as long as a header");
     let header = Header::decode(head, segment.salt, offset)
         .filter(|header| offset + header.frame_bytes() <= frames_end)
-        .ok_or_else(|| fault("a whole frame header", 1, 0, None))?;
+        .ok_or_else(|| {
+            let found = frame::header_fault(head, segment.salt, offset);
+            let was = Header::before_a_flip(head, segment.salt, offset);
+            fault(found.what, found.expected.into(), found.found.into(), was.map(|was| was.0))
+        })?;
     let body = offset + HEADER_BYTES..offset + header.frame_bytes();
     let body = bytes(segment, body, access)?;
     // The salt in the header's checksum also tells a file that has become another segment meanwhile.
     if (access == Access::Copied || !segment.is_checked)
         && let Some(body) = header.body_fault(&body)
     {
-        let expected = header.body_crc.into();
-        return Err(fault(body.what, expected, body.found.into(), Some(header)));
+        return Err(fault(body.what, body.expected.into(), body.found.into(), Some(header)));
     }
     Ok((header, body))
 }

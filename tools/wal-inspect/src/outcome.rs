@@ -88,6 +88,9 @@ pub(crate) fn corruption_line(corruption: &Corruption) -> String {
         line.push_str(&format!(" index {}", place::range(first, last)));
     }
     place::push(&mut line, "term", *term);
-    line.push_str(&format!(": {what} (expected {expected:#x}, found {found:#x})"));
+    line.push_str(&format!(": {what}"));
+    if expected != found {
+        line.push_str(&format!(" (expected {expected:#x}, found {found:#x})"));
+    }
     line
 }

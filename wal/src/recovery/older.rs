@@ -146,7 +146,7 @@ fn scan(
     next: Option<&SegmentFile>,
 ) -> Result<Result<(Segment, FrameIndex), Fault>, OpenError> {
     let page = file.header.segment_bytes - PAGE_BYTES;
-    let no_trailer = Fault { offset: page, what: "a trailer", expected: 1, found: 0, header: None };
+    let no_trailer = Fault { offset: page, what: "a trailer", expected: 0, found: 0, header: None };
     let follows = |next: &&SegmentFile| next.header.sequence == file.header.sequence + 1;
     let end = match (file.trailer, next.filter(follows)) {
         (Some(trailer), _) => trailer.end(),

@@ -267,7 +267,7 @@ fn missing_file(segment: String, entry: Option<(Missing, Option<u64>)>) -> Corru
         log: entry.map(|(missing, _)| missing.log),
         indexes: entry.map(|(missing, _)| (missing.index, missing.index)),
         term: entry.and_then(|(_, term)| term),
-        expected: 1,
+        expected: 0,
         found: 0,
     }
 }

@@ -18,10 +18,10 @@ pub(crate) struct Gathered {
     pub(crate) catalog: Catalog,
     /// Segments passed, with their places in the stream.
     pub(crate) segments: Vec<Segment>,
-    /// A damaged body below this LSN does not end the walk, since its header tells where the next
-    /// frame lies. 0 but for reading only.
+    /// A damaged frame below this LSN does not end the walk if its header tells where the next one
+    /// lies. 0 but for reading only.
     pub(crate) follow_until: Lsn,
-    /// The damaged bodies that were followed.
+    /// The damaged frames that were followed.
     pub(crate) damage: Vec<Corruption>,
 }
 
@@ -147,7 +147,7 @@ impl Gathered {
         let fault = loop {
             let lsn = segment.lsn(offset);
             if file.trailer.is_some_and(|trailer| offset >= trailer.frames_end) {
-                break Fault { offset, what: "a frame", expected: 1, found: 0, header: None };
+                break Fault { offset, what: "a frame", expected: 0, found: 0, header: None };
             }
             let found = match window.frame(offset, Some(last.crc), Some(lsn))? {
                 Err(fault) => break fault,

@@ -34,7 +34,7 @@ fn a_flipped_bit_in_an_attested_payload_is_corrupt_and_says_what_is_lost() {
 
 /// WAL-CASE 5
 #[test]
-fn a_flipped_bit_in_an_attested_header_is_corrupt_and_says_where() {
+fn a_flipped_bit_in_an_attested_header_is_corrupt_and_says_what_is_lost() {
     let log = crashed_log();
     let frame = entries_frames(log.path()).remove(0);
     for ahead in 0..HEADER_BYTES {
@@ -43,6 +43,7 @@ fn a_flipped_bit_in_an_attested_header_is_corrupt_and_says_where() {
         assert_eq!(run.code, Some(2), "byte {ahead}: {run:?}");
         let place = format!("corrupt: segment {} offset {}", frame.file, frame.offset);
         assert!(run.stdout.starts_with(&place), "byte {ahead}: {run:?}");
+        assert!(run.stdout.contains(" log 7 index 1..=10 term 3: "), "byte {ahead}: {run:?}");
         flip_bit(log.path(), &frame, ahead);
     }
 }
