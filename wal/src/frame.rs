@@ -142,13 +142,13 @@ impl Header {
     }
 
     /// The header that `bytes` were before one of their bits was flipped, if that is what happened to them. Only to tell what
-    /// is lost and where the next frame lies: the checksum of 44 bytes tells any two headers apart that differ in two bits
-    /// (Koopman, "32-Bit Cyclic Redundancy Codes for Internet Applications", 2002), so no other flip gives another one.
-    pub(crate) fn before_a_flip(bytes: &[u8; 48], salt: u32, offset: u64) -> Option<(Self, u32)> {
+    /// is lost: the checksum of 44 bytes tells any two headers apart that differ in two bits (Koopman, "32-Bit Cyclic
+    /// Redundancy Codes for Internet Applications", 2002), so no other flip gives another header.
+    pub(crate) fn before_a_flip(bytes: &[u8; 48], salt: u32, offset: u64) -> Option<Self> {
         let flipped_back = |bit: usize| {
             let mut bytes = *bytes;
             bytes[bit / 8] ^= 1 << (bit % 8);
-            Self::decode(&bytes, salt, offset).map(|header| (header, header_crc(&bytes)))
+            Self::decode(&bytes, salt, offset)
         };
         (0..bytes.len() * 8).find_map(flipped_back)
     }

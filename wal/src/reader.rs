@@ -271,7 +271,7 @@ pub(crate) fn read_frame(
         .ok_or_else(|| {
             let found = frame::header_fault(head, segment.salt, offset);
             let was = Header::before_a_flip(head, segment.salt, offset);
-            fault(found.what, found.expected.into(), found.found.into(), was.map(|was| was.0))
+            fault(found.what, found.expected.into(), found.found.into(), was)
         })?;
     let body = offset + HEADER_BYTES..offset + header.frame_bytes();
     let body = bytes(segment, body, access)?;

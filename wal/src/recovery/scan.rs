@@ -22,14 +22,14 @@ pub(crate) struct SegmentFile {
     pub(crate) salt: u32,
 }
 
-/// A frame whose header is whole, or was before one bit of it was flipped, and that follows the one before.
+/// A frame whose header is whole and that follows the one before.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) offset: u64,
     pub(crate) header: Header,
     /// `header_crc`, which the next frame links to.
     pub(crate) crc: u32,
-    /// What is wrong with it, if it is damaged.
+    /// What is wrong with the body, if it is damaged.
     pub(crate) fault: Option<Fault>,
 }
 
@@ -165,8 +165,7 @@ impl<'a> Window<'a> {
         Ok(whole.map(|header| (header, frame::header_crc(bytes))))
     }
 
-    /// The frame at `offset`, which should follow one with `link` and lie at `lsn`. A damaged body is no error here, nor is one
-    /// flipped bit in the header.
+    /// The frame at `offset`, which should follow one with `link` and lie at `lsn`. A damaged body is no error here.
     pub(crate) fn frame(
         &mut self,
         offset: u64,
@@ -180,19 +179,9 @@ impl<'a> Window<'a> {
             found,
             header,
         };
-        let (header, crc, header_fault) = match self.header(offset)? {
-            Some((header, crc)) => (header, crc, None),
-            None => {
-                let (found, was) = self.header_fault(offset, link)?;
-                let found = fault(
-                    found.what,
-                    found.expected.into(),
-                    found.found.into(),
-                    was.map(|was| was.0),
-                );
-                let Some((header, crc)) = was else { return Ok(Err(found)) };
-                (header, crc, Some(found))
-            }
+        let Some((header, crc)) = self.header(offset)? else {
+            let (found, was) = self.header_fault(offset, link)?;
+            return Ok(Err(fault(found.what, found.expected.into(), found.found.into(), was)));
         };
         if let Some(link) = link.filter(|&link| link != header.link) {
             let (expected, found) = (link.into(), header.link.into());
@@ -206,7 +195,7 @@ impl<'a> Window<'a> {
         let body_fault = header
             .body_fault(self.bytes(body)?)
             .map(|body| fault(body.what, body.expected.into(), body.found.into(), Some(header)));
-        Ok(Ok(Found { offset, header, crc, fault: header_fault.or(body_fault) }))
+        Ok(Ok(Found { offset, header, crc, fault: body_fault }))
     }
 
     /// What is wrong with the bytes at `offset`, which are no whole header, and the header that they were, if one flipped
@@ -215,7 +204,7 @@ impl<'a> Window<'a> {
         &mut self,
         offset: u64,
         link: Option<u32>,
-    ) -> Result<(FrameFault, Option<(Header, u32)>), OpenError> {
+    ) -> Result<(FrameFault, Option<Header>), OpenError> {
         let (salt, end) = (self.segment.salt, self.segment.frames_end());
         if offset + HEADER_BYTES > end {
             let nothing = FrameFault { what: "room for a frame's header", expected: 0, found: 0 };
@@ -223,7 +212,7 @@ impl<'a> Window<'a> {
         }
         let bytes = self.bytes(offset..offset + HEADER_BYTES)?;
         let bytes: &[u8; 48] = bytes.try_into().expect("48 bytes");
-        let was = Header::before_a_flip(bytes, salt, offset).filter(|(header, _)| {
+        let was = Header::before_a_flip(bytes, salt, offset).filter(|header| {
             offset + header.frame_bytes() <= end && link.is_none_or(|link| link == header.link)
         });
         Ok((frame::header_fault(bytes, salt, offset), was))

@@ -18,10 +18,10 @@ pub(crate) struct Gathered {
     pub(crate) catalog: Catalog,
     /// Segments passed, with their places in the stream.
     pub(crate) segments: Vec<Segment>,
-    /// A damaged frame below this LSN does not end the walk if its header tells where the next one
-    /// lies. 0 but for reading only.
+    /// A damaged body below this LSN does not end the walk, since its header tells where the next
+    /// frame lies. 0 but for reading only.
     pub(crate) follow_until: Lsn,
-    /// The damaged frames that were followed.
+    /// The damaged bodies that were followed.
     pub(crate) damage: Vec<Corruption>,
 }
 
