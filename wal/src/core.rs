@@ -215,8 +215,7 @@ impl Core {
         if !reserved && fits(&mut room, index.0) {
             return Ok(());
         }
-        state.statistics.segment_waits += 1;
-        state.successor_is_needed = true;
+        state.need_successor();
         state.upkeep_needs_successor |= need.log.is_none();
         self.segment_work.notify_one();
         if need.log.is_some() && (is_beyond || !self.may_grow(state)) {
@@ -376,6 +375,12 @@ impl State {
         self.stream.rotate(&checkpoint);
         self.catalog.open_segment(self.stream.active);
         if index_bytes > 0 { FRESH_INDEX_BYTES } else { 0 }
+    }
+
+    /// Something waits for the successor.
+    pub(crate) fn need_successor(&mut self) {
+        let is_news = !std::mem::replace(&mut self.successor_is_needed, true);
+        self.statistics.rotation_waits += u64::from(is_news && self.stream.successor.is_none());
     }
 
     /// The active segment is half full, or too full for an append, and its successor is not there.

@@ -38,8 +38,9 @@ pub struct Statistics {
     pub entries_appended: u64,
     /// Segments with frames.
     pub segments: u64,
-    /// Appends refused because the next segment was not ready.
-    pub segment_waits: u64,
+    /// Rotations that had to wait because the next segment was not ready; each is counted once, however many appends were
+    /// refused meanwhile.
+    pub rotation_waits: u64,
     /// Segments whose index and trailer were written.
     pub sealed_segments: u64,
     /// Segments made of the file of a freed one.

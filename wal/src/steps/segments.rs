@@ -308,7 +308,8 @@ impl State {
         let opened = self.stream.opened_bytes().is_none_or(|bytes| room.take(bytes, 0));
         let fits = opened && room.take(header.frame_bytes(), 0);
         if !(fits || self.stream.successor.is_some()) {
-            (self.successor_is_needed, self.upkeep_needs_successor) = (true, true);
+            self.need_successor();
+            self.upkeep_needs_successor = true;
             return false;
         }
         self.make_room(&header, 0);
