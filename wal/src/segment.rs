@@ -223,6 +223,7 @@ fn has_name(name: &str, suffix: &str, named: fn(u64) -> String) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LogId;
 
     #[test]
     fn a_place_gives_back_what_was_put_in() {
@@ -241,6 +242,8 @@ mod tests {
             assert_eq!(sequence_of(name), None, "{name}");
         }
         assert!(is_temporary("00000000000000ff.new") && !is_temporary("notes.new"));
+        assert!(is_spare("00000000000000ff.spare") && !is_spare("ff.spare"));
+        assert!(!is_spare("00000000000000ff.new") && !is_temporary("00000000000000ff.wal"));
     }
 
     /// WAL-CASE 30: the arithmetic; frames around the end are in `tests/`.
@@ -250,10 +253,44 @@ mod tests {
         let most = size - 2 * PAGE_BYTES - MARKS_BYTES - 40;
         assert!(Room::empty(size).take(most, 40));
         assert!(!Room::empty(size).take(most + 8, 40) && !Room::empty(size).take(most, 48));
-        let mut room = Room::empty(size);
-        assert!(room.take(most, 40));
+        let full = || {
+            let mut room = Room::empty(size);
+            assert!(room.take(most, 40));
+            room
+        };
+        let mut room = full();
         room.take_mark();
         room.take_mark();
+        assert_eq!((room.offset, room.index_bytes), (size - PAGE_BYTES - 40, 40));
+        assert!(!room.try_take_mark(0), "there is room for two and no more");
+
+        // The same of what is found: behind an idle mark the mark of a close must fit.
+        let idle = Header::new(FrameKind::Mark, LogId(0), &[]);
+        let closed = Header { closed: true, ..idle };
+        let mut room = full();
+        assert!(room.take_found(&idle, 0) && !room.take_found(&idle, 0));
+        assert!(room.take_found(&closed, 0) && !room.take_found(&closed, 0));
+        let body = vec![0; usize::try_from(most - HEADER_BYTES).expect("64-bit only")];
+        let state = Header::new(FrameKind::State, LogId(1), &body);
+        assert!(Room::empty(size).take_found(&state, 40));
+        assert!(!Room::empty(size).take_found(&state, 48));
+    }
+
+    #[test]
+    fn the_last_eighth_begins_an_eighth_before_the_trailer() {
+        let size = 64 << 10;
+        let begins = size - PAGE_BYTES - size / 8;
+        let room = Room { offset: begins - 100, ..Room::empty(size) };
+        assert!(!room.is_in_last_eighth(100) && room.is_in_last_eighth(101));
+    }
+
+    #[test]
+    fn limits_follow_from_the_size_of_a_segment() {
+        assert_eq!(entry_bytes_max(16 << 10), 4 << 10);
+        assert_eq!(entry_bytes_max(1 << 30), 16 << 20);
+        assert_eq!(state_bytes_max(16 << 10), 2 << 10);
+        assert_eq!(state_bytes_max(64 << 20), 4 << 10);
+        assert_eq!(checkpoint_bytes_max(64 << 20), 16 << 20);
     }
 
     #[test]
