@@ -41,6 +41,24 @@ fn a_frame_made_during_a_sync_vouches_for_the_bytes_that_are_being_synced() {
     assert_eq!(watermark(&second.bytes, &second.segment, second.offset), first.end);
 }
 
+/// What follows the first frame of an opening is chained to its nonce: half of what another opening left there never joins.
+#[test]
+fn the_first_frame_of_an_opening_carries_its_nonce_wherever_it_lies() {
+    let first_index = |stream: &mut Stream| {
+        let group = stream.begin_group().unwrap();
+        Header::decode(group.bytes.first_chunk().unwrap(), group.segment.salt, group.offset)
+            .map(|header| (header.kind, header.first_index))
+    };
+    let mut inside = stream();
+    inside.push_opened();
+    push(&mut inside, "state");
+    assert_eq!(first_index(&mut inside), Some((FrameKind::Opened, 7)));
+    let mut begun = stream();
+    begun.push_opening(0, &[]);
+    push(&mut begun, "state");
+    assert_eq!(first_index(&mut begun), Some((FrameKind::SegmentStart, 7)));
+}
+
 #[test]
 fn a_group_ends_at_a_page_with_zeros() {
     let mut stream = stream();
