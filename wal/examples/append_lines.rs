@@ -1,6 +1,6 @@
 //! `append_lines DIR`: appends every line of standard input to the log in DIR, and prints the
 //! line's index once it is durable: a printed index survives a power cut. An existing log is
-//! continued. `read_lines` shows what is there.
+//! continued. With `--keep` it drops old lines behind itself. `read_lines` shows what is there.
 //!
 //! ```text
 //! $ seq 3 | cargo run -q -p kontiki-wal --example append_lines -- /var/tmp/lines
@@ -12,8 +12,9 @@
 use std::{
     env,
     error::Error,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     io::{self, BufRead, BufReader, ErrorKind, Write},
+    ops::RangeInclusive,
     process::ExitCode,
     sync::mpsc,
 };
@@ -21,18 +22,25 @@ use std::{
 use bytes::Bytes;
 use kontiki_wal::{AppendError, Log, LogId, Pending, Wal};
 
-const USAGE: &str = "usage: append_lines DIR < LINES";
+const USAGE: &str = "\
+usage: append_lines [--keep LINES] [--segment-mib MIB] DIR < LINES
+
+  --keep LINES       keep the newest LINES lines and drop those before them: when an index is
+                     printed, they are gone for good. Their room is used again file by file, so
+                     the directory holds what is kept and a few files more
+  --segment-mib MIB  size of new files, 1 to 1024 MiB (64); a line is at most a quarter of one,
+                     and 16 MiB";
 
 fn main() -> ExitCode {
     if env::args_os().nth(1).is_some_and(|argument| argument == "--help" || argument == "-h") {
         println!("{USAGE}");
         return ExitCode::SUCCESS;
     }
-    let Some(directory) = only_argument() else {
+    let Some(arguments) = Arguments::parse() else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    match append_lines(&directory) {
+    match append_lines(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         // The reader has seen enough, as in `| head`; what it saw is durable.
         Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
@@ -43,17 +51,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn append_lines(directory: &OsStr) -> Result<(), Box<dyn Error>> {
-    let wal = Wal::options().open(directory)?;
+fn append_lines(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let wal =
+        Wal::options().segment_bytes(arguments.segment_mib << 20).open(&arguments.directory)?;
     let log = wal.log(LogId(1))?;
     let mut input = BufReader::with_capacity(256 << 10, io::stdin().lock());
-    let mut group = Group::default();
+    let mut group = Group { log, keep: arguments.keep, indexes: Vec::new(), newest: None };
     let mut line = Vec::new();
     while input.read_until(b'\n', &mut line)? > 0 {
         if line.ends_with(b"\n") {
             line.pop();
         }
-        group.add(&log, Bytes::from(std::mem::take(&mut line)))?;
+        group.add(Bytes::from(std::mem::take(&mut line)))?;
         // Lines that already wait share one sync; when none waits, nobody is kept waiting for
         // the next one. This is all that group commit asks of a caller.
         if !input.buffer().contains(&b'\n') {
@@ -66,36 +75,32 @@ fn append_lines(directory: &OsStr) -> Result<(), Box<dyn Error>> {
 }
 
 /// Lines that were appended and are not acknowledged yet.
-#[derive(Default)]
 struct Group {
+    log: Log,
+    keep: Option<u64>,
     indexes: Vec<u64>,
     newest: Option<Pending>,
 }
 
 impl Group {
-    /// Appends a line; waits for room if more is unsynced than the log's options allow.
-    fn add(&mut self, log: &Log, line: Bytes) -> Result<(), AppendError> {
-        loop {
-            match log.push(line.clone()) {
-                Ok((index, pending)) => {
-                    self.indexes.push(index);
-                    self.newest = Some(pending);
-                    return Ok(());
-                }
-                Err(AppendError::Full { .. }) => {
-                    let (sender, room) = mpsc::channel::<()>();
-                    log.on_room(move || drop(sender));
-                    let _disconnected_when_there_is_room = room.recv();
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    fn add(&mut self, line: Bytes) -> Result<(), AppendError> {
+        let (index, pending) = self.append(|log| log.push(line.clone()))?;
+        self.indexes.push(index);
+        self.newest = Some(pending);
+        Ok(())
     }
 
     /// Waits until the whole group is durable, then prints its indexes. What is durable is always
     /// a prefix of what was appended, so waiting for the newest line is waiting for all.
     fn acknowledge(&mut self) -> Result<(), Box<dyn Error>> {
-        let Some(newest) = self.newest.take() else { return Ok(()) };
+        let (Some(mut newest), Some(last)) = (self.newest.take(), self.indexes.last()) else {
+            return Ok(());
+        };
+        if let Some(keep) = self.keep {
+            // Behind the lines that take the place of what it drops, and in one sync with them.
+            let first = (last + 1).saturating_sub(keep);
+            newest = self.append(|log| log.compact_before(first))?;
+        }
         newest.wait()?;
         let text: String = self.indexes.drain(..).map(|index| format!("{index}\n")).collect();
         let mut output = io::stdout().lock();
@@ -103,14 +108,53 @@ impl Group {
         output.flush()?;
         Ok(())
     }
+
+    /// Appends; waits for room if more is unsynced than the log's options allow.
+    fn append<T>(
+        &self,
+        attempt: impl Fn(&Log) -> Result<T, AppendError>,
+    ) -> Result<T, AppendError> {
+        loop {
+            match attempt(&self.log) {
+                Err(AppendError::Full { .. }) => {
+                    let (sender, room) = mpsc::channel::<()>();
+                    self.log.on_room(move || drop(sender));
+                    let _disconnected_when_there_is_room = room.recv();
+                }
+                outcome => return outcome,
+            }
+        }
+    }
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-fn only_argument() -> Option<OsString> {
-    let mut arguments = env::args_os().skip(1);
-    let first = arguments.next().filter(|first| !first.as_encoded_bytes().starts_with(b"-"))?;
-    arguments.next().is_none().then_some(first)
+struct Arguments {
+    directory: OsString,
+    keep: Option<u64>,
+    segment_mib: u64,
+}
+
+impl Arguments {
+    /// `None` if they are not those of the usage.
+    fn parse() -> Option<Self> {
+        let mut arguments = env::args_os().skip(1);
+        let (mut directory, mut keep, mut segment_mib) = (None, None, 64);
+        while let Some(argument) = arguments.next() {
+            match argument.to_str() {
+                Some("--keep") => keep = Some(number(arguments.next(), 1..=u64::MAX)?),
+                Some("--segment-mib") => segment_mib = number(arguments.next(), 1..=1024)?,
+                _ if argument.as_encoded_bytes().starts_with(b"-") => return None,
+                _ if directory.is_some() => return None,
+                _ => directory = Some(argument),
+            }
+        }
+        Some(Self { directory: directory?, keep, segment_mib })
+    }
+}
+
+fn number(argument: Option<OsString>, range: RangeInclusive<u64>) -> Option<u64> {
+    argument?.to_str()?.parse().ok().filter(|number| range.contains(number))
 }
