@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use crate::lines::line;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+
+use crate::{lines::line, log::Log};
 
 pub(crate) struct Writer {
     child: Child,
@@ -27,10 +29,11 @@ pub(crate) struct Printed {
 }
 
 impl Writer {
-    /// Starts it on the log in `directory`, which ends at `last`, and lets lines flow.
-    pub(crate) fn start(example: &Path, directory: &Path, round: u64, last: u64) -> Self {
+    /// Starts it on a log, and lets lines flow.
+    pub(crate) fn start(example: &Path, log: &Log, round: u64) -> Self {
+        let last = log.last();
         let mut child = Command::new(example)
-            .arg(directory)
+            .args(log.arguments())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -52,6 +55,27 @@ impl Writer {
                 panic!("append_lines ended before the cut: {errors}");
             }
         }
+    }
+
+    /// Stops it where it stands, between two of its system calls: a sync that is under way ends
+    /// first, but what was written and is not being synced yet waits in the page cache.
+    pub(crate) fn freeze(&mut self) {
+        kill_process(self.pid(), Signal::STOP).expect("our child");
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = waitid(WaitId::Pid(self.pid()), options).expect("our child").expect("waited");
+        if !status.stopped() {
+            let errors = self.errors();
+            panic!("append_lines ended before the cut: {errors}");
+        }
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("our child");
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// Waits until it ended, as it has to when its disk is gone; all that it has printed.
