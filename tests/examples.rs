@@ -30,7 +30,7 @@ fn help_is_no_error_and_anything_else_that_is_no_directory_is() {
 }
 
 fn check_refused(example: &Path, arguments: &[&str]) {
-    let refused = Command::new(example).args(arguments).output().unwrap();
+    let refused = Command::new(example).args(arguments).output().expect("it runs");
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(refused.stdout.is_empty(), "{refused:?}");
 }

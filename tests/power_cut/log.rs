@@ -53,9 +53,9 @@ impl Log {
         options.chain([self.directory.clone().into_os_string()]).collect()
     }
 
-    /// Reads it by the example after a cut in `round`. Every line that was printed or shown before is
-    /// there, unless it was dropped to make room; what was dropped for good is not; nothing else is.
-    /// How the log ends, if a cut at its very beginning has left one.
+    /// Reads it by the example after a cut in `round`: every line is there that was printed or shown
+    /// before and not dropped, what was dropped for good is not, and the next ones are this round's.
+    /// Says how the log ends, if the cut left one.
     pub(crate) fn check(
         &mut self,
         examples: &Examples,
@@ -67,24 +67,26 @@ impl Log {
             assert!(printed.last == 0, "round {round}: the log is gone");
             return None;
         }
-        let (known, first) = (self.last(), self.first);
+        let first_before = self.first;
         self.read(&examples.read_lines, round);
+        let (first, last) = (self.first, self.last());
         assert!(
-            self.last() >= printed.last.max(known),
-            "round {round}: index {} was printed and {known} was shown, but the log ends at {}",
-            printed.last,
-            self.last()
+            last >= printed.last,
+            "round {round}: index {} was printed, but the log ends at {last}",
+            printed.last
         );
-        // A printed index says that what it drops is gone for good, and before it nothing is dropped.
         let dropped_until = |last: u64| self.keep.map_or(1, |keep| (last + 1).saturating_sub(keep));
-        let (least, most) =
-            (dropped_until(printed.last).max(first), dropped_until(self.last()).max(1));
+        // A printed index says that what it drops is gone for good, and nothing more is dropped.
+        let least = match printed.count {
+            0 => first_before,
+            _ => first_before.max(dropped_until(printed.last)),
+        };
+        let most = dropped_until(last).max(1);
         assert!(
-            (least..=most).contains(&self.first),
-            "round {round}: index {} was printed, and the log goes from {} to {}, not from {least} to {most} on",
-            printed.last,
-            self.first,
-            self.last()
+            (least..=most).contains(&first),
+            "round {round}: {first} to {last} are there after {} was printed; \
+             the first should be {least} to {most}",
+            printed.last
         );
         let scan = Scan::open(&self.directory).expect("a readable log");
         let verdict = scan.verdict();

@@ -6,7 +6,8 @@
 //! that what was not synced is on the disk in parts. The rounds take turns between a log that grows,
 //! in fresh files, and one that drops its old lines and uses its files again.
 //!
-//! It needs root and loop devices, and says so where it has to be skipped.
+//! It needs root, loop devices and Linux 6.5, and says so where it has to be skipped. A seed repeats what
+//! is written, dropped and written back; where the writer stands when it is cut is chance.
 
 #![cfg(target_os = "linux")]
 #![forbid(unsafe_code)]
@@ -78,10 +79,11 @@ fn cut_often(kind: &str, flags: &[&str]) {
             log.finish(&examples, round);
         }
         let log = &mut logs[which];
-        let moment = MOMENTS[which][turn as usize % MOMENTS[which].len()];
+        let moment = MOMENTS[which][usize::try_from(turn % 4).expect("below 4")];
         let newest_segment = log.newest_segment();
+        let cutter = volume.cutter();
         let mut writer = Writer::start(&examples.append_lines, log, round);
-        let group = moment.cut(volume.cutter(), &mut writer, log.directory(), &mut random);
+        let group = moment.cut(cutter, &mut writer, log.directory(), &mut random);
         let printed = writer.end();
         volume.mount_again();
 
