@@ -381,3 +381,6 @@ fn change(header: &Header, body: &[u8]) -> Result<Option<Change>, &'static str> 
 }
 
 const NO_ROOM: &str = "room for a frame, two marks, the index and the trailer";
+
+#[cfg(test)]
+mod tests;
