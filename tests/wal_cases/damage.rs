@@ -222,6 +222,29 @@ fn rot_in_an_unattested_checkpoint_is_corruption_where_the_elders_are_gone() {
     assert_eq!(corruption(&disk).segment, name);
 }
 
+/// WAL-CASE 64, of a log's very first frames: opening and looking say the same.
+#[test]
+fn rot_in_the_first_frames_of_all_is_corruption_once_something_attests_them() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 5, &["only"]));
+    let (_, alone) = session.kill();
+    let attested = three_groups();
+    for offset in [4096, 4096 + 50, 4176 + 50] {
+        let damaged = alone.reopen();
+        let name = segments(&damaged).remove(0);
+        flip(&damaged, &name, offset);
+        let scan = Scan::open_on(&damaged, DIRECTORY).unwrap();
+        assert!(!matches!(scan.verdict(), Verdict::Corrupt(_)), "{offset}: {:?}", scan.verdict());
+        assert_eq!(entries(&world(&damaged), L).len(), 0, "{offset}: begun anew");
+
+        let damaged = attested.reopen();
+        flip(&damaged, &name, offset);
+        let found = corruption(&damaged);
+        let scan = Scan::open_on(&damaged, DIRECTORY).unwrap();
+        assert_eq!(scan.verdict(), &Verdict::Corrupt(vec![found]), "{offset}");
+    }
+}
+
 /// WAL-CASE 16
 #[test]
 fn a_missing_segment_with_live_entries_is_an_error_that_names_it() {
