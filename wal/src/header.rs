@@ -65,6 +65,10 @@ impl SegmentHeader {
                 found,
             })
         };
+        if file_bytes < PAGE_BYTES {
+            let what = format!("length of a segment: {file_bytes} bytes, shorter than its header");
+            return Err(damaged(&what, 0, 0));
+        }
         let (expected, found) =
             (crc32fast::hash(&page[..CRC_AT]), LittleEndian::read_u32(&page[CRC_AT..]));
         if expected != found {
@@ -102,8 +106,10 @@ impl SegmentHeader {
         if !(FIRST_SEQUENCE..SEQUENCE_END).contains(&sequence) {
             return Err(damaged("number of a segment", SEQUENCE_END, sequence));
         }
-        if header.segment_bytes != file_bytes || !is_segment_size(file_bytes) {
-            return Err(damaged("length of a segment", header.segment_bytes, file_bytes));
+        let bytes = header.segment_bytes;
+        if bytes != file_bytes || !is_segment_size(file_bytes) {
+            let what = format!("length of a segment: {file_bytes} bytes, its header says {bytes}");
+            return Err(damaged(&what, 0, 0));
         }
         Ok(header)
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -48,7 +48,7 @@ impl Look {
 /// below its data directory. Says so on standard error if it is that.
 pub(crate) fn log_directory(directory: &Path) -> PathBuf {
     let below = directory.join(NODE_LOG);
-    if has_segments(directory) || !has_segments(&below) {
+    if has_segments(directory) || !may_have_segments(&below) {
         return directory.to_owned();
     }
     // Whoever hears nothing sees the log all the same.
@@ -58,9 +58,18 @@ pub(crate) fn log_directory(directory: &Path) -> PathBuf {
 
 /// What cannot be listed is reported by the look itself.
 fn has_segments(directory: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(directory) else { return false };
+    segments(directory).unwrap_or(false)
+}
+
+/// What is there and must not be listed is most likely what was meant: the look says why it cannot be had.
+fn may_have_segments(directory: &Path) -> bool {
+    segments(directory).unwrap_or_else(|error| error.kind() == ErrorKind::PermissionDenied)
+}
+
+fn segments(directory: &Path) -> io::Result<bool> {
+    let entries = fs::read_dir(directory)?;
     let is_segment = |path: &Path| path.is_file() && path.extension().is_some_and(|e| e == "wal");
-    entries.flatten().any(|entry| is_segment(&entry.path()))
+    Ok(entries.flatten().any(|entry| is_segment(&entry.path())))
 }
 
 /// Where a node keeps its log in its data directory.

@@ -78,6 +78,18 @@ impl Parted<'_> {
     pub(crate) fn is_first(&self) -> bool {
         self.older.is_empty() && self.tail[0].header.sequence == FIRST_SEQUENCE
     }
+
+    /// What is wrong with the beginning of the tail. If the segment before it is not there, either of the two can be what
+    /// somebody has to look for: rot here, or a file that was lost.
+    pub(crate) fn corruption(&self, fault: &Fault) -> Corruption {
+        let mut corruption = self.tail[0].corruption(fault);
+        let before = self.tail[0].header.sequence - 1;
+        let is_there = self.older.last().is_some_and(|file| file.header.sequence == before);
+        if before >= FIRST_SEQUENCE && !is_there {
+            corruption.what.push_str(&format!("; {}, before it, is not there", file_name(before)));
+        }
+        corruption
+    }
 }
 
 impl Older {

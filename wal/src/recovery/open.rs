@@ -105,7 +105,7 @@ fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenErr
     let opening = match read_opening(&tail[0], parted.expected)? {
         Ok(opening) => Some(opening),
         Err(_) if parted.is_first() => None,
-        Err(fault) => return Err(tail[0].corruption(&fault).into()),
+        Err(fault) => return Err(parted.corruption(&fault).into()),
     };
     let sequence = tail[0].header.sequence;
     let (mut gathered, mut older) = match &opening {

@@ -172,7 +172,7 @@ impl Look {
                 // Nothing was ever in it, or all is lost.
                 self.torn = fault.header.is_some();
                 if !parted.is_first() || behind(tail, FRAMES_AT)?.watermark > Lsn(0) {
-                    self.damage.push(tail[0].corruption(&fault));
+                    self.damage.push(parted.corruption(&fault));
                 }
                 return Ok(());
             }
@@ -235,7 +235,13 @@ impl Look {
         let catalog = &self.gathered.catalog;
         let live = catalog.segments();
         let there: BTreeSet<u64> = self.files.iter().map(|file| file.header.sequence).collect();
-        let lost: Vec<u64> = live.difference(&there).copied().collect();
+        let is_damaged = |number: u64| {
+            let name = file_name(number);
+            self.damage.iter().any(|corruption| corruption.segment == name)
+        };
+        // What is there and damaged was told already.
+        let lost = live.difference(&there).copied().filter(|&number| !is_damaged(number));
+        let lost: Vec<u64> = lost.collect();
         let missing = catalog.missing(&self.older.spans);
         let term = missing.and_then(|missing| catalog.bounds(missing.log).term(missing.index));
         self.older.retain(&live);
@@ -263,7 +269,7 @@ fn missing_file(segment: String, entry: Option<(Missing, Option<u64>)>) -> Corru
     Corruption {
         segment,
         offset: 0,
-        what: "the file of a segment".to_owned(),
+        what: "missing file of a segment".to_owned(),
         log: entry.map(|(missing, _)| missing.log),
         indexes: entry.map(|(missing, _)| (missing.index, missing.index)),
         term: entry.and_then(|(_, term)| term),

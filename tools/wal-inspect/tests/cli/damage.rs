@@ -1,9 +1,16 @@
 //! `verify` and `dump` on damaged logs: what is reported, where, and that nothing changes.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    path::Path,
+};
+
+use kontiki_wal::LogId;
+use tempfile::TempDir;
 
 use crate::support::{
-    HEADER_BYTES, Run, closed_log, crashed_log, dump, entries_frames, files, flip_bit, verify,
+    HEADER_BYTES, Run, append, closed_log, crashed_log, dump, entries_frames, files, flip_bit,
+    options, run_segment_jobs, verify,
 };
 
 /// Runs `verify` and sees that it changed nothing.
@@ -95,6 +102,56 @@ fn dump_shows_the_frames_around_a_damaged_body() {
     assert!(!run.stdout.contains("line 10"), "damaged bytes are not shown as good: {run:?}");
     assert!(run.stdout.contains("  index 15 bytes 7 \"line 15\"\n"), "{run:?}");
     assert!(run.stderr.contains("corrupt: segment"), "{run:?}");
+}
+
+/// A closed log in three segments: two with frames, and one that was prepared.
+fn three_segments() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let log = wal.log(LogId(7)).unwrap();
+    while files(directory.path()).keys().filter(|name| name.ends_with(".wal")).count() < 3 {
+        append(&log, 3, 1);
+        run_segment_jobs(&wal);
+    }
+    wal.close().unwrap();
+    directory
+}
+
+/// WAL-CASE 16: what is said leads to the file that was lost, also where the next one was not begun.
+#[test]
+fn a_missing_segment_is_named() {
+    for (missing, line) in [
+        (
+            "0000000000000001.wal",
+            "corrupt: segment 0000000000000001.wal offset 0 log 7 index 1 term 3: missing file of a segment\n",
+        ),
+        ("0000000000000002.wal", "; 0000000000000002.wal, before it, is not there"),
+    ] {
+        let log = three_segments();
+        fs::remove_file(log.path().join(missing)).unwrap();
+        let run = verify_unchanged(log.path());
+        assert_eq!(run.code, Some(2), "{run:?}");
+        assert!(run.stdout.contains(line), "{run:?}");
+        assert_eq!(run.stdout.lines().count(), 1, "{run:?}");
+        let error = options().open(log.path()).unwrap_err().to_string();
+        assert!(error.contains(missing), "{error}");
+    }
+}
+
+#[test]
+fn a_segment_that_was_cut_short_is_told_with_its_length_and_is_not_missing() {
+    for (length, says) in [
+        (8192, "length of a segment: 8192 bytes, its header says 16384"),
+        (0, "length of a segment: 0 bytes, shorter than its header"),
+    ] {
+        let log = three_segments();
+        let name = "0000000000000001.wal";
+        let file = File::options().write(true).open(log.path().join(name)).unwrap();
+        file.set_len(length).unwrap();
+        let run = verify_unchanged(log.path());
+        assert_eq!(run.code, Some(2), "{run:?}");
+        assert_eq!(run.stdout, format!("corrupt: segment {name} offset 0: {says}\n"));
+    }
 }
 
 #[test]
