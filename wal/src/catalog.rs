@@ -2,14 +2,16 @@
 //! entries. Kept in memory, rebuilt at open. It does not grow with entries: of each log a few dozen bytes, its runs of
 //! terms and 16 bytes for each segment it lives in; of the newest segments 8 bytes for each frame until they are sealed.
 
+mod segments;
+
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
+    collections::{BTreeMap, VecDeque},
 };
 
 use bytes::Bytes;
 
+use self::segments::Segments;
 use crate::{
     AppendError, Bounds, LogId, Lsn,
     checkpoint::{self, Checkpoint},
@@ -47,16 +49,9 @@ pub(crate) enum Change {
 #[derive(Debug)]
 pub(crate) struct Catalog {
     logs: BTreeMap<LogId, LogCatalog>,
-    /// Every segment that is not freed, the newest one active.
-    segments: BTreeMap<u64, SegmentCatalog>,
+    pub(crate) segments: Segments,
     /// Length of what the logs add to a checkpoint.
     logs_bytes: u64,
-    /// Runs of segments whose numbers follow each other.
-    runs: u64,
-    /// Segments without a live entry, but for the active one.
-    dead: BTreeSet<u64>,
-    /// Segments whose index is in memory, but for the active one.
-    unsealed: BTreeSet<u64>,
     /// End of the last frame that forgot a log; of an opened log the end of what was found.
     forgot: Lsn,
 }
@@ -76,15 +71,6 @@ pub(crate) struct LogCatalog {
 struct Extent {
     first: u64,
     sequence: u64,
-}
-
-/// What lives in one segment.
-#[derive(Debug, Default)]
-struct SegmentCatalog {
-    /// Logs with an extent in it.
-    live: u64,
-    /// Its frames; `None` once it is sealed, then its file tells.
-    frames: Option<Arc<FrameIndex>>,
 }
 
 /// Where an entry lies.
@@ -107,34 +93,18 @@ pub(crate) struct Missing {
 impl Catalog {
     /// Without logs and segments.
     pub(crate) fn empty() -> Self {
-        Self {
-            logs: BTreeMap::new(),
-            segments: BTreeMap::new(),
-            logs_bytes: 0,
-            runs: 0,
-            dead: BTreeSet::new(),
-            unsealed: BTreeSet::new(),
-            forgot: Lsn(0),
-        }
+        Self { logs: BTreeMap::new(), segments: Segments::default(), logs_bytes: 0, forgot: Lsn(0) }
     }
 
     /// Of a log without frames, whose first segment is `active`.
     pub(crate) fn new(active: u64) -> Self {
-        let mut catalog = Self::empty();
-        catalog.open_segment(active);
-        catalog
+        Self { segments: Segments::restore(active, &[]), ..Self::empty() }
     }
 
     /// As a checkpoint at the start of segment `active` says. Which logs live in the older segments comes by `attach`.
     pub(crate) fn restore(active: u64, checkpoint: Checkpoint) -> Self {
-        let mut catalog = Self::new(active);
-        for (first, last) in checkpoint.segments {
-            // A number is not believed to be a count: what is not there is found missing one by one.
-            let numbers = first..=last;
-            catalog.dead.extend(numbers.clone());
-            catalog.segments.extend(numbers.map(|number| (number, SegmentCatalog::default())));
-        }
-        catalog.count_runs();
+        let segments = Segments::restore(active, &checkpoint.segments);
+        let mut catalog = Self { segments, ..Self::empty() };
         for (log, bounds) in checkpoint.logs {
             catalog.logs_bytes += bounds.checkpoint_bytes();
             catalog.logs.insert(log, LogCatalog { bounds, ..LogCatalog::default() });
@@ -145,10 +115,8 @@ impl Catalog {
     /// Takes in what the logs have in an older segment; the segments come in their order. Its frames are given if they
     /// were walked.
     pub(crate) fn attach(&mut self, sequence: u64, spans: &[Span], frames: Option<FrameIndex>) {
-        let Some(segment) = self.segments.get_mut(&sequence) else { return };
-        segment.frames = frames.map(Arc::new);
-        if segment.frames.is_some() {
-            self.unsealed.insert(sequence);
+        if !self.segments.attach(sequence, frames) {
+            return;
         }
         for span in spans {
             let Some(entry) = self.logs.get_mut(&span.log) else { continue };
@@ -158,36 +126,17 @@ impl Catalog {
                 continue;
             }
             while let Some(replaced) = entry.extents.pop_back_if(|old| old.first >= span.first) {
-                release(&mut self.segments, &mut self.dead, replaced);
+                self.segments.release(replaced.sequence);
             }
             entry.extents.push_back(Extent { first: span.first, sequence });
-            self.segments.entry(sequence).or_default().live += 1;
-            self.dead.remove(&sequence);
+            self.segments.hold(sequence);
             // What a later one reaches below the first index is all that lives of those before it.
             let mut killed = Vec::new();
             while entry.extents.get(1).is_some_and(|next| next.first <= entry.bounds.first) {
                 killed.extend(entry.extents.pop_front());
             }
-            killed
-                .into_iter()
-                .for_each(|extent| release(&mut self.segments, &mut self.dead, extent));
+            killed.into_iter().for_each(|extent| self.segments.release(extent.sequence));
         }
-    }
-
-    /// Goes on in a new segment: what the one before holds stands from now on.
-    pub(crate) fn open_segment(&mut self, sequence: u64) {
-        if let Some((&full, segment)) = self.segments.last_key_value()
-            && segment.frames.is_some()
-        {
-            self.unsealed.insert(full);
-            if segment.live == 0 {
-                self.dead.insert(full);
-            }
-        }
-        let frames = Some(Arc::default());
-        let before = self.segments.insert(sequence, SegmentCatalog { live: 0, frames });
-        assert!(before.is_none(), "a segment is opened once");
-        self.count_runs();
     }
 
     /// `Err` if `count` entries from `first` on cannot follow what `log` holds.
@@ -226,11 +175,9 @@ impl Catalog {
     /// Takes in `change`, which `check` let pass, made by the frame at `place` of the active segment that ends
     /// at `end`.
     pub(crate) fn apply(&mut self, log: LogId, change: Change, place: Place, end: Lsn) {
-        let Self { logs, segments, dead, forgot, .. } = self;
-        let mut newest = segments.last_entry().expect("there is an active segment");
-        let (active, segment) = (*newest.key(), newest.get_mut());
+        let Self { logs, segments, forgot, .. } = self;
+        let (active, frames) = segments.active_mut();
         assert!(place.sequence() == active, "frames are placed in the active segment");
-        let frames = segment.frames.as_mut().and_then(Arc::get_mut).expect("it takes frames");
         let before = logs.get(&log).map_or(0, |entry| entry.bounds.checkpoint_bytes());
         let forgets = matches!(change, Change::Forget);
         let begun = LogCatalog { cut: *forgot, ..LogCatalog::default() };
@@ -251,7 +198,7 @@ impl Catalog {
                 entry.bounds.append(first, u64::from(count), term);
                 if entry.extents.back().is_none_or(|extent| extent.sequence != active) {
                     entry.extents.push_back(Extent { first, sequence: active });
-                    segment.live += 1;
+                    segments.hold(active);
                 }
             }
             Change::State(state) => entry.bounds.state = Some(state),
@@ -275,71 +222,7 @@ impl Catalog {
             *forgot = end;
         }
         self.logs_bytes = self.logs_bytes - before + after;
-        killed.into_iter().for_each(|extent| release(segments, dead, extent));
-        dead.remove(&active);
-    }
-
-    /// The active segment's index has this log: another frame of it adds less.
-    pub(crate) fn is_indexed(&self, log: LogId) -> bool {
-        let newest =
-            self.segments.last_key_value().and_then(|(_, segment)| segment.frames.as_ref());
-        newest.is_some_and(|frames| frames.has(log))
-    }
-
-    /// Segments without a live entry, but for the active one.
-    pub(crate) fn dead(&self) -> impl Iterator<Item = u64> + '_ {
-        self.dead.iter().copied()
-    }
-
-    /// Whether these are segments, and not the active one.
-    pub(crate) fn can_free(&self, sequences: &[u64]) -> bool {
-        let active = self.active();
-        sequences.iter().all(|number| *number != active && self.segments.contains_key(number))
-    }
-
-    /// Forgets segments: a frame says that they are freed.
-    pub(crate) fn free(&mut self, sequences: &[u64]) {
-        for sequence in sequences {
-            self.segments.remove(sequence);
-            self.dead.remove(sequence);
-            self.unsealed.remove(sequence);
-        }
-        self.count_runs();
-    }
-
-    /// The oldest segment whose index is in memory, but for the active one.
-    pub(crate) fn unsealed(&self) -> Option<(u64, &Arc<FrameIndex>)> {
-        let &sequence = self.unsealed.first()?;
-        Some((sequence, self.segments.get(&sequence)?.frames.as_ref()?))
-    }
-
-    /// How many such segments there are.
-    pub(crate) fn unsealed_count(&self) -> usize {
-        self.unsealed.len()
-    }
-
-    /// The segment's file has its index from now on.
-    pub(crate) fn sealed(&mut self, sequence: u64) {
-        self.unsealed.remove(&sequence);
-        if let Some(segment) = self.segments.get_mut(&sequence) {
-            segment.frames = None;
-        }
-    }
-
-    /// The frames of the active segment, which is not used any more.
-    pub(crate) fn take_frames(mut self) -> FrameIndex {
-        let (_, segment) = self.segments.pop_last().expect("there is an active segment");
-        let frames = segment.frames.expect("it takes frames");
-        Arc::try_unwrap(frames).expect("nobody else has them")
-    }
-
-    /// Numbers of all segments that are not freed.
-    pub(crate) fn segments(&self) -> BTreeSet<u64> {
-        self.segments.keys().copied().collect()
-    }
-
-    fn active(&self) -> u64 {
-        *self.segments.last_key_value().expect("there is an active segment").0
+        killed.into_iter().for_each(|extent| segments.release(extent.sequence));
     }
 
     /// The first live entry that no segment holds; `sealed` has what the logs have in the segments whose frames are not in
@@ -364,7 +247,7 @@ impl Catalog {
     }
 
     fn span(&self, log: LogId, sequence: u64, sealed: &BTreeMap<u64, Vec<Span>>) -> Option<Span> {
-        if let Some(frames) = &self.segments.get(&sequence)?.frames {
+        if let Some(frames) = self.segments.frames(sequence)? {
             return frames.span(log);
         }
         let spans = sealed.get(&sequence)?;
@@ -384,9 +267,7 @@ impl Catalog {
             entry.bounds.compact(next, term_before);
             let mut killed = Vec::new();
             entry.drop_dead_front(&mut killed);
-            killed
-                .into_iter()
-                .for_each(|extent| release(&mut self.segments, &mut self.dead, extent));
+            killed.into_iter().for_each(|extent| self.segments.release(extent.sequence));
         }
     }
 
@@ -395,7 +276,7 @@ impl Catalog {
         let length = usize::try_from(self.checkpoint_bytes()).expect("bounded by the segment");
         let mut body = Vec::with_capacity(length);
         let logs = u32::try_from(self.logs.len()).expect("bounded by the segment");
-        checkpoint::encode_segments(logs, &runs(self.segments.keys()), &mut body);
+        checkpoint::encode_segments(logs, &self.segments.runs(), &mut body);
         for (log, entry) in &self.logs {
             checkpoint::encode_log(*log, &entry.bounds, &mut body);
         }
@@ -405,14 +286,13 @@ impl Catalog {
 
     /// Length of the body of a checkpoint taken now.
     pub(crate) fn checkpoint_bytes(&self) -> u64 {
-        checkpoint::EMPTY_BYTES + self.runs * checkpoint::SEGMENTS_BYTES + self.logs_bytes
+        checkpoint::EMPTY_BYTES + self.segments.checkpoint_bytes() + self.logs_bytes
     }
 
     /// The same, were these segments freed.
     pub(crate) fn checkpoint_bytes_without(&self, freed: &[u64]) -> u64 {
-        let left = self.segments.keys().filter(|number| freed.binary_search(number).is_err());
-        let runs = runs(left).len() as u64;
-        checkpoint::EMPTY_BYTES + runs * checkpoint::SEGMENTS_BYTES + self.logs_bytes
+        let segments = self.segments.checkpoint_bytes_without(freed);
+        checkpoint::EMPTY_BYTES + segments + self.logs_bytes
     }
 
     /// End of the last frame that removed entries of the log other than from the front.
@@ -424,10 +304,6 @@ impl Catalog {
     pub(crate) fn opened_at(&mut self, end: Lsn) {
         self.forgot = end;
         self.logs.values_mut().for_each(|entry| entry.cut = end);
-    }
-
-    fn count_runs(&mut self) {
-        self.runs = runs(self.segments.keys()).len() as u64;
     }
 
     /// By how much `change` can lengthen the checkpoint.
@@ -459,7 +335,7 @@ impl Catalog {
 
     /// What frames of a log's entries add to the active segment's index, the first one and each other.
     pub(crate) fn index_bytes(&self, log: LogId) -> (u64, u64) {
-        let table = if self.is_indexed(log) { 0 } else { index::LOG_BYTES };
+        let table = if self.segments.is_indexed(log) { 0 } else { index::LOG_BYTES };
         (table + index::FRAME_BYTES, index::FRAME_BYTES)
     }
 
@@ -467,8 +343,7 @@ impl Catalog {
     pub(crate) fn locate(&self, log: LogId, index: u64) -> Option<Location> {
         let entry = self.logs.get(&log)?;
         let (extent, end) = entry.extent(index)?;
-        let frames = &self.segments.get(&extent.sequence)?.frames;
-        let frame = match frames {
+        let frame = match self.segments.frames(extent.sequence)? {
             Some(frames) => Some(frames.locate(log, index)?),
             None => None,
         };
@@ -537,28 +412,6 @@ impl LogCatalog {
             killed.extend(self.extents.pop_front());
         }
     }
-}
-
-/// A log has no live entry in the extent's segment any more.
-fn release(segments: &mut BTreeMap<u64, SegmentCatalog>, dead: &mut BTreeSet<u64>, extent: Extent) {
-    if let Some(segment) = segments.get_mut(&extent.sequence) {
-        segment.live -= 1;
-        if segment.live == 0 {
-            dead.insert(extent.sequence);
-        }
-    }
-}
-
-/// First and last of each run of numbers that follow each other.
-fn runs<'a>(numbers: impl Iterator<Item = &'a u64>) -> Vec<(u64, u64)> {
-    let mut runs: Vec<(u64, u64)> = Vec::new();
-    for &number in numbers {
-        match runs.last_mut() {
-            Some(run) if run.1 + 1 == number => run.1 = number,
-            _ => runs.push((number, number)),
-        }
-    }
-    runs
 }
 
 #[cfg(test)]

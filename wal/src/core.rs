@@ -373,7 +373,7 @@ impl State {
         }
         let checkpoint = self.catalog.checkpoint();
         self.stream.rotate(&checkpoint);
-        self.catalog.open_segment(self.stream.active);
+        self.catalog.segments.open(self.stream.active);
         if index_bytes > 0 { FRESH_INDEX_BYTES } else { 0 }
     }
 

@@ -18,7 +18,7 @@ impl World {
         self.catalog.check(L, &change).unwrap();
         let growth = self.catalog.growth(L, &change);
         self.sequence += 1;
-        self.catalog.open_segment(self.sequence);
+        self.catalog.segments.open(self.sequence);
         let before = self.catalog.checkpoint_bytes();
         let end = Lsn(100 * self.sequence);
         self.catalog.apply(L, change, Place::new(self.sequence, 4096), end);
@@ -62,7 +62,7 @@ impl World {
 
     /// Nothing lives in it, once the log has gone on elsewhere.
     fn is_dead(&self, sequence: u64) -> bool {
-        self.catalog.segments[&sequence].live == 0
+        self.catalog.segments.is_dead(sequence)
     }
 }
 
@@ -86,11 +86,11 @@ fn a_segment_is_dead_without_live_entries_and_the_active_one_never() {
     let old = world.entries(1, 3, 1);
     let last = world.entries(4, 1, 1);
     world.apply(Change::Compact { first: 3, term_before: 1 });
-    assert_eq!(world.catalog.dead().count(), 0, "index 3 lives");
+    assert_eq!(world.catalog.segments.dead().count(), 0, "index 3 lives");
     let active = world.apply(Change::Compact { first: 5, term_before: 1 });
-    assert_eq!(world.catalog.dead().collect::<Vec<_>>(), [old, last, active - 1]);
-    world.catalog.free(&[old, last]);
-    assert_eq!(world.catalog.segments().len(), 2);
+    assert_eq!(world.catalog.segments.dead().collect::<Vec<_>>(), [old, last, active - 1]);
+    world.catalog.segments.free(&[old, last]);
+    assert_eq!(world.catalog.segments.numbers().len(), 2);
     let checkpoint = checkpoint::decode(&world.catalog.checkpoint()).unwrap();
     assert_eq!(checkpoint.segments, [(active - 1, active)]);
 }

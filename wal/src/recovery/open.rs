@@ -126,7 +126,7 @@ fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenErr
     if end.lsn < attested {
         return Err(tail[end.fault_number].corruption(&end.fault).into());
     }
-    let live = gathered.catalog.segments();
+    let live = gathered.catalog.segments.numbers();
     if let Some(corruption) = older.damage(&live).or(gathered.damage.first()) {
         return Err(corruption.clone().into());
     }
@@ -143,7 +143,7 @@ fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenErr
 
 /// What the segments before the tail hold, of those that its checkpoint speaks of.
 fn gather_older(parted: &Parted<'_>, catalog: &mut Catalog) -> Result<Older, OpenError> {
-    let live = catalog.segments();
+    let live = catalog.segments.numbers();
     let mut older = Older::default();
     for (number, file) in parted.older.iter().enumerate() {
         if live.contains(&file.header.sequence) {
@@ -235,7 +235,7 @@ impl Examined {
         self.publish(end.mark.is_some());
         let segments = self.older.segments.drain(..).chain(self.gathered.segments.drain(..));
         // One that was walked can be freed by a frame behind it.
-        let live = self.gathered.catalog.segments();
+        let live = self.gathered.catalog.segments.numbers();
         let segments = segments.filter(|segment| live.contains(&segment.sequence));
         let segments: BTreeMap<u64, Segment> =
             segments.map(|segment| (segment.sequence, segment)).collect();
@@ -248,7 +248,7 @@ impl Examined {
             let (header, file) = (next.header.clone(), Arc::clone(&next.file));
             stream.successor = Some(Successor { header, file });
             stream.rotate(&catalog.checkpoint());
-            catalog.open_segment(stream.active);
+            catalog.segments.open(stream.active);
         }
         Ok((catalog, stream))
     }
@@ -340,7 +340,7 @@ fn begin(
     let mut catalog = Catalog::empty();
     let mut stream = Stream::new(&header, options.segment_bytes, segments, end);
     stream.push_opening(0, &catalog.checkpoint());
-    catalog.open_segment(header.sequence);
+    catalog.segments.open(header.sequence);
     Ok((catalog, stream))
 }
 

@@ -195,7 +195,7 @@ impl Look {
         catalog: &mut Catalog,
         depth: Depth,
     ) -> Result<(), OpenError> {
-        let live = catalog.segments();
+        let live = catalog.segments.numbers();
         for (number, file) in parted.older.iter().enumerate() {
             if !live.contains(&file.header.sequence) {
                 continue;
@@ -233,7 +233,7 @@ impl Look {
     /// Segments that are not there although nothing has freed them are damage, and so are live entries that none holds.
     fn find_missing(&mut self) {
         let catalog = &self.gathered.catalog;
-        let live = catalog.segments();
+        let live = catalog.segments.numbers();
         let there: BTreeSet<u64> = self.files.iter().map(|file| file.header.sequence).collect();
         let is_damaged = |number: u64| {
             let name = file_name(number);

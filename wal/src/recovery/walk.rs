@@ -114,7 +114,7 @@ impl Gathered {
             }
             let (frames_end, crc) = (end.offset, last.crc);
             self.segments.last_mut().expect("walked").last = Some(Last { frames_end, crc });
-            self.catalog.open_segment(next.header.sequence);
+            self.catalog.segments.open(next.header.sequence);
             number += 1;
         }
     }
@@ -229,10 +229,10 @@ impl Gathered {
     /// further on, and not there any more. At the end no live entry may be in a freed segment.
     fn free(&mut self, body: &[u8]) -> Result<(), &'static str> {
         let freed: Vec<u64> = body.chunks_exact(8).map(LittleEndian::read_u64).collect();
-        if !body.len().is_multiple_of(8) || !self.catalog.can_free(&freed) {
+        if !body.len().is_multiple_of(8) || !self.catalog.segments.can_free(&freed) {
             return Err("numbers of freed segments");
         }
-        self.catalog.free(&freed);
+        self.catalog.segments.free(&freed);
         Ok(())
     }
 }

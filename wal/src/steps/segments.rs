@@ -173,7 +173,7 @@ impl Core {
         self.free_dead(state);
         // Freeing comes first: it can make the space that preparing needs. Sealing can wait, unless nothing can be prepared
         // or too much waits already: only what is behind a sealed segment can be freed.
-        let seals_first = state.no_space.is_some() || state.catalog.unsealed_count() > 1;
+        let seals_first = state.no_space.is_some() || state.catalog.segments.unsealed_count() > 1;
         let work = if state.can_remove() {
             self.begin_free(state)
         } else if let Some(seal) = begin_seal(state).filter(|_| seals_first) {
@@ -314,7 +314,7 @@ impl State {
         }
         self.make_room(&header, 0);
         self.stream.push(header, std::iter::once(&body[..]), 0);
-        self.catalog.free(&dead);
+        self.catalog.segments.free(&dead);
         let segments = &mut self.stream.segments;
         let freed = dead.iter().filter_map(|sequence| segments.remove(sequence)).collect();
         self.freed = Some((self.stream.end(), freed));
@@ -328,7 +328,7 @@ impl State {
 
     /// The oldest segment that is full and durable and has no index in its file yet.
     pub(crate) fn sealable(&self) -> Option<(&Segment, &Arc<FrameIndex>)> {
-        let (sequence, frames) = self.catalog.unsealed()?;
+        let (sequence, frames) = self.catalog.segments.unsealed()?;
         let segment = self.stream.segments.get(&sequence)?;
         let next = self.stream.segments.range(sequence + 1..).next()?.1;
         (segment.last.is_some() && next.base <= self.stream.durable()).then_some((segment, frames))
@@ -338,18 +338,18 @@ impl State {
     /// for the last frame before it.
     fn dead_segments(&self) -> Vec<u64> {
         let durable = self.stream.durable();
-        let unsealed = self.catalog.unsealed().map_or(u64::MAX, |(sequence, _)| sequence);
+        let unsealed = self.catalog.segments.unsealed().map_or(u64::MAX, |(sequence, _)| sequence);
         let is_durable = |sequence: u64| {
             let next = self.stream.segments.range(sequence + 1..).next();
             next.is_some_and(|(_, next)| next.base <= durable)
         };
-        let dead = self.catalog.dead().take(FREED_MAX);
+        let dead = self.catalog.segments.dead().take(FREED_MAX);
         dead.take_while(|&sequence| sequence <= unsealed && is_durable(sequence)).collect()
     }
 
     /// The segment's file has its index and its trailer, both durable.
     pub(crate) fn seal(&mut self, sequence: u64, trailer: Trailer) {
-        self.catalog.sealed(sequence);
+        self.catalog.segments.sealed(sequence);
         if let Some(segment) = self.stream.segments.get_mut(&sequence) {
             segment.trailer = Some(trailer);
             segment.file.publish(segment.bytes);
