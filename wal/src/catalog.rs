@@ -276,7 +276,8 @@ impl Catalog {
         let length = usize::try_from(self.checkpoint_bytes()).expect("bounded by the segment");
         let mut body = Vec::with_capacity(length);
         let logs = u32::try_from(self.logs.len()).expect("bounded by the segment");
-        checkpoint::encode_segments(logs, &self.segments.runs(), &mut body);
+        let runs: Vec<(u64, u64)> = self.segments.numbers().runs().collect();
+        checkpoint::encode_segments(logs, &runs, &mut body);
         for (log, entry) in &self.logs {
             checkpoint::encode_log(*log, &entry.bounds, &mut body);
         }

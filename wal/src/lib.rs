@@ -53,6 +53,7 @@ mod index;
 pub mod inspect;
 mod log;
 mod mode;
+mod numbers;
 mod options;
 mod pending;
 mod reader;

@@ -4,7 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
-use kontiki_disk::MemoryDisk;
+use kontiki_disk::{Access, Disk, MemoryDisk};
 use kontiki_wal::{
     LogId, OpenError, ReadError, Wal, WalError,
     inspect::{FrameKind, Scan, Verdict},
@@ -158,4 +158,32 @@ fn a_scan_shows_every_frame_and_how_the_log_ends() {
     };
     disk.corrupt(SEGMENT, frames(&disk)[5].offset + 60, 1);
     assert!(matches!(&verdict(&disk), Verdict::Corrupt(damage) if damage.len() == 1));
+}
+
+/// A checkpoint of a few bytes can speak of a million of them.
+#[test]
+fn a_run_of_segments_that_are_not_there_is_one_damage() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk).unwrap();
+    while wal.statistics().segments < 6 {
+        if let Ok((_, pending)) = wal.log(LogId(3)).unwrap().push("x".repeat(700)) {
+            pending.wait().unwrap();
+        }
+        while let Some(job) = wal.begin_segment() {
+            let result = job.run();
+            wal.finish_segment(job, result);
+        }
+    }
+    drop(wal);
+    let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+    for number in [1, 3, 4] {
+        directory.remove(&format!("{number:016x}.wal")).unwrap();
+    }
+    drop(directory);
+    let damage = open_read_only(&disk).damage();
+    let found: Vec<(&str, &str)> =
+        damage.iter().map(|damage| (&*damage.segment, &*damage.what)).collect();
+    let run = "the files of the segments from this one to 0000000000000004.wal";
+    let one = "the file of a segment";
+    assert_eq!(found, [("0000000000000001.wal", one), ("0000000000000003.wal", run)]);
 }

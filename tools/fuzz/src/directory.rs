@@ -25,8 +25,6 @@ pub struct Directory {
     pub segment_bytes: u64,
     /// Bytes of all files.
     pub bytes: usize,
-    /// How many segments the checkpoints say there are; each is remembered while a log is opened.
-    pub listed: usize,
 }
 
 /// Makes the files that `input` speaks of, as far as it goes.
@@ -35,10 +33,9 @@ pub fn unpack(input: &[u8]) -> Directory {
     let segment_bytes = (16 << 10) + 4096 * (u64::from(rest.byte().unwrap_or(0)) % 5);
     let (disk, mut chain) = (MemoryDisk::new(), Chain::default());
     let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).expect("it is new");
-    let (mut bytes, mut listed) = (0, 0);
+    let mut bytes = 0;
     for _ in 0..SEGMENTS_MAX {
         let Some((sequence, file)) = segment(&mut rest, &mut chain) else { break };
-        listed += mend::listed(&file);
         bytes += file.len();
         let name = format!("{sequence:016x}.wal");
         let Ok(handle) = directory.create(&name, file.len() as u64) else { continue };
@@ -46,7 +43,7 @@ pub fn unpack(input: &[u8]) -> Directory {
         handle.sync().expect("no fault is planned");
     }
     directory.sync().expect("no fault is planned");
-    Directory { disk, segment_bytes, bytes, listed }
+    Directory { disk, segment_bytes, bytes }
 }
 
 /// The next segment: its number and its file.

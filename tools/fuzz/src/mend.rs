@@ -137,17 +137,6 @@ pub fn index_at(file: &[u8], sequence: u64) -> usize {
     at - u32_at(file, at + 36) as usize * 32 - u32_at(file, at + 40) as usize * 8
 }
 
-/// How many older segments the checkpoint of a segment speaks of; 2^20 if it exaggerates.
-pub fn listed(file: &[u8]) -> usize {
-    let checkpoint = frame_end(file, PAGE).filter(|&at| frame_end(file, at).is_some());
-    let Some(body) = checkpoint.and_then(|at| file.get(at + 48..)) else { return 0 };
-    let runs = body.get(4..8).map_or(0, |bytes| u32_at(bytes, 0) as usize);
-    let runs = body.get(8..).unwrap_or_default().chunks_exact(16).take(runs);
-    let counts = runs.map(|run| u64_at(run, 8).saturating_sub(u64_at(run, 0)).saturating_add(1));
-    let listed = counts.fold(0, u64::saturating_add).min(1 << 20);
-    usize::try_from(listed).expect("bounded above")
-}
-
 /// A page that begins with `start`.
 pub fn page(start: &[u8]) -> Vec<u8> {
     let mut page = start[..start.len().min(PAGE - 4)].to_vec();

@@ -137,10 +137,10 @@ fn options(directory: &Directory, disk: &MemoryDisk, nonce: u64) -> Options {
         .without_threads()
 }
 
-/// What may be held at a time: the files of several disks, windows of them, and what the catalog keeps of each segment
-/// that a checkpoint speaks of.
+/// What may be held at a time: the files of several disks, and windows of them. A checkpoint that speaks of a million
+/// segments is no excuse.
 fn heap(directory: &Directory) -> usize {
-    (1 << 20) + 32 * directory.bytes + 256 * directory.listed
+    (1 << 20) + 32 * directory.bytes
 }
 
 const EVENTS_MAX: usize = 5000;

@@ -5,14 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use crate::{LogId, checkpoint, index::FrameIndex};
+use crate::{LogId, checkpoint, index::FrameIndex, numbers::Numbers};
 
 /// Every segment that is not freed, the newest one active.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
+    /// All of them, also those that only a checkpoint speaks of: their files may not be there.
+    numbers: Numbers,
+    /// Those whose files were found.
     held: BTreeMap<u64, Held>,
-    /// Runs of segments whose numbers follow each other.
-    runs: u64,
     /// Segments without a live entry, but for the active one.
     dead: BTreeSet<u64>,
     /// Segments whose index is in memory, but for the active one.
@@ -31,25 +32,21 @@ struct Held {
 impl Segments {
     /// Those that a checkpoint at the start of segment `active` speaks of, and that one.
     pub(super) fn restore(active: u64, older: &[(u64, u64)]) -> Self {
-        let mut segments = Self::default();
+        let mut segments = Self { numbers: Numbers::of(older), ..Self::default() };
         segments.open(active);
-        for &(first, last) in older {
-            // A number is not believed to be a count: what is not there is found missing one by one.
-            let numbers = first..=last;
-            segments.dead.extend(numbers.clone());
-            segments.held.extend(numbers.map(|number| (number, Held::default())));
-        }
-        segments.count_runs();
         segments
     }
 
-    /// Takes in the frames of an older segment, if they were walked; false if it is freed.
+    /// Takes in an older segment whose file was found, with its frames if they were walked; false if it is freed.
     pub(super) fn attach(&mut self, sequence: u64, frames: Option<FrameIndex>) -> bool {
-        let Some(segment) = self.held.get_mut(&sequence) else { return false };
-        segment.frames = frames.map(Arc::new);
-        if segment.frames.is_some() {
+        if !self.numbers.contains(sequence) {
+            return false;
+        }
+        if frames.is_some() {
             self.unsealed.insert(sequence);
         }
+        self.held.insert(sequence, Held { live: 0, frames: frames.map(Arc::new) });
+        self.dead.insert(sequence);
         true
     }
 
@@ -63,9 +60,8 @@ impl Segments {
                 self.dead.insert(full);
             }
         }
-        let before = self.held.insert(sequence, Held { live: 0, frames: Some(Arc::default()) });
-        assert!(before.is_none(), "a segment is opened once");
-        self.count_runs();
+        assert!(self.numbers.insert(sequence), "a segment is opened once");
+        self.held.insert(sequence, Held { live: 0, frames: Some(Arc::default()) });
     }
 
     /// Number and frames of the active segment.
@@ -77,7 +73,7 @@ impl Segments {
 
     /// A log has a live entry in the segment from now on.
     pub(super) fn hold(&mut self, sequence: u64) {
-        self.held.entry(sequence).or_default().live += 1;
+        self.held.get_mut(&sequence).expect("opened or attached before").live += 1;
         self.dead.remove(&sequence);
     }
 
@@ -111,17 +107,17 @@ impl Segments {
     /// Whether these are segments, and not the active one.
     pub(crate) fn can_free(&self, sequences: &[u64]) -> bool {
         let active = self.active();
-        sequences.iter().all(|number| *number != active && self.held.contains_key(number))
+        sequences.iter().all(|&number| number != active && self.numbers.contains(number))
     }
 
     /// Forgets segments: a frame says that they are freed.
     pub(crate) fn free(&mut self, sequences: &[u64]) {
         for sequence in sequences {
+            self.numbers.remove(*sequence);
             self.held.remove(sequence);
             self.dead.remove(sequence);
             self.unsealed.remove(sequence);
         }
-        self.count_runs();
     }
 
     /// The oldest segment whose index is in memory, but for the active one.
@@ -151,32 +147,28 @@ impl Segments {
     }
 
     /// Numbers of all segments that are not freed.
-    pub(crate) fn numbers(&self) -> BTreeSet<u64> {
-        self.held.keys().copied().collect()
-    }
-
-    /// First and last of each run of numbers that follow each other.
-    pub(super) fn runs(&self) -> Vec<(u64, u64)> {
-        runs(self.held.keys())
+    pub(crate) fn numbers(&self) -> &Numbers {
+        &self.numbers
     }
 
     /// What the segments add to a checkpoint.
     pub(super) fn checkpoint_bytes(&self) -> u64 {
-        self.runs * checkpoint::SEGMENTS_BYTES
+        self.numbers.runs_count() * checkpoint::SEGMENTS_BYTES
     }
 
-    /// The same, were these freed.
+    /// The same, were these freed; they ascend.
     pub(super) fn checkpoint_bytes_without(&self, freed: &[u64]) -> u64 {
-        let left = self.held.keys().filter(|number| freed.binary_search(number).is_err());
-        runs(left).len() as u64 * checkpoint::SEGMENTS_BYTES
-    }
-
-    fn count_runs(&mut self) {
-        self.runs = self.runs().len() as u64;
+        self.numbers.runs_count_without(freed) * checkpoint::SEGMENTS_BYTES
     }
 
     fn active(&self) -> u64 {
         *self.held.last_key_value().expect("there is an active segment").0
+    }
+
+    /// How many are remembered one by one.
+    #[cfg(test)]
+    pub(super) fn held_count(&self) -> usize {
+        self.held.len() + self.dead.len() + self.unsealed.len()
     }
 
     /// Nothing lives in it, once the log has gone on elsewhere.
@@ -184,15 +176,4 @@ impl Segments {
     pub(super) fn is_dead(&self, sequence: u64) -> bool {
         self.held[&sequence].live == 0
     }
-}
-
-fn runs<'a>(numbers: impl Iterator<Item = &'a u64>) -> Vec<(u64, u64)> {
-    let mut runs: Vec<(u64, u64)> = Vec::new();
-    for &number in numbers {
-        match runs.last_mut() {
-            Some(run) if run.1 + 1 == number => run.1 = number,
-            _ => runs.push((number, number)),
-        }
-    }
-    runs
 }

@@ -90,7 +90,7 @@ fn a_segment_is_dead_without_live_entries_and_the_active_one_never() {
     let active = world.apply(Change::Compact { first: 5, term_before: 1 });
     assert_eq!(world.catalog.segments.dead().collect::<Vec<_>>(), [old, last, active - 1]);
     world.catalog.segments.free(&[old, last]);
-    assert_eq!(world.catalog.segments.numbers().len(), 2);
+    assert!(world.catalog.segments.numbers().runs().eq([(active - 1, active)]));
     let checkpoint = checkpoint::decode(&world.catalog.checkpoint()).unwrap();
     assert_eq!(checkpoint.segments, [(active - 1, active)]);
 }
@@ -147,6 +147,23 @@ fn what_cannot_follow_is_refused_with_the_numbers() {
     world.apply(reset);
     let at_the_end = Change::Entries { first: u64::MAX, count: 1, term: 0 };
     assert!(matches!(world.catalog.check(L, &at_the_end), Err(AppendError::Beyond { .. })));
+}
+
+/// WAL-CASE 29: what a checkpoint of a few bytes says costs a few bytes.
+#[test]
+fn a_million_segments_in_a_checkpoint_are_one_run_in_memory() {
+    let checkpoint = Checkpoint { segments: vec![(1, 1 << 20)], logs: vec![] };
+    let mut catalog = Catalog::restore((1 << 20) + 1, checkpoint);
+    assert_eq!(catalog.segments.held_count(), 1, "the active one");
+    assert!(catalog.segments.can_free(&[1, 500, 1 << 20]));
+    catalog.attach(500, &[], None);
+    assert_eq!(catalog.segments.dead().collect::<Vec<_>>(), [500], "its file is there");
+    catalog.segments.free(&[500]);
+    let left = catalog.segments.numbers().runs();
+    assert!(left.eq([(1, 499), (501, (1 << 20) + 1)]));
+    assert_eq!(catalog.segments.held_count(), 1);
+    let two_runs = checkpoint::EMPTY_BYTES + 2 * checkpoint::SEGMENTS_BYTES;
+    assert_eq!(catalog.checkpoint_bytes(), two_runs);
 }
 
 /// A catalog that an opening makes of a checkpoint and of what the older segments hold; where each entry lies.

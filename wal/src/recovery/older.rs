@@ -1,14 +1,12 @@
 //! The segments before those that are walked: their trailers tell that they are durable, their indexes what they hold.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Corruption, Lsn, OpenError,
     catalog::Catalog,
     index::{self, FrameIndex, Span},
+    numbers::Numbers,
     recovery::{
         scan::{Fault, SegmentFile, io_error},
         walk::{Expected, Gathered, read_opening},
@@ -132,13 +130,13 @@ impl Older {
     }
 
     /// Damage in one of those that are not freed.
-    pub(crate) fn damage(&self, live: &BTreeSet<u64>) -> Option<&Corruption> {
-        self.damaged.iter().find(|(sequence, _)| live.contains(sequence)).map(|(_, found)| found)
+    pub(crate) fn damage(&self, live: &Numbers) -> Option<&Corruption> {
+        self.damaged.iter().find(|(sequence, _)| live.contains(**sequence)).map(|(_, found)| found)
     }
 
     /// Keeps those that no later frame has freed.
-    pub(crate) fn retain(&mut self, live: &BTreeSet<u64>) {
-        self.segments.retain(|segment| live.contains(&segment.sequence));
+    pub(crate) fn retain(&mut self, live: &Numbers) {
+        self.segments.retain(|segment| live.contains(segment.sequence));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Opening a directory for writing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
@@ -16,6 +16,7 @@ use crate::{
     frame::HEADER_BYTES,
     header::SegmentHeader,
     mode::Mode,
+    numbers::Numbers,
     recovery::{
         older::{Older, Parted, part},
         repair::Repair,
@@ -127,17 +128,17 @@ fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenErr
         return Err(tail[end.fault_number].corruption(&end.fault).into());
     }
     let live = gathered.catalog.segments.numbers();
-    if let Some(corruption) = older.damage(&live).or(gathered.damage.first()) {
+    if let Some(corruption) = older.damage(live).or(gathered.damage.first()) {
         return Err(corruption.clone().into());
     }
-    expect_all(&live, files, &gathered.catalog, &older)?;
+    expect_all(live, files, &gathered.catalog, &older)?;
     if gathered.catalog.checkpoint_bytes() > checkpoint_bytes_max(options.segment_bytes) {
         let reason = "too small for the checkpoint of the logs in the directory";
         return Err(OpenError::Options { option: "segment_bytes", reason });
     }
-    older.retain(&live);
+    older.retain(live);
     let numbers = files[..parted.older.len() + end.number].iter().map(|file| file.header.sequence);
-    let leftovers = numbers.filter(|number| !live.contains(number)).collect();
+    let leftovers = numbers.filter(|&number| !live.contains(number)).collect();
     Ok(Examined { leftovers, older, tail: tail.to_vec(), gathered, end, behind, attested })
 }
 
@@ -146,7 +147,7 @@ fn gather_older(parted: &Parted<'_>, catalog: &mut Catalog) -> Result<Older, Ope
     let live = catalog.segments.numbers();
     let mut older = Older::default();
     for (number, file) in parted.older.iter().enumerate() {
-        if live.contains(&file.header.sequence) {
+        if live.contains(file.header.sequence) {
             let next = parted.older.get(number + 1).or(parted.tail.first());
             older.gather(file, next)?;
         }
@@ -157,19 +158,19 @@ fn gather_older(parted: &Parted<'_>, catalog: &mut Catalog) -> Result<Older, Ope
 
 /// Every segment that is not freed must be there, and hold what the logs say.
 fn expect_all(
-    live: &BTreeSet<u64>,
+    live: &Numbers,
     files: &[SegmentFile],
     catalog: &Catalog,
     older: &Older,
 ) -> Result<(), OpenError> {
-    let there: BTreeSet<u64> = files.iter().map(|file| file.header.sequence).collect();
     let missing = catalog.missing(&older.spans);
     let needed_by = match missing {
         Some(missing) => format!("index {} of log {}", missing.index, missing.log.0),
         None => "the log, which has not freed it,".to_owned(),
     };
-    if let Some(&lost) = live.difference(&there).next() {
-        return Err(OpenError::MissingSegment { missing: file_name(lost), needed_by });
+    let lost = live.without(files.iter().map(|file| file.header.sequence));
+    if let Some((first, _)) = lost.runs().next() {
+        return Err(OpenError::MissingSegment { missing: file_name(first), needed_by });
     }
     let Some(missing) = missing else { return Ok(()) };
     let newest = files.last().expect("a log has a segment");
@@ -236,7 +237,7 @@ impl Examined {
         let segments = self.older.segments.drain(..).chain(self.gathered.segments.drain(..));
         // One that was walked can be freed by a frame behind it.
         let live = self.gathered.catalog.segments.numbers();
-        let segments = segments.filter(|segment| live.contains(&segment.sequence));
+        let segments = segments.filter(|segment| live.contains(segment.sequence));
         let segments: BTreeMap<u64, Segment> =
             segments.map(|segment| (segment.sequence, segment)).collect();
         let mut stream = Stream::new(&header, options.segment_bytes, segments, end);

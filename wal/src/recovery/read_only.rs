@@ -1,11 +1,6 @@
 //! Opening a directory for reading: no lock, no change, and as much as can be shown.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use kontiki_disk::{Access, Directory};
 
@@ -197,7 +192,7 @@ impl Look {
     ) -> Result<(), OpenError> {
         let live = catalog.segments.numbers();
         for (number, file) in parted.older.iter().enumerate() {
-            if !live.contains(&file.header.sequence) {
+            if !live.contains(file.header.sequence) {
                 continue;
             }
             let next = parted.older.get(number + 1).or(parted.tail.first());
@@ -234,28 +229,24 @@ impl Look {
     fn find_missing(&mut self) {
         let catalog = &self.gathered.catalog;
         let live = catalog.segments.numbers();
-        let there: BTreeSet<u64> = self.files.iter().map(|file| file.header.sequence).collect();
-        let is_damaged = |number: u64| {
-            let name = file_name(number);
-            self.damage.iter().any(|corruption| corruption.segment == name)
-        };
         // What is there and damaged was told already.
-        let lost = live.difference(&there).copied().filter(|&number| !is_damaged(number));
-        let lost: Vec<u64> = lost.collect();
+        let damaged = self.damage.iter().filter_map(|found| sequence_of(&found.segment));
+        let there = self.files.iter().map(|file| file.header.sequence).chain(damaged);
+        let lost = live.without(there);
         let missing = catalog.missing(&self.older.spans);
         let term = missing.and_then(|missing| catalog.bounds(missing.log).term(missing.index));
-        self.older.retain(&live);
+        self.older.retain(live);
         for (sequence, damage) in std::mem::take(&mut self.sealed_damage) {
-            self.damage.extend(damage.into_iter().filter(|_| live.contains(&sequence)));
+            self.damage.extend(damage.into_iter().filter(|_| live.contains(sequence)));
         }
-        if let (Some(corruption), true) = (self.older.damage(&live), self.damage.is_empty()) {
+        if let (Some(corruption), true) = (self.older.damage(live), self.damage.is_empty()) {
             self.damage.push(corruption.clone());
         }
         let entry = missing.map(|missing| (missing, term));
-        self.damage.extend(lost.iter().map(|&number| missing_file(file_name(number), entry)));
+        self.damage.extend(lost.runs().map(|run| missing_files(run, entry)));
         if let (Some(entry), true) = (entry, self.damage.is_empty()) {
-            self.damage
-                .push(missing_file(file_name(*there.last().expect("there is one")), Some(entry)));
+            let newest = self.files.last().expect("there is one");
+            self.damage.push(missing_file(newest.name(), Some(entry)));
         }
     }
 }
@@ -263,6 +254,16 @@ impl Look {
 /// All files as the tail; none of them is what a trailer promises.
 fn whole(files: &[SegmentFile]) -> Parted<'_> {
     Parted { older: &[], tail: &files[files.len() - 1..], expected: None }
+}
+
+/// The files of a run of segments: one damage, for a checkpoint can speak of a million of them.
+fn missing_files((first, last): (u64, u64), entry: Option<(Missing, Option<u64>)>) -> Corruption {
+    let missing = missing_file(file_name(first), entry);
+    if first == last {
+        return missing;
+    }
+    let what = format!("the files of the segments from this one to {}", file_name(last));
+    Corruption { what, expected: last - first + 1, ..missing }
 }
 
 fn missing_file(segment: String, entry: Option<(Missing, Option<u64>)>) -> Corruption {
