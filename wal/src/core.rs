@@ -232,7 +232,7 @@ impl Core {
     pub(crate) fn may_grow(&self, state: &State) -> bool {
         let stream = &state.stream;
         let bytes = stream.segments_bytes() + stream.segment_bytes;
-        bytes <= self.log_bytes_max && (stream.segments.len() as u64) < SEGMENTS_MAX
+        bytes <= self.log_bytes_max && (stream.segments().len() as u64) < SEGMENTS_MAX
     }
 
     /// The successor that is there is beyond the bounds: only what makes room may use it.

@@ -193,7 +193,7 @@ impl Follow {
             self.told = state.stream.end();
             return Ok(());
         };
-        let segment = state.stream.segments[&location.sequence].clone();
+        let segment = state.stream.segments()[&location.sequence].clone();
         drop(state);
         let frame = match location.frame {
             Some(frame) => frame,
@@ -205,7 +205,7 @@ impl Follow {
     }
 
     fn place(&self, state: &State) -> Place {
-        let Some(segment) = state.stream.segments.get(&self.sequence) else {
+        let Some(segment) = state.stream.segments().get(&self.sequence) else {
             // Not there yet is the end, too: the next segment takes no frame before the one before is full.
             let is_ahead = self.sequence > state.stream.active;
             return if is_ahead { Place::End(state.stream.durable()) } else { Place::Gone };

@@ -154,7 +154,7 @@ fn wanted(state: &State, log: LogId, index: u64, access: Access) -> Option<Wante
     // A frame has one term, whatever an index says of where it ends.
     let next_run = bounds.runs.get(bounds.runs.partition_point(|run| run.0 <= index));
     let end = location.end.min(next_run.map_or(u64::MAX, |run| run.0));
-    let segment = state.stream.segments.get(&location.sequence)?;
+    let segment = state.stream.segments().get(&location.sequence)?;
     let is_durable = |at: &Located| segment.lsn(at.offset) < state.stream.durable();
     let is_read_only = matches!(state.mode, Mode::ReadOnly);
     let source = match location.frame {

@@ -19,6 +19,7 @@ use crate::{
     frame::{self, FrameKind, HEADER_BYTES, Header, frame_bytes},
     header::SegmentHeader,
     segment::{Last, PAGE_BYTES, Place, Room, START_BODY_BYTES, Segment},
+    trailer::Trailer,
 };
 
 /// The segments, the end of the newest, and what is not durable yet.
@@ -34,7 +35,9 @@ pub(crate) struct Stream {
     /// A frame of this opening carries the nonce.
     opened: bool,
     /// Every segment with a frame, the newest one active.
-    pub(crate) segments: BTreeMap<u64, Segment>,
+    segments: BTreeMap<u64, Segment>,
+    /// Length of all of them together.
+    segments_bytes: u64,
     pub(crate) active: u64,
     /// The segment after the active one, once it has its name.
     pub(crate) successor: Option<Successor>,
@@ -114,6 +117,7 @@ impl Stream {
         end: End,
     ) -> Self {
         let active = *segments.last_key_value().expect("a log has a segment").0;
+        let segments_bytes = segments.values().map(|segment| segment.bytes).sum();
         let mark = end.mark.as_ref().map_or(&[][..], |mark| &mark[..]);
         let offset = end.room.offset - mark.len() as u64;
         let bytes = BytesMut::from(mark);
@@ -125,6 +129,7 @@ impl Stream {
             nonce: end.nonce,
             opened: false,
             segments,
+            segments_bytes,
             active,
             successor: None,
             room: end.room,
@@ -161,9 +166,30 @@ impl Stream {
         }
     }
 
+    /// Every segment with a frame, by its number.
+    pub(crate) fn segments(&self) -> &BTreeMap<u64, Segment> {
+        &self.segments
+    }
+
     /// Length of all segments together.
     pub(crate) fn segments_bytes(&self) -> u64 {
-        self.segments.values().map(|segment| segment.bytes).sum()
+        self.segments_bytes
+    }
+
+    /// The segment's file has its index and its trailer: all of it may be read.
+    pub(crate) fn seal(&mut self, sequence: u64, trailer: Trailer) {
+        if let Some(segment) = self.segments.get_mut(&sequence) {
+            segment.trailer = Some(trailer);
+            segment.file.publish(segment.bytes);
+        }
+    }
+
+    /// Takes out segments that a frame has freed.
+    pub(crate) fn free(&mut self, sequences: &[u64]) -> Vec<Segment> {
+        let freed: Vec<Segment> =
+            sequences.iter().filter_map(|sequence| self.segments.remove(sequence)).collect();
+        self.segments_bytes -= freed.iter().map(|segment| segment.bytes).sum::<u64>();
+        freed
     }
 
     /// Something waits to be synced, other than marks.
@@ -265,6 +291,7 @@ impl Stream {
             bytes: BytesMut::new(),
             marks_only: true,
         });
+        self.segments_bytes += segment.bytes;
         self.segments.insert(segment.sequence, segment);
     }
 

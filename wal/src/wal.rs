@@ -120,14 +120,14 @@ impl Wal {
     /// What the log has done since it was opened.
     pub fn statistics(&self) -> Statistics {
         let state = self.core().state.lock();
-        Statistics { segments: state.stream.segments.len() as u64, ..state.statistics }
+        Statistics { segments: state.stream.segments().len() as u64, ..state.statistics }
     }
 
     /// The logs by the oldest segment that each holds back, the oldest first: what to compact when the directory is large.
     pub fn laggards(&self) -> Vec<Laggard> {
         let state = self.core().state.lock();
         let bytes =
-            |sequence| state.stream.segments.get(&sequence).map_or(0, |segment| segment.bytes);
+            |sequence| state.stream.segments().get(&sequence).map_or(0, |segment| segment.bytes);
         let laggard = |log| {
             let mut segments = state.catalog.segments_of(log).peekable();
             let oldest_segment = *segments.peek()?;

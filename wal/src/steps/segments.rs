@@ -315,9 +315,7 @@ impl State {
         self.make_room(&header, 0);
         self.stream.push(header, std::iter::once(&body[..]), 0);
         self.catalog.segments.free(&dead);
-        let segments = &mut self.stream.segments;
-        let freed = dead.iter().filter_map(|sequence| segments.remove(sequence)).collect();
-        self.freed = Some((self.stream.end(), freed));
+        self.freed = Some((self.stream.end(), self.stream.free(&dead)));
         true
     }
 
@@ -329,8 +327,8 @@ impl State {
     /// The oldest segment that is full and durable and has no index in its file yet.
     pub(crate) fn sealable(&self) -> Option<(&Segment, &Arc<FrameIndex>)> {
         let (sequence, frames) = self.catalog.segments.unsealed()?;
-        let segment = self.stream.segments.get(&sequence)?;
-        let next = self.stream.segments.range(sequence + 1..).next()?.1;
+        let segment = self.stream.segments().get(&sequence)?;
+        let next = self.stream.segments().range(sequence + 1..).next()?.1;
         (segment.last.is_some() && next.base <= self.stream.durable()).then_some((segment, frames))
     }
 
@@ -340,7 +338,7 @@ impl State {
         let durable = self.stream.durable();
         let unsealed = self.catalog.segments.unsealed().map_or(u64::MAX, |(sequence, _)| sequence);
         let is_durable = |sequence: u64| {
-            let next = self.stream.segments.range(sequence + 1..).next();
+            let next = self.stream.segments().range(sequence + 1..).next();
             next.is_some_and(|(_, next)| next.base <= durable)
         };
         let dead = self.catalog.segments.dead().take(FREED_MAX);
@@ -350,10 +348,7 @@ impl State {
     /// The segment's file has its index and its trailer, both durable.
     pub(crate) fn seal(&mut self, sequence: u64, trailer: Trailer) {
         self.catalog.segments.sealed(sequence);
-        if let Some(segment) = self.stream.segments.get_mut(&sequence) {
-            segment.trailer = Some(trailer);
-            segment.file.publish(segment.bytes);
-        }
+        self.stream.seal(sequence, trailer);
         self.statistics.sealed_segments += 1;
     }
 

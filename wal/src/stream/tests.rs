@@ -29,6 +29,24 @@ fn watermark(bytes: &[u8], segment: &Segment, offset: u64) -> Lsn {
 }
 
 #[test]
+fn the_length_of_all_segments_follows_those_that_come_and_go() {
+    let mut stream = stream();
+    let summed = |stream: &Stream| stream.segments().values().map(|segment| segment.bytes).sum();
+    for sequence in 2..=4 {
+        let segment_bytes = sequence * (16 << 10);
+        let header = SegmentHeader { uuid: [1; 16], sequence, segment_bytes, owner: [0; 32] };
+        let directory = MemoryDisk::new().open_directory(Path::new("log"), Access::Write).unwrap();
+        let file = directory.create("next", segment_bytes).unwrap();
+        stream.successor = Some(Successor { header, file });
+        stream.rotate(&[0; 8]);
+        assert_eq!(stream.segments_bytes(), summed(&stream));
+    }
+    assert_eq!(stream.free(&[1, 3, 9]).len(), 2);
+    assert_eq!(stream.segments_bytes(), (2 + 4) * (16 << 10));
+    assert_eq!(stream.segments_bytes(), summed(&stream));
+}
+
+#[test]
 fn a_frame_made_during_a_sync_vouches_for_the_bytes_that_are_being_synced() {
     let mut stream = stream();
     push(&mut stream, "first");
