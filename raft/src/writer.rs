@@ -37,8 +37,8 @@ struct Write {
 enum Refusal {
     /// It will take it later.
     Full,
-    /// The disk has no space left; it may have some later, without saying so.
-    NoSpace,
+    /// The disk has no room for another segment, or no file is left for it; there may be later, without saying so.
+    NoSegment(String),
     Fatal(String),
 }
 
@@ -131,9 +131,9 @@ impl Writer {
     }
 
     fn ask_for_room(&mut self, refusal: &Refusal) {
-        if matches!(refusal, Refusal::NoSpace) {
+        if let Refusal::NoSegment(cause) = refusal {
             if !self.waits_for_space {
-                tracing::warn!(node = self.shared.id, "the disk is full; writes wait for space");
+                tracing::warn!(node = self.shared.id, cause, "writes wait for another segment");
             }
             self.waits_for_space = true;
             return;
@@ -147,7 +147,9 @@ impl Writer {
 fn refusal(error: AppendError) -> Refusal {
     match error {
         AppendError::Full { .. } => Refusal::Full,
-        AppendError::NoSpace { .. } => Refusal::NoSpace,
+        error @ (AppendError::NoSpace { .. } | AppendError::TooManyFiles { .. }) => {
+            Refusal::NoSegment(error.to_string())
+        }
         error => Refusal::Fatal(format!("the log refused a write: {error}")),
     }
 }

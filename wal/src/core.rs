@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use kontiki_disk::Directory;
+use kontiki_disk::{Directory, is_too_many_files};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
@@ -59,7 +59,7 @@ pub(crate) struct State {
     /// A `SegmentJob` is out.
     pub(crate) preparing: bool,
     /// Why the last preparation failed, if no other has succeeded since.
-    pub(crate) no_space: Option<Arc<io::Error>>,
+    pub(crate) preparation_error: Option<Arc<io::Error>>,
     /// An append was refused because there is no successor.
     pub(crate) successor_is_needed: bool,
     /// The one that it waits for is not for entries: it may be beyond the bound of all segments.
@@ -109,7 +109,7 @@ impl Core {
             syncing: false,
             is_crowded: false,
             preparing: false,
-            no_space: None,
+            preparation_error: None,
             successor_is_needed: false,
             upkeep_needs_successor: false,
             job_is_out: false,
@@ -222,7 +222,10 @@ impl Core {
             let (bytes, limit) = (state.stream.segments_bytes(), self.log_bytes_max);
             return Err(AppendError::LogFull { bytes, limit });
         }
-        Err(match &state.no_space {
+        Err(match &state.preparation_error {
+            Some(source) if is_too_many_files(source) => {
+                AppendError::TooManyFiles { source: Arc::clone(source) }
+            }
             Some(source) => AppendError::NoSpace { source: Arc::clone(source) },
             None => full,
         })
@@ -243,7 +246,8 @@ impl Core {
     /// After an append: wakes whom it concerns.
     pub(crate) fn appended(&self, mut state: MutexGuard<'_, State>) {
         state.idle_since = None;
-        let wants_segment = state.wants_successor() && !state.preparing && state.no_space.is_none();
+        let wants_segment =
+            state.wants_successor() && !state.preparing && state.preparation_error.is_none();
         let wakes_syncer = std::mem::take(&mut state.sync_thread_sleeps);
         drop(state);
         if wants_segment {

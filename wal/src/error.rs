@@ -42,7 +42,7 @@ fn details(corruption: &Corruption) -> String {
     if parts.is_empty() { String::new() } else { format!(" ({})", parts.join("; ")) }
 }
 
-/// Why a directory cannot be opened. Nothing in it was changed unless the variant is `Io`.
+/// Why a directory cannot be opened. Nothing in it was changed unless the variant is `Io` or `TooManyFiles`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -111,6 +111,15 @@ pub enum OpenError {
         /// The system's answer.
         source: Arc<io::Error>,
     },
+    /// The process, or the system, has too many files open; a log keeps one open for each segment. See
+    /// [`Options::open`](crate::Options::open).
+    #[error("open {path}: {source}; {RAISE_THE_LIMIT}")]
+    TooManyFiles {
+        /// The file or directory that could not be opened.
+        path: String,
+        /// The system's answer.
+        source: Arc<io::Error>,
+    },
     /// An option is out of its range.
     #[error("option {option}: {reason}")]
     Options {
@@ -120,6 +129,8 @@ pub enum OpenError {
         reason: &'static str,
     },
 }
+
+const RAISE_THE_LIMIT: &str = "a log keeps a file open for each segment: raise the limit of open files (ulimit -n; of the system fs.file-max)";
 
 /// Why nothing more becomes durable.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -167,6 +178,13 @@ pub enum AppendError {
     #[error("no space for another segment ({source}); nothing was taken")]
     NoSpace {
         /// What the disk says.
+        source: Arc<io::Error>,
+    },
+    /// The next segment could not be opened: the process, or the system, has too many files open. Clears by itself when
+    /// others are closed. See [`Options::open`](crate::Options::open).
+    #[error("no file for another segment ({source}): {RAISE_THE_LIMIT}; nothing was taken")]
+    TooManyFiles {
+        /// The system's answer.
         source: Arc<io::Error>,
     },
     /// The segments take what they may take together. Compact the logs that [`Wal::laggards`](crate::Wal::laggards) names.

@@ -33,7 +33,7 @@ impl Log {
     /// one replaces the suffix. All are readable when this returns, and durable when the `Pending` resolves. Never blocks.
     ///
     /// # Errors
-    /// `Empty`, `TooLarge`, `Gap`, `Compacted`, `TermDecreases`, `Full`, `NoSpace`, `Wal`; nothing was taken.
+    /// `Empty`, `TooLarge`, `Gap`, `Compacted`, `TermDecreases`, `Full`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
     pub fn append(
         &self,
         first_index: u64,
@@ -89,7 +89,7 @@ impl Log {
     /// of a segment.
     ///
     /// # Errors
-    /// `TooLarge`, `Full`, `NoSpace`, `Wal`; nothing was taken.
+    /// `TooLarge`, `Full`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
     pub fn set_state(&self, state: impl Into<Bytes>) -> Result<Pending, AppendError> {
         // A copy: the caller's buffer may be a small part of a large one.
         let state = Bytes::copy_from_slice(&state.into());
@@ -109,7 +109,7 @@ impl Log {
     /// Cuts all entries after `last`. Nothing happens if there are none.
     ///
     /// # Errors
-    /// `Compacted` if `last` is below the entry before the first; `Full`, `NoSpace`, `Wal`; nothing was taken.
+    /// `Compacted` if `last` is below the entry before the first; `Full`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
     pub fn truncate_after(&self, last: u64) -> Result<Pending, AppendError> {
         self.upkeep(
             |bounds| {
@@ -125,7 +125,7 @@ impl Log {
     /// Drops all entries before `first`, keeping the term of the last of them. Nothing happens if there are none.
     ///
     /// # Errors
-    /// `Beyond` if `first` is beyond the last index plus one; `Full`, `NoSpace`, `Wal`; nothing was taken.
+    /// `Beyond` if `first` is beyond the last index plus one; `Full`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
     pub fn compact_before(&self, first: u64) -> Result<Pending, AppendError> {
         self.upkeep(
             |bounds| {
@@ -144,7 +144,7 @@ impl Log {
     /// Drops all entries and goes on at `next_index`, after an entry of `term_before`. Keeps the state, allows a gap.
     ///
     /// # Errors
-    /// `Compacted` if `next_index` is 0; `Full`, `NoSpace`, `Wal`; nothing was taken.
+    /// `Compacted` if `next_index` is 0; `Full`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
     pub fn reset(&self, next_index: u64, term_before: u64) -> Result<Pending, AppendError> {
         let change = Change::Reset { next: next_index, term_before };
         self.upkeep(|_| Ok(Some(self.frame(FrameKind::Reset, change))), &[])
@@ -153,7 +153,7 @@ impl Log {
     /// Drops the log with its entries and its state; an append begins it anew at index 1.
     ///
     /// # Errors
-    /// `Full`, `NoSpace`, `Wal`; nothing was taken.
+    /// `Full`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
     pub fn forget(&self) -> Result<Pending, AppendError> {
         self.upkeep(|_| Ok(Some(self.frame(FrameKind::Forget, Change::Forget))), &[])
     }
@@ -218,7 +218,7 @@ impl Log {
         Follow::new(self.wal.clone(), self.id, from)
     }
 
-    /// Calls `callback` once when an append that was `Full` or `NoSpace` is worth another try: on a thread of the log or
+    /// Calls `callback` once when an append that was `Full`, `NoSpace` or `TooManyFiles` is worth another try: on a thread of the log or
     /// of another waiter, or here; with no lock held.
     pub fn on_room(&self, callback: impl FnOnce() + Send + 'static) {
         self.wal.core().on_room(Box::new(callback));

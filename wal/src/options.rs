@@ -116,8 +116,15 @@ impl Options {
 
     /// Opens the log in `directory` for writing, or creates it. What an unclean stop left is repaired first.
     ///
+    /// # Open files
+    /// An open log keeps a file open for each of its segments: 16,384 for each TiB in segments of 64 MiB, 1,024 in the
+    /// largest ones. When half of what the process may have open is used, the real disk doubles the soft limit, up to the hard
+    /// one (`ulimit -Hn`), which has to be large enough; beyond it opening and appending say `TooManyFiles`. A segment that was
+    /// read is mapped, too: beyond 65,530 maps a Linux system needs a larger `vm.max_map_count`, or
+    /// [`copied_reads`](Self::copied_reads), which map nothing.
+    ///
     /// # Errors
-    /// See [`OpenError`]; after any but `Io` no file was changed.
+    /// See [`OpenError`]; after any but `Io` and `TooManyFiles` no file was changed.
     pub fn open(self, directory: impl AsRef<Path>) -> Result<Wal, OpenError> {
         Wal::open_for_writing(self, directory.as_ref())
     }

@@ -91,7 +91,7 @@ fn run_preparer(core: &Core) {
 fn prepare_and_free(core: &Core) {
     let mut state = core.state.lock();
     while matches!(state.mode, Mode::Open) {
-        let failed = state.no_space.is_some();
+        let failed = state.preparation_error.is_some();
         // Decided and slept on under one lock: a notification in between would be lost.
         let Some(job) = core.begin_segment(&mut state) else {
             core.segment_work.wait(&mut state);
@@ -104,7 +104,7 @@ fn prepare_and_free(core: &Core) {
         let retry_at = Instant::now() + RETRY;
         let waits = |state: &State| {
             failed
-                && state.no_space.is_some()
+                && state.preparation_error.is_some()
                 && matches!(state.mode, Mode::Open)
                 && !state.can_remove()
         };

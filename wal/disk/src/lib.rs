@@ -37,11 +37,19 @@ mod seam;
 
 use std::io;
 
+use rustix::io::Errno;
+
 pub use crate::{
     memory::MemoryDisk,
     real::{WriteMode, real, real_writing},
     seam::{Access, Directory, Disk, File},
 };
+
+/// Whether an operation failed because the process, or the system, has too many files open. The real disk raises the
+/// process's soft limit by itself, as far as its hard limit lets it.
+pub fn is_too_many_files(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error())
+}
 
 /// The name of the lock file in every directory that was opened for writing. It is never removed:
 /// a lock on a removed file would exclude nobody.

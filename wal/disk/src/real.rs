@@ -2,6 +2,7 @@
 
 mod directory;
 mod file;
+mod limit;
 mod lock;
 
 use std::{

@@ -2,7 +2,7 @@
 
 use std::{io, ops::Range, sync::Arc};
 
-use kontiki_disk::{Directory, File};
+use kontiki_disk::{Directory, File, is_too_many_files};
 
 use crate::{
     Corruption, Lsn, OpenError,
@@ -253,7 +253,11 @@ impl<'a> Window<'a> {
 }
 
 pub(crate) fn io_error(operation: &'static str, path: &str, source: io::Error) -> OpenError {
-    OpenError::Io { operation, path: path.to_owned(), source: Arc::new(source) }
+    let (path, source) = (path.to_owned(), Arc::new(source));
+    if is_too_many_files(&source) {
+        return OpenError::TooManyFiles { path, source };
+    }
+    OpenError::Io { operation, path, source }
 }
 
 fn size(bytes: u64) -> usize {

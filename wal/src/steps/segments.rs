@@ -173,7 +173,8 @@ impl Core {
         self.free_dead(state);
         // Freeing comes first: it can make the space that preparing needs. Sealing can wait, unless nothing can be prepared
         // or too much waits already: only what is behind a sealed segment can be freed.
-        let seals_first = state.no_space.is_some() || state.catalog.segments.unsealed_count() > 1;
+        let seals_first =
+            state.preparation_error.is_some() || state.catalog.segments.unsealed_count() > 1;
         let work = if state.can_remove() {
             self.begin_free(state)
         } else if let Some(seal) = begin_seal(state).filter(|_| seals_first) {
@@ -241,7 +242,7 @@ impl Core {
             (Err(error), SegmentWork::Prepare { header, .. }) => {
                 let error = Arc::new(error);
                 // Whoever waits for room hears of it once; the next news is success.
-                if state.no_space.replace(Arc::clone(&error)).is_some() {
+                if state.preparation_error.replace(Arc::clone(&error)).is_some() {
                     Wakeups::default()
                 } else {
                     let segment = file_name(header.sequence);
@@ -262,7 +263,7 @@ impl Core {
                 state.statistics.recycled_segments += u64::from(spare.is_some());
                 let file = file.into_inner().expect("a job that succeeded was run");
                 state.stream.successor = Some(Successor { header, file });
-                state.no_space = None;
+                state.preparation_error = None;
                 state.successor_is_needed = false;
                 state.upkeep_needs_successor = false;
                 self.publish(&mut state)

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::{
     WriteMode,
     file::{RealFile, allocate},
+    limit::make_room,
     lock::Lock,
 };
 use crate::{
@@ -50,6 +51,7 @@ impl RealDirectory {
 
     /// The one handle of a file that was just opened.
     fn share(&self, file: fs::File, name: &str) -> io::Result<Arc<RealFile>> {
+        make_room(&file);
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             let message = format!("{name} is no plain file");

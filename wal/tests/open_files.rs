@@ -1,0 +1,109 @@
+//! A log keeps a file open for each segment: what happens at the limit of open files. Each test runs in a process of its own,
+//! which has a lower one.
+#![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
+
+use std::{
+    env,
+    fs::{self, File},
+    path::Path,
+    process::Command,
+};
+
+use kontiki_wal::{AppendError, LogId, OpenError, Wal};
+
+const LOG: LogId = LogId(1);
+
+/// True in the process that has the limits. Else runs the test of this name again, in such a process.
+fn is_limited(name: &str, soft: u32, hard: u32) -> bool {
+    const CHILD: &str = "KONTIKI_TEST_HAS_FEW_FILES";
+    if env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let limits = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
+    let mut child = Command::new("sh");
+    child.args(["-c", &limits]).arg(env::current_exe().unwrap());
+    let status = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").status().unwrap();
+    assert!(status.success(), "{name} failed in a process with {soft} files");
+    false
+}
+
+fn open(path: &Path) -> Result<Wal, OpenError> {
+    Wal::options().segment_bytes(16 << 10).without_threads().open(path)
+}
+
+fn work(wal: &Wal) {
+    while let Some(job) = wal.begin_segment() {
+        let result = job.run();
+        let failed = result.is_err();
+        wal.finish_segment(job, result);
+        if failed {
+            return;
+        }
+    }
+}
+
+/// Fills segments until there are so many, or until an append is refused for good.
+fn fill(wal: &Wal, segments: u64) -> Result<(), AppendError> {
+    while wal.statistics().segments < segments {
+        match wal.log(LOG).unwrap().push(vec![7; 4000]) {
+            Ok((_, pending)) => pending.wait().unwrap(),
+            Err(AppendError::Full { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        work(wal);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_log_of_more_segments_than_the_soft_limit_grows_and_opens_again() {
+    let name = "a_log_of_more_segments_than_the_soft_limit_grows_and_opens_again";
+    if !is_limited(name, 64, 400) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(directory.path()).unwrap();
+    fill(&wal, 200).unwrap();
+    let last = wal.log(LOG).unwrap().last();
+    drop(wal);
+    let wal = open(directory.path()).unwrap();
+    assert!(wal.statistics().segments >= 200);
+    let read = wal.log(LOG).unwrap().read(1..last + 1, usize::MAX);
+    assert_eq!(read.map(Result::unwrap).count() as u64, last);
+}
+
+#[test]
+fn beyond_the_hard_limit_it_is_said_what_to_do_and_nothing_is_lost() {
+    let name = "beyond_the_hard_limit_it_is_said_what_to_do_and_nothing_is_lost";
+    if !is_limited(name, 64, 64) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let others = |count| (0..count).map(|_| File::open("/dev/null").unwrap()).collect::<Vec<_>>();
+
+    let held = others(10);
+    let wal = open(path).unwrap();
+    let refused = fill(&wal, 200).unwrap_err();
+    assert!(matches!(refused, AppendError::TooManyFiles { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("ulimit -n"), "{refused}");
+    let log = wal.log(LOG).unwrap();
+    log.set_state("still taken").unwrap().wait().unwrap();
+    let (segments, last) = (wal.statistics().segments, log.last());
+    assert_eq!(log.read(1..last + 1, usize::MAX).map(Result::unwrap).count() as u64, last);
+    drop(held);
+    work(&wal);
+    fill(&wal, segments + 2).unwrap();
+    drop((log, wal));
+
+    let files = |path| fs::read_dir(path).unwrap().count();
+    let there = files(path);
+    let held = others(20);
+    let refused = open(path).map(drop).unwrap_err();
+    assert!(matches!(refused, OpenError::TooManyFiles { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("ulimit -n"), "{refused}");
+    drop(held);
+    assert_eq!(files(path), there, "a log that cannot be opened is left alone");
+    let wal = open(path).unwrap();
+    assert!(wal.log(LOG).unwrap().last() > last);
+}
