@@ -19,6 +19,7 @@ use crate::{
     index,
     mode::Mode,
     reader::Access,
+    sealed::SealedIndexes,
     segment::{Room, SEGMENTS_MAX, Segment, checkpoint_bytes_max},
     stream::Stream,
     waiters::{RoomCallback, Waiters, Wakeups, guard},
@@ -33,8 +34,8 @@ pub(crate) struct Core {
     durable: AtomicU64,
     /// Set by poison: jobs that are out look at it before each write.
     pub(crate) stopped: Arc<AtomicBool>,
-    /// Reads copy through the file, never through a map.
-    pub(crate) copies_reads: bool,
+    /// How entries are read, and found in sealed segments.
+    pub(crate) sealed: SealedIndexes,
     pub(crate) unsynced_bytes_max: u64,
     pub(crate) log_bytes_max: u64,
     /// Size of new segments: the limits of entries and states follow from it.
@@ -98,7 +99,8 @@ impl Core {
         stream: Stream,
         mode: Mode,
     ) -> Self {
-        let is_read_only = matches!(mode, Mode::ReadOnly);
+        let copies = options.copied_reads || matches!(mode, Mode::ReadOnly);
+        let access = if copies { Access::Copied } else { Access::Mapped };
         let durable = AtomicU64::new(stream.durable().0);
         let segment_bytes = stream.segment_bytes;
         let state = State {
@@ -126,7 +128,7 @@ impl Core {
             state: Mutex::new(state),
             durable,
             stopped: Arc::default(),
-            copies_reads: options.copied_reads || is_read_only,
+            sealed: SealedIndexes::new(access),
             unsynced_bytes_max: options.unsynced_bytes_max,
             log_bytes_max: options.log_bytes_max,
             segment_bytes,
@@ -139,11 +141,6 @@ impl Core {
     pub(crate) fn durable(&self) -> Lsn {
         // Acquire: pairs with the store in `publish`.
         Lsn(self.durable.load(Ordering::Acquire))
-    }
-
-    /// How entries are read.
-    pub(crate) fn access(&self) -> Access {
-        if self.copies_reads { Access::Copied } else { Access::Mapped }
     }
 
     /// The state, if the log still takes appends.

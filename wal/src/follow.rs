@@ -13,7 +13,7 @@ use crate::{
     Entry, LogId, Lsn, ReadError, Wal, WalError,
     core::State,
     frame::{FrameKind, Header, entry_range},
-    reader::{locate_sealed, read_frame},
+    reader::read_frame,
     recovery::scan::Fault,
     segment::{FRAMES_AT, Segment},
     waiters::{Parker, Waiter},
@@ -197,7 +197,7 @@ impl Follow {
         drop(state);
         let frame = match location.frame {
             Some(frame) => frame,
-            None => locate_sealed(&segment, core.access(), self.log, from)?,
+            None => core.sealed.locate(&segment, self.log, from)?,
         };
         (self.sequence, self.offset, self.is_new) = (location.sequence, frame.offset, true);
         self.told = segment.lsn(frame.offset);
@@ -240,7 +240,7 @@ impl Follow {
             (self.sequence, self.offset) = (self.sequence + 1, FRAMES_AT);
             return Ok(None);
         }
-        let (header, body) = read_frame(segment, self.wal.core().access(), self.offset)?;
+        let (header, body) = read_frame(segment, self.wal.core().sealed.access(), self.offset)?;
         if self.is_new && !header.holds(self.log, self.next) {
             let (offset, expected, found) = (self.offset, self.next, header.first_index);
             let what = "the frame of an entry";

@@ -58,6 +58,7 @@ mod options;
 mod pending;
 mod reader;
 mod recovery;
+mod sealed;
 mod segment;
 pub mod steps;
 mod stream;

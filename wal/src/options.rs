@@ -95,8 +95,8 @@ impl Options {
     }
 
     /// Reads entries by copying them through the file: a medium error is an error then, where a mapped read would end the
-    /// process by a signal (SIGBUS). A view pins nothing. The index of each sealed segment that was read is kept in memory
-    /// then: 8 bytes for each frame.
+    /// process by a signal (SIGBUS). A view pins nothing. The indexes of the eight
+    /// sealed segments that were read last are kept in memory then: 8 bytes for each frame.
     pub fn copied_reads(mut self) -> Self {
         self.copied_reads = true;
         self

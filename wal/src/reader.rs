@@ -8,9 +8,10 @@ use crate::{
     Corruption, LogId, Lsn, ReadError, Wal,
     core::State,
     frame::{self, HEADER_BYTES, Header, entry_range},
-    index::{Located, SealedIndex},
+    index::Located,
     mode::Mode,
     recovery::scan::{Fault, is_still},
+    sealed::SealedIndexes,
     segment::{FRAMES_AT, PAGE_BYTES, Place, Segment},
 };
 
@@ -64,7 +65,7 @@ enum Source {
     /// In memory, until they are durable.
     Staged(Bytes, Located),
     /// In the file.
-    File(Segment, Option<Located>, Access),
+    File(Segment, Option<Located>),
 }
 
 /// How a segment's bytes are read.
@@ -94,7 +95,7 @@ impl Entries {
             if self.next < log.bounds.first {
                 return Err(ReadError::Compacted { index: self.next, first: log.bounds.first });
             }
-            match wanted(&state, self.log, self.next, self.wal.core().access()) {
+            match wanted(&state, self.log, self.next) {
                 Some(wanted) => {
                     let segment = match &wanted.source {
                         Source::File(segment, ..) => Some(segment.clone()),
@@ -105,7 +106,7 @@ impl Entries {
                 None => return Ok(None),
             }
         };
-        let read = wanted.read();
+        let read = wanted.read(&self.wal.core().sealed);
         match (&read, is_read_only) {
             (Err(ReadError::Corruption(_)), Some(segment))
                 if !is_still(&*segment.file, segment.sequence) =>
@@ -147,7 +148,7 @@ impl Iterator for Entries {
     }
 }
 
-fn wanted(state: &State, log: LogId, index: u64, access: Access) -> Option<Wanted> {
+fn wanted(state: &State, log: LogId, index: u64) -> Option<Wanted> {
     let location = state.catalog.locate(log, index)?;
     let bounds = state.catalog.bounds(log);
     let term = bounds.term(index).expect("an index in the log has a term");
@@ -162,18 +163,15 @@ fn wanted(state: &State, log: LogId, index: u64, access: Access) -> Option<Wante
         Some(at) if !is_read_only && !is_durable(&at) => {
             Source::Staged(state.stream.staged(Place::new(location.sequence, at.offset))?, at)
         }
-        at => {
-            let access = if is_read_only { Access::Copied } else { access };
-            Source::File(segment.clone(), at, access)
-        }
+        at => Source::File(segment.clone(), at),
     };
     Some(Wanted { log, index, term, end, source })
 }
 
 impl Wanted {
-    fn read(self) -> Result<Frame, ReadError> {
+    fn read(self, indexes: &SealedIndexes) -> Result<Frame, ReadError> {
         let (log, index, term) = (self.log, self.index, self.term);
-        self.read_frame().map_err(|error| match error {
+        self.read_frame(indexes).map_err(|error| match error {
             // Where the damage itself does not tell what is lost, this entry is.
             ReadError::Corruption(found) if found.log.is_none() => {
                 let (log, indexes, term) = (Some(log), Some((index, index)), Some(term));
@@ -183,7 +181,7 @@ impl Wanted {
         })
     }
 
-    fn read_frame(self) -> Result<Frame, ReadError> {
+    fn read_frame(self, indexes: &SealedIndexes) -> Result<Frame, ReadError> {
         let (log, index, term) = (self.log, self.index, self.term);
         let frame = |header: &Header, body: Bytes, at: Located| Frame {
             body,
@@ -198,12 +196,12 @@ impl Wanted {
                 let header = Header::peek(header);
                 Ok(frame(&header, bytes.slice(HEADER_LEN..), at))
             }
-            Source::File(segment, at, access) => {
+            Source::File(segment, at) => {
                 let at = match at {
                     Some(at) => at,
-                    None => locate_sealed(&segment, access, log, index)?,
+                    None => indexes.locate(&segment, log, index)?,
                 };
-                let (header, body) = read_frame(&segment, access, at.offset)?;
+                let (header, body) = read_frame(&segment, indexes.access(), at.offset)?;
                 if !header.holds(log, index) || header.term != term {
                     let (expected, found) = (index, header.first_index);
                     let what = "the frame of an entry";
@@ -215,39 +213,6 @@ impl Wanted {
             }
         }
     }
-}
-
-/// Where a sealed segment's index says that the frame with `index` lies.
-pub(crate) fn locate_sealed(
-    segment: &Segment,
-    access: Access,
-    log: LogId,
-    index: u64,
-) -> Result<Located, ReadError> {
-    let fault = |what, expected, found| {
-        let offset = segment.trailer.map_or(0, |trailer| trailer.index_at(segment.bytes));
-        let fault = Fault { offset, what, expected, found, header: None };
-        ReadError::from(fault.in_segment(segment.name()))
-    };
-    let trailer = segment.trailer.as_ref().expect("a segment without frames in memory is sealed");
-    if segment.index.get().is_none() {
-        let start = trailer.index_at(segment.bytes);
-        let bytes = bytes(segment, start..start + trailer.index_bytes(), access)?;
-        let crc = crc32fast::hash(&bytes);
-        if crc != trailer.index_crc {
-            return Err(fault("checksum of an index", trailer.index_crc.into(), crc.into()));
-        }
-        let Some(found) = SealedIndex::new(bytes, trailer.logs, trailer.frames) else {
-            return Err(fault("numbers of an index", 0, 0));
-        };
-        // Of two that were read at the same time one is dropped.
-        let _ = segment.index.set(found);
-    }
-    let sealed = segment.index.get().expect("set above");
-    let located = sealed.locate(log, index);
-    located
-        .filter(|at| (FRAMES_AT..trailer.frames_end).contains(&at.offset))
-        .ok_or_else(|| fault("the frame of an entry in an index", index, 0))
 }
 
 /// The frame at `offset`: its header, always checked, and its body, checked unless this process has done that.
@@ -264,7 +229,7 @@ pub(crate) fn read_frame(
     if offset < FRAMES_AT || offset + HEADER_BYTES > frames_end {
         return Err(fault("place of a frame", FRAMES_AT, offset, None));
     }
-    let head = bytes(segment, offset..offset + HEADER_BYTES, access)?;
+    let head = read_bytes(segment, offset..offset + HEADER_BYTES, access)?;
     let head = head.first_chunk().expect("as long as a header");
     let header = Header::decode(head, segment.salt, offset)
         .filter(|header| offset + header.frame_bytes() <= frames_end)
@@ -274,7 +239,7 @@ pub(crate) fn read_frame(
             fault(found.what, found.expected.into(), found.found.into(), was)
         })?;
     let body = offset + HEADER_BYTES..offset + header.frame_bytes();
-    let body = bytes(segment, body, access)?;
+    let body = read_bytes(segment, body, access)?;
     // The salt in the header's checksum also tells a file that has become another segment meanwhile.
     if (access == Access::Copied || !segment.is_checked)
         && let Some(body) = header.body_fault(&body)
@@ -284,7 +249,12 @@ pub(crate) fn read_frame(
     Ok((header, body))
 }
 
-fn bytes(segment: &Segment, range: Range<u64>, access: Access) -> Result<Bytes, ReadError> {
+/// Bytes of a segment's file.
+pub(crate) fn read_bytes(
+    segment: &Segment,
+    range: Range<u64>,
+    access: Access,
+) -> Result<Bytes, ReadError> {
     let read = match access {
         Access::Mapped => Arc::clone(&segment.file).view(range),
         Access::Copied => {

@@ -39,7 +39,7 @@ pub(crate) struct Segment {
     pub(crate) trailer: Option<Trailer>,
     /// This process has written its frames, or checked them all: they need no check when they are read.
     pub(crate) is_checked: bool,
-    /// The index in the file, once it was needed and found whole.
+    /// A view of the index in the file, once it was needed and found whole.
     pub(crate) index: Arc<OnceLock<SealedIndex>>,
 }
 
