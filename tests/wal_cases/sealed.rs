@@ -96,6 +96,35 @@ fn rot_in_a_sealed_segment_is_found_by_the_read() {
     }
 }
 
+/// WAL-CASE 6: in the header page, a frame, the index or the trailer page, its zeros included. What lies between the frames
+/// and the index is nothing.
+#[test]
+fn a_flipped_bit_anywhere_in_a_sealed_segment_is_found_by_who_looks_at_everything() {
+    let (session, _) = four_segments();
+    let disk = session.kill().1;
+    for name in &segments(&disk)[..3] {
+        let path = Path::new(DIRECTORY).join(name);
+        let bytes = disk.contents(&path).unwrap();
+        let number = |at: u64| {
+            let at = usize::try_from(TRAILER_AT + at).unwrap();
+            u64::from(u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()))
+        };
+        let index_at = TRAILER_AT - 32 * number(36) - 8 * number(40);
+        let verdict = || Scan::open_on(&disk, DIRECTORY).unwrap().verdict().clone();
+        assert!(matches!(verdict(), Verdict::Whole { .. }), "{:?}", verdict());
+        for offset in (0..number(24)).chain(index_at..TRAILER_AT + 4096) {
+            let bit = 1 << (offset % 8);
+            disk.corrupt(&path, offset, bit);
+            let found = match verdict() {
+                Verdict::Corrupt(found) => found,
+                other => panic!("{name} {offset}: {other:?}"),
+            };
+            assert_eq!(&found[0].segment, name, "{offset}");
+            disk.corrupt(&path, offset, bit);
+        }
+    }
+}
+
 #[test]
 fn rot_in_an_index_is_found_by_the_read_that_needs_it() {
     let (session, _) = four_segments();
@@ -148,7 +177,8 @@ fn a_sealed_index_never_brings_back_what_was_truncated_or_compacted() {
     assert_eq!(wal.log(L).unwrap().read(3..99, usize::MAX).count(), 5);
 }
 
-/// WAL-CASE 46e: trailers are written last. No disk of the matrix shows one over frames that are not durable; here the
+/// WAL-CASE 46e: trailers are written last, and their ends before their first sectors, so that one that begins and does
+/// not hold is rot. No disk of the matrix shows one over frames that are not durable; here the
 /// order of the operations themselves.
 #[test]
 fn a_trailer_is_written_after_everything_before_it_was_synced() {
@@ -172,6 +202,14 @@ fn a_trailer_is_written_after_everything_before_it_was_synced() {
                 let cut = &life.cuts[number].cut.before;
                 let lost = cut.image(NOTHING);
                 assert!(segments(&lost).contains(&next), "seed {seed}: {next} has no name yet");
+                if let Some(after) = life.cuts.get(number + 1) {
+                    let end = |disk: &MemoryDisk| {
+                        let path = Path::new(DIRECTORY).join(&operation.name);
+                        disk.contents(path).unwrap().split_off((12 << 10) + 512)
+                    };
+                    let is_durable = end(&lost) == end(&after.cut.before);
+                    assert!(is_durable, "seed {seed}: {operation} before its end");
+                }
             }
         }
     }

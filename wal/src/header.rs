@@ -166,6 +166,9 @@ mod tests {
         assert!(matches!(decode(&with(8, 0)), Err(OpenError::Corruption(_))));
         assert!(matches!(decode(&with(12, 4)), Err(OpenError::UnknownFeatures { found: 4, .. })));
         assert_eq!(decode(&with(16, 4)).unwrap(), header());
+        // It may use what is zero in this version.
+        assert_eq!(decode(&with(20, 4)).unwrap(), header());
+        assert_eq!(decode(&with(88, 4)).unwrap(), header());
     }
 
     #[test]

@@ -108,7 +108,8 @@ pub enum Verdict {
         /// The same place in the file.
         offset: u64,
     },
-    /// Bytes that were durable are damaged: opening refuses.
+    /// Bytes that were durable are damaged: opening refuses, unless they lie in a sealed segment; what is damaged there is
+    /// found by the read that needs it, or is made anew.
     Corrupt(Vec<Corruption>),
 }
 

@@ -97,11 +97,25 @@ impl Trailer {
             && trailer.base.0.checked_add(1 << 40).is_some();
         (trailer.sequence == sequence && fits).then_some(trailer)
     }
+
+    /// Whether `page` was the trailer of segment `sequence` and has rotted. A stop leaves nothing of
+    /// the kind: the end of a trailer is durable before its first sector is written, so what begins as the segment's own
+    /// trailer holds.
+    pub(crate) fn is_rotten(page: &[u8], salt: u32, sequence: u64, segment_bytes: u64) -> bool {
+        let holds = |page: &[u8]| Self::decode(page, salt, sequence, segment_bytes).is_some();
+        let mut mended = page.to_vec();
+        mended[0..8].copy_from_slice(&MAGIC);
+        LittleEndian::write_u64(&mut mended[8..16], sequence);
+        // Either it begins so, or it does not because of what has rotted.
+        !holds(page) && (mended == page || holds(&mended))
+    }
 }
 
 const MAGIC: [u8; 8] = *b"KTSEALED";
 const CRC_AT: usize = 4092;
 const PAGE_LEN: usize = CRC_AT + 4;
+/// All that a trailer says but its checksum lies in its first sector, which the disk writes whole or not at all.
+pub(crate) const SECTOR_LEN: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -130,13 +144,40 @@ mod tests {
         assert_eq!(trailer().index_at(SEGMENT_BYTES), (12 << 10) - 2 * 32 - 9 * 8);
     }
 
+    fn is_rotten(page: &[u8]) -> bool {
+        Trailer::is_rotten(page, 11, 3, SEGMENT_BYTES)
+    }
+
     #[test]
-    fn any_flipped_bit_is_seen() {
+    fn any_flipped_bit_is_seen_and_is_rot() {
         for bit in 0..PAGE_LEN * 8 {
             let mut page = trailer().encode(11);
             page[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Trailer::decode(&page, 11, 3, SEGMENT_BYTES), None, "bit {bit}");
+            assert!(is_rotten(&page), "bit {bit}");
         }
+    }
+
+    /// Zeros, or the trailer of the file's earlier life, with or without the end of the new one.
+    #[test]
+    fn neither_a_trailer_that_holds_nor_what_is_there_before_it_is_complete_is_rot() {
+        assert!(!is_rotten(&trailer().encode(11)));
+        let earlier = Trailer { sequence: 1, base: Lsn(9000), last_crc: 8, ..trailer() };
+        for before in [vec![0; PAGE_LEN], earlier.encode(9)] {
+            assert!(!is_rotten(&before));
+            let mut page = trailer().encode(11);
+            page[..SECTOR_LEN].copy_from_slice(&before[..SECTOR_LEN]);
+            assert!(!is_rotten(&page));
+        }
+    }
+
+    #[test]
+    fn zeros_that_a_later_version_uses_are_ignored_under_a_checksum_that_holds() {
+        let mut page = trailer().encode(11);
+        page[52..CRC_AT].fill(7);
+        let crc = crc32fast::hash(&page[..CRC_AT]) ^ 11;
+        LittleEndian::write_u32(&mut page[CRC_AT..], crc);
+        assert_eq!(Trailer::decode(&page, 11, 3, SEGMENT_BYTES), Some(trailer()));
     }
 
     /// WAL-CASE 47: the half that is the page's.

@@ -18,12 +18,15 @@ use std::{
 
 use bytes::Bytes;
 use kontiki_disk::{MemoryDisk, memory::Unsynced};
-use kontiki_wal::LogId;
+use kontiki_wal::{
+    LogId,
+    inspect::{Scan, Verdict},
+};
 
 use crate::{
     model::{Operation, World},
     random::Random,
-    session::{Life, PowerCut, Session, open},
+    session::{DIRECTORY, Life, PowerCut, Session, open},
     workload::{LOGS, Record, draw},
 };
 
@@ -336,8 +339,11 @@ impl Matrix {
     }
 }
 
-/// Opens the log, and stops at once; what it held.
+/// Opens the log, and stops at once; what it held. Whoever looked at it before has found no damage: a stop is none.
 fn recover(disk: &MemoryDisk) -> Result<u64, String> {
+    if let Verdict::Corrupt(damage) = look_into(disk)? {
+        return Err(format!("a look finds damage: {damage:?}"));
+    }
     let opened = catch_unwind(AssertUnwindSafe(|| open(disk).map(|wal| (World::of(&wal), wal))));
     let (world, wal) = opened
         .map_err(|_| "the log panicked".to_string())?
@@ -346,6 +352,11 @@ fn recover(disk: &MemoryDisk) -> Result<u64, String> {
     disk.cut_power_after(0);
     drop(wal);
     Ok(world.digest())
+}
+
+fn look_into(disk: &MemoryDisk) -> Result<Verdict, String> {
+    let scan = Scan::open_on(disk, DIRECTORY);
+    scan.map(|scan| scan.verdict().clone()).map_err(|error| format!("a look fails: {error}"))
 }
 
 /// The place in `life` that was found on `image`, if it is one that may be found.

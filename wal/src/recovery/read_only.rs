@@ -15,8 +15,9 @@ use crate::{
         scan::{Fault, SegmentFile, Window, io_error},
         walk::{End, Gathered, Opening, behind, read_opening},
     },
-    segment::{FIRST_SEQUENCE, FRAMES_AT, Room, Segment, file_name, sequence_of},
+    segment::{FIRST_SEQUENCE, FRAMES_AT, PAGE_BYTES, Room, Segment, file_name, sequence_of},
     stream::{self, Stream},
+    trailer::Trailer,
 };
 
 /// How much of the frames is read.
@@ -46,7 +47,7 @@ pub(crate) struct Look {
     pub(crate) damage: Vec<Corruption>,
     index_bytes: u64,
     last_crc: u32,
-    /// Of the older segments; one that a later frame has freed does not count.
+    /// Of the sealed segments; one that a later frame has freed does not count.
     sealed_damage: BTreeMap<u64, Vec<Corruption>>,
 }
 
@@ -179,6 +180,12 @@ impl Look {
         self.gathered = Gathered::new(catalog);
         self.gathered.follow_until = attested;
         let end = self.gathered.walk(tail, opening)?;
+        if depth == Depth::All {
+            for file in tail {
+                let damage = check_seal(file)?;
+                self.sealed_damage.insert(file.header.sequence, damage.into_iter().collect());
+            }
+        }
         self.take_end(parted, end, attested)?;
         self.find_missing();
         Ok(())
@@ -197,7 +204,9 @@ impl Look {
             }
             let next = parted.older.get(number + 1).or(parted.tail.first());
             if depth == Depth::All {
-                self.sealed_damage.insert(file.header.sequence, check_sealed(file)?);
+                let mut damage = check_frames(file)?;
+                damage.extend(check_seal(file)?);
+                self.sealed_damage.insert(file.header.sequence, damage);
             }
             self.older.gather(file, next)?;
         }
@@ -289,8 +298,8 @@ fn attested(parted: &Parted<'_>, opening: Opening) -> Result<Lsn, OpenError> {
     Ok(end.watermark.max(behind.watermark).max(parted.sealed_end()))
 }
 
-/// Reads all frames of a sealed segment, and its index.
-fn check_sealed(file: &SegmentFile) -> Result<Vec<Corruption>, OpenError> {
+/// Reads all frames of a sealed segment.
+fn check_frames(file: &SegmentFile) -> Result<Vec<Corruption>, OpenError> {
     let Some(trailer) = file.trailer else { return Ok(Vec::new()) };
     let mut damage = Vec::new();
     let mut window = Window::new(file);
@@ -313,14 +322,25 @@ fn check_sealed(file: &SegmentFile) -> Result<Vec<Corruption>, OpenError> {
         let (what, header) = ("last frame of a sealed segment", None);
         damage.push(file.corruption(&Fault { offset, what, expected, found, header }));
     }
-    let start = trailer.index_at(file.header.segment_bytes);
-    let crc = crc32fast::hash(window.bytes(start..start + trailer.index_bytes())?);
-    if crc != trailer.index_crc {
-        let (expected, found) = (trailer.index_crc.into(), crc.into());
-        let what = "checksum of an index";
-        damage.push(file.corruption(&Fault { offset: start, what, expected, found, header: None }));
-    }
     Ok(damage)
+}
+
+/// Reads what makes a segment a sealed one: its trailer and its index. One that is not sealed yet has nothing to check.
+fn check_seal(file: &SegmentFile) -> Result<Option<Corruption>, OpenError> {
+    let (bytes, sequence) = (file.header.segment_bytes, file.header.sequence);
+    let mut window = Window::new(file);
+    let Some(trailer) = file.trailer else {
+        let offset = bytes - PAGE_BYTES;
+        let page = window.bytes(offset..bytes)?;
+        let fault = Fault { offset, what: "a trailer page", expected: 1, found: 0, header: None };
+        let is_rotten = Trailer::is_rotten(page, file.salt, sequence, bytes);
+        return Ok(is_rotten.then(|| file.corruption(&fault)));
+    };
+    let offset = trailer.index_at(bytes);
+    let crc = crc32fast::hash(window.bytes(offset..offset + trailer.index_bytes())?);
+    let (expected, found) = (trailer.index_crc.into(), crc.into());
+    let fault = Fault { offset, what: "checksum of an index", expected, found, header: None };
+    Ok((expected != found).then(|| file.corruption(&fault)))
 }
 
 fn stream(header: &SegmentHeader, look: &mut Look) -> Stream {

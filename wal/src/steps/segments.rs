@@ -17,7 +17,7 @@ use crate::{
     mode::Mode,
     segment::{PAGE_BYTES, Segment, checkpoint_bytes_max, file_name, spare_name, temporary_name},
     stream::Successor,
-    trailer::Trailer,
+    trailer::{SECTOR_LEN, Trailer},
     waiters::Wakeups,
 };
 
@@ -43,7 +43,7 @@ enum SegmentWork {
 
 impl SegmentJob {
     /// Prepares: creates under a temporary name, fills, syncs, renames, syncs the directory. Frees: removes or renames, syncs
-    /// the directory. Seals: writes the index, syncs, writes the trailer, syncs.
+    /// the directory. Seals: writes the index and the end of the trailer, syncs, writes the trailer, syncs.
     ///
     /// # Errors
     /// What the disk says; it goes to `finish_segment`.
@@ -105,18 +105,22 @@ fn reuse(
     })
 }
 
-/// A trailer says that everything before it is durable, so it is written when that is true.
+/// A trailer says that everything before it is durable, so it is written when that is true. Its end goes first, so that no
+/// stop leaves its beginning without its end: one that does not hold has rotted.
 fn seal(
     segment: &Segment,
     trailer: &Trailer,
     index: &[u8],
     stopped: &AtomicBool,
 ) -> io::Result<()> {
+    let (at, page) = (segment.bytes - PAGE_BYTES, trailer.encode(segment.salt));
     unless_stopped(stopped)?;
     segment.file.write_at(trailer.index_at(segment.bytes), &[index])?;
+    unless_stopped(stopped)?;
+    segment.file.write_at(at + SECTOR_LEN as u64, &[&page[SECTOR_LEN..]])?;
     segment.file.sync()?;
     unless_stopped(stopped)?;
-    segment.file.write_at(segment.bytes - PAGE_BYTES, &[&trailer.encode(segment.salt)])?;
+    segment.file.write_at(at, &[&page])?;
     segment.file.sync()
 }
 
