@@ -183,7 +183,7 @@ fn a_run_of_segments_that_are_not_there_is_one_damage() {
     let damage = open_read_only(&disk).damage();
     let found: Vec<(&str, &str)> =
         damage.iter().map(|damage| (&*damage.segment, &*damage.what)).collect();
-    let run = "the files of the segments from this one to 0000000000000004.wal";
-    let one = "the file of a segment";
+    let run = "missing files of the segments from this one to 0000000000000004.wal";
+    let one = "missing file of a segment";
     assert_eq!(found, [("0000000000000001.wal", one), ("0000000000000003.wal", run)]);
 }

@@ -255,7 +255,8 @@ impl Look {
         self.damage.extend(lost.runs().map(|run| missing_files(run, entry)));
         if let (Some(entry), true) = (entry, self.damage.is_empty()) {
             let newest = self.files.last().expect("there is one");
-            self.damage.push(missing_file(newest.name(), Some(entry)));
+            let what = "live entries that no segment holds".to_owned();
+            self.damage.push(Corruption { what, ..missing_file(newest.name(), Some(entry)) });
         }
     }
 }
@@ -271,8 +272,8 @@ fn missing_files((first, last): (u64, u64), entry: Option<(Missing, Option<u64>)
     if first == last {
         return missing;
     }
-    let what = format!("the files of the segments from this one to {}", file_name(last));
-    Corruption { what, expected: last - first + 1, ..missing }
+    let what = format!("missing files of the segments from this one to {}", file_name(last));
+    Corruption { what, ..missing }
 }
 
 fn missing_file(segment: String, entry: Option<(Missing, Option<u64>)>) -> Corruption {
