@@ -19,6 +19,7 @@ use crate::{
     core::{Core, State},
     mode::Mode,
     stream::Group,
+    threads,
     waiters::Wakeups,
 };
 
@@ -53,6 +54,31 @@ fn unless_stopped(stopped: &AtomicBool) -> io::Result<()> {
 }
 
 impl Wal {
+    /// Does the log's work on the calling thread until none is due: groups and marks are written, segments prepared,
+    /// sealed and freed. For who opened the log [without threads](crate::Options::without_threads) and needs no single
+    /// steps. `now` is any clock that only grows. True if anything was done.
+    ///
+    /// Failures are told as always: to those who wait, and by the next append. A preparation that fails, as on a full
+    /// disk, is tried once more after whatever can make room for it, and then left to the next call. A job that is out
+    /// elsewhere is not waited for.
+    pub fn work(&self, now: Duration) -> bool {
+        let core = self.core();
+        let (mut worked, mut failures) = (false, 0);
+        while failures < 2 {
+            // In this order: looking for work on segments can append the frame that frees some.
+            let prepared = segments::work_once(core);
+            let synced = threads::sync_once(core, Some(now));
+            match prepared {
+                Some(true) => failures = 0,
+                Some(false) => failures += 1,
+                None if !synced => break,
+                None => {}
+            }
+            worked |= synced || prepared == Some(true);
+        }
+        worked
+    }
+
     /// Takes what waits for the disk, or a mark if nothing has been appended for 50 ms; `None` if neither is due or
     /// another job is out. `now` is any clock that only grows.
     pub fn begin_sync(&self, now: Duration) -> Option<SyncJob> {

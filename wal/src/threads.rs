@@ -116,7 +116,7 @@ fn prepare_and_free(core: &Core) {
 const RETRY: Duration = Duration::from_millis(250);
 
 /// A panic in `work` poisons the log and wakes everybody, so that nobody waits for a dead thread.
-fn poison_on_panic<T>(core: &Core, work: impl FnOnce() -> T) -> T {
+pub(crate) fn poison_on_panic<T>(core: &Core, work: impl FnOnce() -> T) -> T {
     let guard = PoisonOnDrop { core };
     let result = work();
     mem::forget(guard);

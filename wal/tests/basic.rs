@@ -1,7 +1,7 @@
 //! Appending, reading, reopening.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kontiki_disk::MemoryDisk;
@@ -18,13 +18,6 @@ fn texts(wal: &Wal, log: u32) -> Vec<(u64, u64, String)> {
     read.map(|entry| entry.unwrap())
         .map(|entry| (entry.index, entry.term, String::from_utf8(entry.bytes.to_vec()).unwrap()))
         .collect()
-}
-
-fn run_segments(wal: &Wal) {
-    while let Some(job) = wal.begin_segment() {
-        let result = job.run();
-        wal.finish_segment(job, result);
-    }
 }
 
 #[test]
@@ -59,7 +52,7 @@ fn a_log_of_many_segments_reads_back_after_close_and_after_a_power_cut() {
         let (index, pending) = log.push(text.clone()).unwrap();
         assert_eq!(index, number);
         pending.wait().unwrap();
-        run_segments(&wal);
+        wal.work(Duration::ZERO);
         expected.push((index, 0, text));
     }
     assert!(wal.statistics().segments > 5);

@@ -2,7 +2,12 @@
 //! `KONTIKI_LARGE=1` uses the sizes of the promise (1 and 4 GiB of heap, 10 GiB to open), and takes minutes.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
-use std::{alloc::System, env, path::Path, time::Instant};
+use std::{
+    alloc::System,
+    env,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use cap::Cap;
@@ -39,14 +44,7 @@ fn fill(wal: &Wal, log: &Log, segment_bytes: u64, bytes: u64) {
                 pending.wait().unwrap();
             }
         }
-        while let Some(job) = wal.begin_sync(std::time::Duration::ZERO) {
-            let result = job.run();
-            wal.finish_sync(job, result);
-        }
-        while let Some(job) = wal.begin_segment() {
-            let result = job.run();
-            wal.finish_segment(job, result);
-        }
+        wal.work(Duration::ZERO);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Many logs in one stream.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kontiki_disk::MemoryDisk;
 use kontiki_wal::{AppendError, LogId, Wal};
@@ -9,17 +9,6 @@ use kontiki_wal::{AppendError, LogId, Wal};
 fn open(disk: &MemoryDisk, segment_bytes: u64) -> Wal {
     let options = Wal::options().segment_bytes(segment_bytes).uuid([5; 16]);
     options.disk(Arc::new(disk.clone())).without_threads().open("log").unwrap()
-}
-
-fn work(wal: &Wal) {
-    while let Some(job) = wal.begin_sync(std::time::Duration::ZERO) {
-        let result = job.run();
-        wal.finish_sync(job, result);
-    }
-    while let Some(job) = wal.begin_segment() {
-        let result = job.run();
-        wal.finish_segment(job, result);
-    }
 }
 
 /// WAL-CASE 37
@@ -34,21 +23,21 @@ fn ten_thousand_logs_share_one_stream_and_one_sync_and_all_come_back() {
             let text = format!("{round} of {}", log.id().0);
             drop(log.append(round, round, &[text.into()]).unwrap());
         }
-        work(&wal);
+        wal.work(Duration::ZERO);
     }
     // One of them is hot, and takes the log on by some segments.
     let hot = &logs[4999];
     for index in 7..=20_000_u64 {
         while let Err(error) = hot.append(index, 7, &[vec![7; 1000].into()]) {
             assert!(matches!(error, AppendError::Full { .. }), "{error}");
-            work(&wal);
+            wal.work(Duration::ZERO);
         }
         if index % 1000 == 0 {
             hot.compact_before(index).unwrap().wait().unwrap();
-            work(&wal);
+            wal.work(Duration::ZERO);
         }
     }
-    work(&wal);
+    wal.work(Duration::ZERO);
     let statistics = wal.statistics();
     assert!(statistics.syncs < 200, "one stream, one sync: {statistics:?}");
     assert!(statistics.segments <= 4, "what only the hot one had is gone: {statistics:?}");
@@ -89,7 +78,7 @@ fn what_would_make_a_checkpoint_too_large_is_refused_and_nothing_is_taken() {
             Err(AppendError::Full { .. }) => {}
             Err(error) => break error,
         }
-        work(&wal);
+        wal.work(Duration::ZERO);
     };
     let AppendError::CheckpointTooLarge { bytes, limit } = error else { panic!("{error}") };
     assert!(bytes > limit && limit <= 4 << 10, "{bytes} of {limit}");

@@ -41,10 +41,10 @@ fn go_on(directory: &Directory, wal: Wal) {
     for _ in 0..3 {
         let _ = log.push(Bytes::from_static(b"one more"));
         let _ = log.set_state(Bytes::from_static(b"a state"));
-        work(&wal);
+        wal.work(Duration::ZERO);
     }
     let _ = log.compact_before(log.last() + 1);
-    work(&wal);
+    wal.work(Duration::ZERO);
     let left = self::shown(&wal);
     wal.close().expect("the disk does not fail");
     drop((log, wal));
@@ -109,20 +109,6 @@ fn shown(wal: &Wal) -> Shown {
     }
     wal.laggards();
     shown
-}
-
-/// Syncs what waits and prepares, seals and frees what is due.
-fn work(wal: &Wal) {
-    for _ in 0..4 {
-        if let Some(job) = wal.begin_sync(Duration::ZERO) {
-            let result = job.run();
-            wal.finish_sync(job, result);
-        }
-        if let Some(job) = wal.begin_segment() {
-            let result = job.run();
-            wal.finish_segment(job, result);
-        }
-    }
 }
 
 fn open(directory: &Directory, disk: &MemoryDisk, nonce: u64) -> Result<Wal, OpenError> {

@@ -17,6 +17,7 @@ use crate::{
     mode::Mode,
     segment::{PAGE_BYTES, Segment, checkpoint_bytes_max, file_name, spare_name, temporary_name},
     stream::Successor,
+    threads,
     trailer::{SECTOR_LEN, Trailer},
     waiters::Wakeups,
 };
@@ -153,6 +154,17 @@ pub(crate) fn prepare(
     attempt().inspect_err(|_| {
         // Best effort: what stays is removed by the next open.
         let _ = directory.remove(&temporary);
+    })
+}
+
+/// One job, if any is due: begin, run, finish. `None` if none was, else whether it succeeded.
+pub(super) fn work_once(core: &Core) -> Option<bool> {
+    threads::poison_on_panic(core, || {
+        let job = core.begin_segment(&mut core.state.lock())?;
+        let result = job.run();
+        let succeeded = result.is_ok();
+        core.finish_segment(job, result);
+        Some(succeeded)
     })
 }
 

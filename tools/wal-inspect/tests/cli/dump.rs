@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     process::Stdio,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,9 +15,7 @@ use kontiki_wal::LogId;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{
-    append, closed_log, command, copy_of, crashed_log, dump, options, run_segment_jobs,
-};
+use crate::support::{append, closed_log, command, copy_of, crashed_log, dump, options};
 
 #[test]
 fn every_entry_is_shown_with_its_place() {
@@ -168,7 +167,7 @@ fn raft_is_known_by_the_checkpoint_when_its_first_state_is_gone() {
     for round in 0..10 {
         log.append(round * 50 + 1, 6, &entries).unwrap().wait().unwrap();
         log.compact_before(round * 50 + 1).unwrap().wait().unwrap();
-        run_segment_jobs(&wal);
+        wal.work(Duration::ZERO);
     }
     let copy = copy_of(directory.path());
     assert!(!copy.path().join("0000000000000001.wal").exists(), "the first segment is gone");

@@ -54,14 +54,6 @@ pub(crate) fn options() -> Options {
     Wal::options().segment_bytes(16 << 10).without_threads()
 }
 
-/// What the preparer's thread would do by now: segments come and go.
-pub(crate) fn run_segment_jobs(wal: &Wal) {
-    while let Some(job) = wal.begin_segment() {
-        let result = job.run();
-        wal.finish_segment(job, result);
-    }
-}
-
 /// Appends `count` lines to `log` in one frame and waits until they are durable.
 pub(crate) fn append(log: &Log, term: u64, count: u64) {
     let first = log.last() + 1;

@@ -1,13 +1,11 @@
 //! `verify` on logs that nobody damaged.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use kontiki_wal::LogId;
 use tempfile::TempDir;
 
-use crate::support::{
-    append, closed_log, copy_of, crashed_log, dump, files, options, run_segment_jobs, verify,
-};
+use crate::support::{append, closed_log, copy_of, crashed_log, dump, files, options, verify};
 
 #[test]
 fn a_closed_log_is_whole() {
@@ -36,7 +34,7 @@ fn a_log_of_many_segments_is_whole() {
     let log = wal.log(LogId(1)).unwrap();
     for _ in 0..40 {
         append(&log, 1, 100);
-        run_segment_jobs(&wal);
+        wal.work(Duration::ZERO);
     }
     assert!(wal.statistics().segments > 2);
     let run = verify(copy_of(directory.path()).path());
