@@ -1,6 +1,8 @@
 //! The disk fails: after the first failed write or sync nothing is acknowledged and nothing more
 //! is written.
 
+use std::time::Duration;
+
 use kontiki_disk::{
     Disk,
     memory::{EDQUOT, EIO, ENOSPC, Fault, Kind},
@@ -124,45 +126,119 @@ fn what_is_shown_after_a_close_that_failed_survives_the_power_cut_that_follows()
     }
 }
 
+/// Appends to `log` until the disk has no room for it; how many entries were taken.
+fn fill_the_disk(session: &mut Session, log: LogId) -> u64 {
+    let model = session.life.world().log(log);
+    let (first, term) = (model.last() + 1, model.last_term().max(1));
+    for index in first.. {
+        match session.perform(log, &append(index, term, &[&"filler ".repeat(100)])) {
+            Ok(()) => session.settle(),
+            Err(AppendError::NoSpace { .. }) => return index - first,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    unreachable!("a full disk refuses some day")
+}
+
 /// WAL-CASE 24
 #[test]
 fn a_full_disk_refuses_before_anything_is_taken_and_clears_by_itself() {
     let mut session = start();
     acknowledge(&mut session, L, append(1, 1, &["safe"]));
     session.disk.set_capacity(Some(0));
-    let filler = "filler ".repeat(100);
-    let mut next = 2;
-    let error = loop {
-        match session.perform(L, &append(next, 1, &[&filler])) {
-            Ok(()) => next += 1,
-            Err(error) => break error,
-        }
-        session.settle();
-    };
-    assert!(matches!(error, AppendError::NoSpace { .. }), "{error:?}");
-    assert!(next > 3, "the active segment still fills");
+    assert!(fill_the_disk(&mut session, L) > 2, "the active segment still fills");
     assert_eq!(&World::of(&session.wal), session.life.world(), "nothing was taken");
     acknowledge(&mut session, L, state("still taken"));
 
     session.disk.set_capacity(None);
     session.settle();
-    acknowledge(&mut session, L, append(next, 1, &[&filler]));
+    let next = session.life.world().log(L).last() + 1;
+    acknowledge(&mut session, L, append(next, 1, &["room"]));
     let (life, disk) = session.close();
     assert_eq!(&world(&disk), life.world());
 }
 
-/// WAL-CASE 25
+/// WAL-CASE 24: the disk stays full, and the room that a compaction makes is the log's own.
+#[test]
+fn a_compaction_makes_room_on_a_disk_that_stays_full() {
+    let mut session = start();
+    fill_up_to(&mut session, L, 3);
+    session.disk.set_capacity(Some(0));
+    fill_the_disk(&mut session, L);
+    for round in 0..4 {
+        let last = session.life.world().log(L).last();
+        acknowledge(&mut session, L, Operation::Compact { first: last });
+        session.settle();
+        let taken = fill_the_disk(&mut session, L);
+        // One file is the active segment's, the others come free and are used again.
+        assert!(taken >= 16, "round {round}: {taken} entries of 700 bytes are not two segments");
+    }
+    let (life, disk) = session.close();
+    assert_eq!(&world(&disk), life.world());
+}
+
+/// WAL-CASE 24, for who has no threads: the call comes back though there is always something to try.
+#[test]
+fn all_work_is_done_on_a_full_disk_and_goes_on_when_a_compaction_has_made_room() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk).unwrap();
+    let log = wal.log(L).unwrap();
+    let push = || loop {
+        match log.push("filler ".repeat(100)) {
+            Ok((_, pending)) => return pending.wait().map_err(AppendError::from),
+            Err(AppendError::Full { .. }) => drop(wal.work(Duration::ZERO)),
+            Err(error) => return Err(error),
+        }
+    };
+    while wal.statistics().segments < 3 {
+        push().unwrap();
+    }
+    disk.set_capacity(Some(0));
+    while push().is_ok() {}
+    assert!(matches!(push(), Err(AppendError::NoSpace { .. })));
+    assert!(!wal.work(Duration::ZERO), "what fails is no work that was done");
+
+    log.compact_before(log.last()).unwrap().wait().unwrap();
+    assert!(wal.work(Duration::ZERO));
+    assert!(!wal.work(Duration::ZERO), "everything was done");
+    push().unwrap();
+    log.push("nobody waits for it").map(drop).unwrap();
+    assert!(wal.work(Duration::ZERO));
+    assert_eq!(World::of(&open(&disk.image(NOTHING)).unwrap()), World::of(&wal));
+}
+
+/// WAL-CASE 25: also when the segment holds no more than what is kept free for this.
 #[test]
 fn a_log_opens_and_takes_a_state_on_a_full_disk() {
     let mut session = start();
     acknowledge(&mut session, L, append(1, 1, &["safe"]));
-    let (_, disk) = session.kill();
-    disk.set_capacity(Some(0));
+    session.disk.set_capacity(Some(0));
+    let taken = fill_the_disk(&mut session, L);
+    let (life, disk) = session.kill();
     let mut session = start_on(&disk);
-    assert_eq!(entries(session.life.world(), L), ["safe"]);
+    assert_eq!(session.life.world(), life.world());
+    assert_eq!(entries(session.life.world(), L).len() as u64, 1 + taken);
+    let next = session.life.world().log(L).last() + 1;
+    let filler = append(next, 1, &[&"filler ".repeat(100)]);
+    let refused = session.perform(L, &filler);
+    assert!(refused.is_err(), "there is no room for entries");
     acknowledge(&mut session, L, state("vote"));
     let (life, disk) = session.kill();
     assert_eq!(&world(&disk.image(NOTHING)), life.world());
+}
+
+/// A log is made whole or not at all, and made once there is room.
+#[test]
+fn a_new_log_on_a_full_disk_is_none_until_there_is_room() {
+    let disk = MemoryDisk::new();
+    disk.set_capacity(Some(0));
+    let error = open(&disk).map(drop).unwrap_err();
+    let OpenError::Io { source, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(source.raw_os_error(), Some(ENOSPC));
+    assert_eq!(files(&disk), []);
+    disk.set_capacity(None);
+    let mut session = start_on(&disk);
+    acknowledge(&mut session, L, append(1, 1, &["room"]));
 }
 
 /// WAL-CASE 40

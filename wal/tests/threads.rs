@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
 use std::{
+    path::Path,
     sync::{Arc, Barrier, mpsc},
     thread,
     time::Duration,
@@ -162,27 +163,73 @@ fn a_future_and_a_callback_are_served_by_the_logs_own_thread() {
     assert_eq!(index, 3);
 }
 
-/// WAL-CASE 60
+/// WAL-CASE 60: all files but the lock, while the log is at work and when it is opened again.
 #[test]
 fn after_compaction_the_directory_holds_the_live_segments_and_no_more_than_two_others() {
     let directory = tempfile::tempdir().unwrap();
-    let wal = open(&directory);
-    let log = wal.log(LogId(1)).unwrap();
-    for round in 1..=60 {
-        push(&log, &"y".repeat(5000)).wait().unwrap();
-        if round % 10 == 0 {
+    let path = directory.path().join("log");
+    let options = || Wal::options().segment_bytes(64 << 10).write_mode(mode()).without_threads();
+    let check = |wal: &Wal, round: u64| {
+        let live = wal.statistics().segments;
+        assert!(live <= 2, "round {round}: one entry lives, in {live} segments");
+        let files = files(&path);
+        assert!(files.len() as u64 <= live + 2, "round {round}, {live} live: {files:?}");
+    };
+    let wal = options().open(&path).unwrap();
+    let (log, mut most) = (wal.log(LogId(1)).unwrap(), 0);
+    for round in 1..=200 {
+        log.push("y".repeat(5000)).unwrap().1.wait().unwrap();
+        wal.work(Duration::ZERO);
+        most = most.max(files(&path).len());
+        if round % 40 == 0 {
             log.compact_before(log.last()).unwrap().wait().unwrap();
+            wal.work(Duration::ZERO);
+            check(&wal, round);
         }
     }
+    assert!(most >= 5, "{most} files at most: there was nothing to free");
     wal.close().unwrap();
     drop((log, wal));
-    let wal = open(&directory);
-    let live = wal.statistics().segments;
-    let files = std::fs::read_dir(directory.path().join("log")).unwrap();
-    let segments =
-        files.filter(|file| file.as_ref().unwrap().file_name().to_str().unwrap().ends_with(".wal"));
-    assert!(segments.count() as u64 <= live + 2);
-    assert!(live <= 3, "60 entries of 5000 bytes, of which one lives: {live} segments");
+    let wal = options().open(&path).unwrap();
+    check(&wal, 0);
+    wal.work(Duration::ZERO);
+    check(&wal, 0);
+}
+
+/// Names in a log's directory, but for the lock.
+fn files(path: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(path).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != "LOCK").collect()
+}
+
+/// WAL-CASE 45, with the log's own threads and on the machine's own disk.
+#[test]
+fn a_thousand_openings_and_closings_write_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let options = || Wal::options().segment_bytes(16 << 10).write_mode(mode());
+    let wal = options().without_threads().open(&path).unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    while wal.statistics().sealed_segments < 2 {
+        log.push("x".repeat(500)).unwrap().1.wait().unwrap();
+        wal.work(Duration::ZERO);
+    }
+    wal.close().unwrap();
+    let last = log.last();
+    drop((log, wal));
+    let contents = || -> Vec<(String, Vec<u8>)> {
+        let names = files(&path).into_iter();
+        names.map(|name| (name.clone(), std::fs::read(path.join(name)).unwrap())).collect()
+    };
+    let before = contents();
+    for round in 0..1000 {
+        let wal = options().open(&path).unwrap();
+        assert_eq!(wal.log(LogId(1)).unwrap().last(), last);
+        wal.close().unwrap();
+        drop(wal);
+        assert!(contents() == before, "round {round}");
+    }
 }
 
 /// WAL-CASE 38: the half without recycling.
