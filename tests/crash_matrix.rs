@@ -4,8 +4,14 @@
 //! A failure names its place: `KONTIKI_REPLAY=SEED/LIFE/CUT/CHOICE cargo test --test crash_matrix
 //! replay -- --nocapture` tries that one alone (`kill` as the choice: a killed process instead).
 
-use kontiki_disk::memory::Kind;
+use std::collections::BTreeSet;
+
+use kontiki_disk::memory::{EDQUOT, EIO, ENOSPC, Fault, Kind};
 use kontiki_sim::{
+    failure::{
+        self, Failed, Failure,
+        Place::{self, Closing, Opening, Work},
+    },
     matrix::Matrix,
     workload::{self, Record},
 };
@@ -66,27 +72,89 @@ fn what_is_shown_after_a_kill_is_not_lost_in_a_power_cut() {
     println!("{:?}", matrix.tally);
 }
 
-/// WAL-CASE 20, WAL-CASE 21, WAL-CASE 26, WAL-CASE 56: one operation of the disk fails, wherever it
-/// may.
-#[test]
-fn a_failure_anywhere_loses_nothing_acknowledged_and_nothing_shown() {
-    let kinds =
-        [Kind::Write, Kind::Sync, Kind::Create, Kind::Rename, Kind::Remove, Kind::SyncDirectory];
-    for kind in kinds {
-        let mut met = 0;
-        // Mostly what is freed is used again; it takes a while until something is removed.
-        let operations = if kind == Kind::Remove { 400 } else { 120 };
-        for nth in 1.. {
-            let Some(record) = workload::run_with_failure(5, operations, kind, nth) else { break };
-            met += 1;
-            let cut = record.lives[0].cuts.len() - 1;
-            let mut matrix = Matrix::new(record);
-            let checked = matrix.check_cut(0, cut).and_then(|()| matrix.check_kill(0, cut));
-            checked.unwrap_or_else(|error| panic!("{kind:?} {nth} fails: {error}"));
-        }
-        println!("{kind:?}: {met} places");
-        assert!(met > 0, "no {kind:?} in the workload");
+/// WAL-CASE 20, WAL-CASE 21, WAL-CASE 24, WAL-CASE 26, WAL-CASE 56, WAL-CASE 62: every single operation of a kind fails
+/// once, in openings, at work and in closes. The answer tells what was met: when, what the file was, and whether the log
+/// stopped.
+fn check_failures(kind: Kind, error: i32) -> BTreeSet<(Place, String, bool)> {
+    // Names change seldom, so it takes more lives to meet all.
+    let seeds = if matches!(kind, Kind::Write | Kind::Sync) { 5..6 } else { 5..9 };
+    let failures = |seed| {
+        let failure = |nth| Failure { kind, nth, fault: Fault::Fail(error) };
+        (1..).map_while(move |nth| failure::run(seed, LIFE_OPERATIONS, failure(nth)))
+    };
+    let mut met = BTreeSet::new();
+    for failed in seeds.flat_map(failures) {
+        let Failed { record, operation, place, stopped } = failed;
+        let suffix = operation.name.rsplit('.').next().expect("there is one part at least");
+        met.insert((place, suffix.to_owned(), stopped));
+        let life = record.lives.len() - 1;
+        let cut = record.lives[life].cuts.len() - 1;
+        let mut matrix = Matrix::new(record);
+        let checked = matrix.check_cut(life, cut).and_then(|()| matrix.check_kill(life, cut));
+        checked.unwrap_or_else(|error| panic!("{operation}, {place:?}: {error}"));
     }
+    println!("{kind:?}: {met:?}");
+    met
+}
+
+/// Operations of each of three lives.
+const LIFE_OPERATIONS: usize = 60;
+
+/// The failures have met all that they are made for, and the log stopped where it must and nowhere else. It goes on also
+/// where the process is killed before it hears of the failure.
+fn expect_failures(
+    met: &BTreeSet<(Place, String, bool)>,
+    expected: &[(Place, &'static str, bool)],
+) {
+    let expected = expected.iter().map(|&(place, suffix, stops)| (place, suffix.to_owned(), stops));
+    assert_eq!(met, &expected.collect());
+}
+
+const STOPS: bool = true;
+const GOES_ON: bool = false;
+
+/// Groups, marks, seals and repairs; segments filled, and segments used again.
+const OF_A_FILE: [(Place, &str, bool); 7] = [
+    (Opening, "new", STOPS),
+    (Opening, "wal", STOPS),
+    (Work, "new", GOES_ON),
+    (Work, "spare", GOES_ON),
+    (Work, "wal", GOES_ON),
+    (Work, "wal", STOPS),
+    (Closing, "wal", STOPS),
+];
+
+#[test]
+fn a_write_that_fails_anywhere_loses_nothing_acknowledged_and_nothing_shown() {
+    for error in [EIO, ENOSPC] {
+        expect_failures(&check_failures(Kind::Write, error), &OF_A_FILE);
+    }
+}
+
+#[test]
+fn a_sync_that_fails_anywhere_loses_nothing_acknowledged_and_nothing_shown() {
+    for error in [EIO, EDQUOT] {
+        expect_failures(&check_failures(Kind::Sync, error), &OF_A_FILE);
+    }
+}
+
+#[test]
+fn a_sync_of_the_directory_that_fails_anywhere_loses_nothing_acknowledged_and_nothing_shown() {
+    let expected = [(Opening, "", STOPS), (Work, "", GOES_ON), (Work, "", STOPS)];
+    expect_failures(&check_failures(Kind::SyncDirectory, EIO), &expected);
+}
+
+#[test]
+fn a_file_that_cannot_be_made_renamed_or_removed_loses_nothing() {
+    // Making one allocates its space.
+    let made = [(Opening, "new", STOPS), (Work, "new", GOES_ON)];
+    expect_failures(&check_failures(Kind::Create, EIO), &made);
+    expect_failures(&check_failures(Kind::Create, ENOSPC), &made);
+    // Given its name, freed, and used again.
+    let renamed = [(Work, "wal", GOES_ON), (Work, "spare", GOES_ON)];
+    expect_failures(&check_failures(Kind::Rename, EIO), &[&made[..], &renamed].concat());
+    let removed = [(Opening, "spare", STOPS), (Opening, "wal", STOPS), (Work, "wal", GOES_ON)];
+    expect_failures(&check_failures(Kind::Remove, EIO), &removed);
 }
 
 /// The matrix is worth what its workload meets.

@@ -2,7 +2,7 @@
 //! thread that calls every step, and randomness from a seed. What fails once fails again.
 //!
 //! [`workload::run`] leads a log through a seeded life; [`matrix::Matrix`] cuts the power at every
-//! place of it and checks what is recovered against [`model::World`]. [`exhaustive::Exhaustive`] does so for every short
+//! place of it and checks what is recovered against [`model::World`]. [`failure::run`] lets one operation of the disk fail. [`exhaustive::Exhaustive`] does so for every short
 //! [`sequence::Sequence`] of steps.
 //!
 //! ```no_run
@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod exhaustive;
+pub mod failure;
 pub mod matrix;
 pub mod model;
 pub mod random;

@@ -12,7 +12,7 @@ use std::{
 
 use kontiki_disk::{MemoryDisk, memory::Cut};
 use kontiki_wal::{
-    AppendError, LogId, OpenError, Options, Wal,
+    AppendError, LogId, OpenError, Options, Wal, WalError,
     steps::{SegmentJob, SyncJob},
 };
 
@@ -250,10 +250,16 @@ impl Session {
     /// # Panics
     /// If the log reports an error.
     pub fn close(mut self) -> (Life, MemoryDisk) {
-        self.settle();
-        self.wal.close().expect("nothing fails here");
-        self.collect();
+        self.try_to_close().expect("nothing fails here");
         self.kill()
+    }
+
+    /// Does all work and closes the log, where that may fail.
+    pub(crate) fn try_to_close(&mut self) -> Result<(), WalError> {
+        self.settle();
+        let closed = self.wal.close();
+        self.collect();
+        closed
     }
 
     /// Ends as a killed process does: whatever reached the page cache stays.

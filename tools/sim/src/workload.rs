@@ -4,11 +4,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use kontiki_disk::{
-    MemoryDisk,
-    memory::{Cut, EIO, Fault, Kind},
-};
-use kontiki_wal::{AppendError, LogId, WalError};
+use kontiki_disk::{MemoryDisk, memory::Kind};
+use kontiki_wal::LogId;
 
 use crate::{
     model::{LogModel, Operation, World},
@@ -75,72 +72,13 @@ impl Record {
     }
 }
 
-/// Runs a workload of about as many operations in which the `nth` operation of `kind` fails with a
-/// medium error, to its end or until the log is poisoned; and then the process is killed. The last cut of the one life is the
-/// disk that is left. `None` if the workload has no such operation.
-///
-/// # Panics
-/// If the log acknowledges something after the failure, writes once it is poisoned, or refuses an
-/// operation for another reason than the failure.
-pub fn run_with_failure(seed: u64, operations: usize, kind: Kind, nth: u64) -> Option<Record> {
-    let disk = MemoryDisk::new();
-    let (session, _) = Session::open(&disk).expect("an empty disk opens");
-    let mut runner = Runner { session, random: Random::new(seed), record: Record::default() };
-    disk.inject(kind, nth, Fault::Fail(EIO));
-    let mut poisoned = false;
-    for _ in 0..operations * 2 {
-        if runner.random.chance(55) {
-            poisoned |= runner.try_to_operate();
-        } else {
-            runner.work();
-        }
-        if poisoned || runner.session.failed() {
-            poisoned = true;
-            break;
-        }
-    }
-    if disk.has_faults() {
-        runner.session.kill();
-        return None;
-    }
-    let Runner { mut session, mut record, .. } = runner;
-    if poisoned {
-        // Jobs that were under way write nothing more, and others do not begin.
-        let acknowledged = session.acknowledged();
-        let operations = disk.operations();
-        (0..12).for_each(|_| session.work_on_sync());
-        (0..12).for_each(|_| session.work_on_segment());
-        session.wal.close().expect_err("a poisoned log does not close well");
-        assert_eq!(disk.operations(), operations, "a poisoned log writes nothing");
-        assert_eq!(session.acknowledged(), acknowledged, "nor does it acknowledge");
-    }
-    let (acknowledged, appended) = (session.acknowledged(), session.appended());
-    let (mut life, disk) = session.kill();
-    let operation = life.cuts.last()?.cut.operation.clone();
-    let cut = Cut { operation, before: disk };
-    life.cuts.push(PowerCut { cut, acknowledged, appended });
-    record.lives.push(life);
-    Some(record)
-}
-
 impl Runner {
-    /// As [`Self::operate`], where the log may have its reasons to refuse. True if it is poisoned.
-    fn try_to_operate(&mut self) -> bool {
-        let log = LOGS[index(self.random.below(LOGS.len() as u64))];
-        let operation = draw(&mut self.random, &self.session.life.world().log(log));
-        match self.session.perform(log, &operation) {
-            Ok(()) | Err(AppendError::NoSpace { .. }) => false,
-            Err(AppendError::Wal(WalError::Poisoned { .. })) => true,
-            Err(error) => panic!("{log:?} {operation:?}: {error}"),
-        }
-    }
-
     fn run_until(&mut self, operations: usize) {
         while self.record.operations < operations {
             if self.random.chance(55) {
                 self.operate();
             } else {
-                self.work();
+                work(&mut self.session, &mut self.random);
             }
             assert!(!self.session.failed(), "nothing fails here");
         }
@@ -148,8 +86,7 @@ impl Runner {
 
     /// One operation of a seeded kind on a seeded log.
     fn operate(&mut self) {
-        let log = LOGS[index(self.random.below(LOGS.len() as u64))];
-        let operation = draw(&mut self.random, &self.session.life.world().log(log));
+        let (log, operation) = draw_any(&mut self.random, self.session.life.world());
         if let Err(error) = self.session.perform(log, &operation) {
             panic!("{log:?} {operation:?}: {error}");
         }
@@ -157,18 +94,6 @@ impl Runner {
         assert_eq!(&shown, self.session.life.world(), "after {log:?} {operation:?}");
         self.record.operations += 1;
         self.record.during_sync += usize::from(self.session.is_syncing());
-    }
-
-    /// One step of one job, so that anything may happen between two of them.
-    fn work(&mut self) {
-        // Now and then long enough for what the log does when it is idle.
-        let milliseconds = if self.random.chance(10) { 70 } else { 1 };
-        self.session.sleep(Duration::from_millis(milliseconds));
-        if self.random.chance(70) {
-            self.session.work_on_sync();
-        } else {
-            self.session.work_on_segment();
-        }
     }
 
     /// Ends this life in the given way and begins the next one on the same disk.
@@ -184,6 +109,24 @@ impl Runner {
         record.lives.push(life);
         Self { session, random, record }
     }
+}
+
+/// One step of one job, so that anything may happen between two of them.
+pub(crate) fn work(session: &mut Session, random: &mut Random) {
+    // Now and then long enough for what the log does when it is idle.
+    let milliseconds = if random.chance(10) { 70 } else { 1 };
+    session.sleep(Duration::from_millis(milliseconds));
+    if random.chance(70) {
+        session.work_on_sync();
+    } else {
+        session.work_on_segment();
+    }
+}
+
+/// An operation that one of the logs of `world` accepts.
+pub(crate) fn draw_any(random: &mut Random, world: &World) -> (LogId, Operation) {
+    let log = LOGS[index(random.below(LOGS.len() as u64))];
+    (log, draw(random, &world.log(log)))
 }
 
 /// An operation that a log which holds `model` accepts.
