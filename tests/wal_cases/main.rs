@@ -4,6 +4,7 @@
 
 mod damage;
 mod failure;
+mod lies;
 mod lives;
 mod power;
 mod sealed;

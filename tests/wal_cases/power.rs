@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use kontiki_disk::memory::{Kind, Unsynced};
-use kontiki_sim::workload;
+use kontiki_sim::{session::PowerCut, workload};
 
 use super::*;
 
@@ -226,25 +226,37 @@ fn a_header_that_was_cut_never_becomes_whole_again() {
 
 /// WAL-CASE 31, WAL-CASE 32
 #[test]
-fn a_replaced_suffix_is_the_old_or_the_new_one() {
-    let mut session = start();
-    fill_up_to(&mut session, L, 3);
-    let old = session.life.world().clone();
-    take(&mut session, L, append(2, 9, &["new 2", "new 3"]));
-    session.work_on_sync();
-    session.work_on_sync();
-    session.work_on_sync();
-    assert_eq!(session.acknowledged(), session.appended());
-    let (life, disk) = session.kill();
-    for cut in &life.cuts[life.cuts.len() - 2..] {
-        for keep in [ALL, NOTHING] {
-            let found = world(&cut.cut.before.image(keep));
-            assert!(found == old || &found == life.world(), "before {}", cut.cut.operation);
+fn a_suffix_over_three_segments_is_the_old_or_the_new_one() {
+    let changes = [append(2, 9, &["new 2", &"new 3".repeat(300)]), Operation::Truncate { last: 1 }];
+    for change in changes {
+        let mut session = start();
+        fill_up_to(&mut session, L, 3);
+        session.settle();
+        let old = session.life.world().clone();
+        let first = session.life.cuts.len();
+        take(&mut session, L, change.clone());
+        (0..3).for_each(|_| session.work_on_sync());
+        assert_eq!(session.acknowledged(), session.appended());
+        let (life, disk) = session.kill();
+        let new = life.world();
+        let cuts: Vec<&MemoryDisk> = life.cuts[first..].iter().map(|cut| &cut.cut.before).collect();
+        assert_eq!(cuts.len(), 2, "a write and a sync");
+        for before in cuts {
+            let lost_alone = (0..before.unsynced().len()).map(Some);
+            for lost in lost_alone.chain([None]) {
+                let found = world(&before.image(|item| Some(item) != lost));
+                assert!(found == old || &found == new, "{change:?}, {lost:?} lost");
+            }
+            assert_eq!(world(&before.image(NOTHING)), old, "{change:?}: not acknowledged");
+        }
+        let found = world(&disk.image(NOTHING));
+        assert_eq!(&found, new, "{change:?}: acknowledged");
+        let model = found.log(L);
+        match change {
+            Operation::Truncate { .. } => assert_eq!(model.last(), 1),
+            _ => assert_eq!((model.term(1), model.term(2), model.last()), (1, 9, 3)),
         }
     }
-    let found = world(&disk.image(NOTHING));
-    assert_eq!(&found, life.world());
-    assert_eq!((found.log(L).term(2), found.log(L).last()), (9, 3));
 }
 
 /// WAL-CASE 35
@@ -308,15 +320,43 @@ fn a_segment_is_kept_until_the_checkpoint_above_it_is_durable() {
         }
         session.settle();
     }
-    for _ in 0..6 {
-        session.work_on_segment();
+    (0..6).for_each(|_| session.work_on_segment());
+    let (oldest, first) = (segments(&session.disk).remove(0), session.life.cuts.len());
+    session.settle();
+    assert!(freed(&session.disk) > 0, "now it is gone");
+    let (life, _) = session.kill();
+    let has_vote = |disk: &MemoryDisk, cut: &PowerCut| {
+        let found = world(disk);
+        let digest = found.digest();
+        assert!(
+            life.find(digest, cut.acknowledged, cut.appended).is_some(),
+            "{}",
+            cut.cut.operation
+        );
+        assert_eq!(found.log(L).state.as_deref(), Some(&b"vote"[..]), "{}", cut.cut.operation);
+    };
+    let (mut torn, mut goes) = (0, 0);
+    for cut in &life.cuts[first..] {
+        let before = &cut.cut.before;
+        let items = before.unsynced().len();
+        for item in 0..items {
+            has_vote(&before.image(|kept| kept != item), cut);
+            has_vote(&before.image(|kept| kept == item), cut);
+        }
+        has_vote(&before.image(NOTHING), cut);
+        let checkpoint_is_durable = cut.acknowledged == cut.appended;
+        if !checkpoint_is_durable {
+            assert!(segments(&before.image(ALL)).contains(&oldest), "{}", cut.cut.operation);
+            torn += items;
+        }
+        if cut.cut.operation.kind == Kind::Rename && cut.cut.operation.name == oldest {
+            let gone = before.image(NOTHING);
+            damage::remove(&gone, &oldest);
+            has_vote(&gone, cut);
+            goes += 1;
+        }
     }
-    let (life, disk) = session.kill();
-    for keep in [ALL, NOTHING] {
-        let found = world(&disk.image(keep));
-        assert!(life.worlds.contains(&found));
-        assert_eq!(found.log(L).state.as_deref(), Some(&b"vote"[..]));
-    }
+    assert!(torn >= 3 && goes == 1, "{torn} things to lose, {goes} renames");
 }
 
 /// WAL-CASE 52

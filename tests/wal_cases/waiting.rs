@@ -110,6 +110,39 @@ fn a_waiter_that_is_dropped_in_the_middle_of_a_sync_takes_nothing_along() {
     assert_eq!(Arc::strong_count(&count), 1, "nor kept");
 }
 
+/// WAL-CASE 23: where nobody else syncs, leadership goes to one of those who wait, past the one who has left.
+#[test]
+fn whoever_waits_is_told_to_sync_when_the_syncer_is_done() {
+    for _ in 0..20 {
+        let disk = MemoryDisk::new();
+        let wal = open(&disk).unwrap();
+        let log = wal.log(L).unwrap();
+        let gate = disk.hold(Kind::Sync, 1);
+        let (sender, told) = mpsc::channel();
+        let wait = |text: &'static str| {
+            let (_, pending) = log.push(text).unwrap();
+            let (sender, (waits, waiting)) = (sender.clone(), mpsc::channel());
+            thread::spawn(move || {
+                waits.send(()).unwrap();
+                sender.send(pending.wait()).unwrap();
+            });
+            waiting.recv().unwrap();
+        };
+        wait("first");
+        gate.wait_reached();
+        let mut dropped = Box::pin(log.push("dropped").unwrap().1);
+        let polled = dropped.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        (0..4).for_each(|_| wait("later"));
+        drop(dropped);
+        gate.release();
+        for _ in 0..5 {
+            let outcome = told.recv_timeout(Duration::from_secs(10));
+            outcome.expect("nobody syncs for those who wait").unwrap();
+        }
+    }
+}
+
 /// A future is woken when its entry is durable, by the waker of its last poll.
 #[test]
 fn a_future_resolves_when_the_sync_is_done() {

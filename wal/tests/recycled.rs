@@ -23,7 +23,7 @@ fn open(path: &std::path::Path) -> Result<Wal, OpenError> {
 /// Appends until the log goes on in so many more segments; compacts behind itself if asked to.
 fn fill(wal: &Wal, log: &Log, byte: u8, entries: u64, compacts: bool) {
     for _ in 0..entries {
-        log.append(log.last() + 1, 1, &[Bytes::from(vec![byte; 1000])]).unwrap().wait().unwrap();
+        log.append(log.last() + 1, 2, &[Bytes::from(vec![byte; 1000])]).unwrap().wait().unwrap();
         if compacts {
             log.compact_before(log.last()).unwrap().wait().unwrap();
         }
@@ -37,13 +37,16 @@ fn read(log: &Log, index: u64) -> Entry {
 
 /// WAL-CASE 38
 #[test]
-fn a_view_keeps_its_bytes_over_compaction_and_recycling_and_the_end_of_its_log() {
+fn a_view_keeps_its_bytes_over_truncation_compaction_and_recycling_and_the_end_of_its_log() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
     let wal = open(&path).unwrap();
     let log = wal.log(LogId(1)).unwrap();
     fill(&wal, &log, b'a', 3, false);
     let views: Vec<Entry> = (1..=3).map(|index| read(&log, index)).collect();
+    // Two of them are replaced, then cut off.
+    log.append(2, 2, &[Bytes::from(vec![b'c'; 1000])]).unwrap().wait().unwrap();
+    log.truncate_after(1).unwrap().wait().unwrap();
     log.compact_before(log.last() + 1).unwrap().wait().unwrap();
     fill(&wal, &log, b'b', 100, true);
     let statistics = wal.statistics();

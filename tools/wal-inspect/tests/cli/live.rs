@@ -1,18 +1,22 @@
 //! Logs that somebody writes meanwhile.
 
 use std::{
+    ffi::OsStr,
+    io::{BufRead, BufReader, Read},
+    process::Stdio,
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use kontiki_wal::{AppendError, Log, LogId, Wal};
 use tempfile::TempDir;
 
-use crate::support::{append, dump, options, verify};
+use crate::support::{append, command, dump, options, verify, wal_inspect};
 
 #[test]
 fn a_log_that_is_open_has_a_live_tail() {
@@ -33,7 +37,7 @@ fn a_log_that_is_open_has_a_live_tail() {
     assert!(run.stdout.starts_with("whole: "), "{run:?}");
 }
 
-/// WAL-CASE 41
+/// WAL-CASE 41: some of the looks meet files that are used again at that moment.
 #[test]
 fn a_busy_writer_is_never_taken_for_corruption() {
     let directory = TempDir::new().unwrap();
@@ -52,19 +56,82 @@ fn a_busy_writer_is_never_taken_for_corruption() {
             }
         });
         let mut failed = None;
+        // How many segments were made of used files while each of the two looked.
+        let mut recycled = [0; 2];
+        let deadline = Instant::now() + Duration::from_secs(60);
         let mut looks = 0;
-        // Some 16 KiB hold 600 entries: a dozen segments come and go.
-        while failed.is_none() && (looks < 20 || log.first() < 8000) && !writer.is_finished() {
-            let verified = verify(directory.path());
-            let dumped = dump(directory.path(), &["--format", "jsonl"]);
-            if verified.code != Some(0) || dumped.code != Some(0) {
-                failed = Some((verified, dumped.stderr));
+        while failed.is_none()
+            && !writer.is_finished()
+            && (looks < 20 || recycled.iter().any(|&count| count < 10))
+        {
+            for (command, recycled) in ["verify", "dump"].iter().zip(&mut recycled) {
+                let before = wal.statistics().recycled_segments;
+                let run = wal_inspect([OsStr::new(command), directory.path().as_os_str()]);
+                *recycled += wal.statistics().recycled_segments - before;
+                if run.code != Some(0) || !run.stderr.is_empty() {
+                    failed = Some((command, run.code, run.stderr));
+                }
             }
             looks += 1;
+            if Instant::now() > deadline {
+                break;
+            }
         }
         enough.store(true, Ordering::Relaxed);
         assert!(failed.is_none(), "look {looks}: {failed:?}");
+        assert!(recycled.iter().all(|&count| count >= 10), "{looks} looks met {recycled:?}");
     });
+}
+
+/// WAL-CASE 41: the reader at the end of the pipe pauses until nothing of what is dumped is there any more.
+#[test]
+fn a_dump_under_which_every_file_is_used_again_is_no_corruption() {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    fill(&wal, 12);
+    let whole = dump(directory.path(), &[]).stdout.lines().count();
+    let mut child = command()
+        .args([OsStr::new("dump"), directory.path().as_os_str()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut text = String::new();
+    output.read_line(&mut text).unwrap();
+    let recycled = wal.statistics().recycled_segments;
+    for _ in 0..10 {
+        log.compact_before(log.last()).unwrap().wait().unwrap();
+        let segments = wal.statistics().sealed_segments + 3;
+        fill(&wal, segments);
+    }
+    assert!(wal.statistics().recycled_segments >= recycled + 12, "{:?}", wal.statistics());
+    output.read_to_string(&mut text).unwrap();
+    let mut remarks = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut remarks).unwrap();
+    assert_eq!((child.wait().unwrap().code(), remarks.as_str()), (Some(0), ""));
+    let shown = text.lines().count();
+    assert!(shown < whole, "all {whole} lines were shown: nothing was used again under the dump");
+    assert!(
+        text.lines().all(|line| line.starts_with("segment ") || line.starts_with(' ')),
+        "{text}"
+    );
+}
+
+/// Appends until so many segments were sealed.
+fn fill(wal: &Wal, sealed: u64) {
+    let log = wal.log(LogId(1)).unwrap();
+    while wal.statistics().sealed_segments < sealed {
+        match log.push("a line that is dumped".repeat(4)) {
+            Ok((_, pending)) => drop(pending),
+            Err(AppendError::Full { .. }) => assert!(wal.work(Duration::ZERO)),
+            Err(error) => panic!("{error}"),
+        }
+        if log.last() % 20 == 0 {
+            wal.work(Duration::ZERO);
+        }
+    }
 }
 
 /// Twenty lines, durable; waits for a segment where there is none yet.
