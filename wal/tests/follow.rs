@@ -273,6 +273,7 @@ fn push(log: &Log, text: &str) {
 
 /// How many entries came of each appender, all in their order; drops behind itself what it has seen.
 fn follow_to_the_end(log: &Log, mut follow: Follow, is_over: &AtomicBool) -> BTreeMap<u32, u64> {
+    let _readers_end = SetOnDrop(is_over);
     let mut seen = BTreeMap::new();
     for index in 1.. {
         let Followed::Entry(entry) = follow.wait_next().unwrap() else { panic!("{index}") };
@@ -288,8 +289,16 @@ fn follow_to_the_end(log: &Log, mut follow: Follow, is_over: &AtomicBool) -> BTr
             log.compact_before(index - 10).unwrap().wait().unwrap();
         }
     }
-    is_over.store(true, Ordering::Relaxed);
     seen
+}
+
+/// Also when the follower panics.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Reads what is there, again and again.

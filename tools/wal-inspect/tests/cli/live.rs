@@ -1,6 +1,7 @@
 //! Logs that somebody writes meanwhile.
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     io::{BufRead, BufReader, Read},
     process::Stdio,
@@ -90,7 +91,8 @@ fn a_dump_under_which_every_file_is_used_again_is_no_corruption() {
     let wal = options().open(directory.path()).unwrap();
     let log = wal.log(LogId(1)).unwrap();
     fill(&wal, 12);
-    let whole = dump(directory.path(), &[]).stdout.lines().count();
+    let before = dump(directory.path(), &[]).stdout;
+    let whole: HashSet<&str> = before.lines().collect();
     let mut child = command()
         .args([OsStr::new("dump"), directory.path().as_os_str()])
         .stdout(Stdio::piped())
@@ -111,12 +113,9 @@ fn a_dump_under_which_every_file_is_used_again_is_no_corruption() {
     let mut remarks = String::new();
     child.stderr.take().unwrap().read_to_string(&mut remarks).unwrap();
     assert_eq!((child.wait().unwrap().code(), remarks.as_str()), (Some(0), ""));
+    assert!(text.lines().all(|line| whole.contains(line)), "nothing is shown that was not there");
     let shown = text.lines().count();
-    assert!(shown < whole, "all {whole} lines were shown: nothing was used again under the dump");
-    assert!(
-        text.lines().all(|line| line.starts_with("segment ") || line.starts_with(' ')),
-        "{text}"
-    );
+    assert!(shown < whole.len(), "{shown} lines: nothing was used again under the dump");
 }
 
 /// Appends until so many segments were sealed.
