@@ -1,0 +1,183 @@
+//! Looks that stop in the middle while a writer goes on: whatever it does to the files meanwhile is no damage.
+#![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
+
+use std::{
+    fmt, io,
+    ops::Range,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use kontiki_disk::{Access, Directory, Disk, File, MemoryDisk};
+use kontiki_wal::{
+    AppendError, LogId, Wal,
+    inspect::{Scan, Verdict},
+};
+
+/// Before one of the reads, lists and opens of this disk something else happens.
+#[derive(Clone)]
+struct Interrupted<T: ?Sized> {
+    inner: Arc<T>,
+    /// Counts down to the interruption.
+    left: Arc<AtomicUsize>,
+    interruption: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl<T: ?Sized> Interrupted<T> {
+    fn with<U: ?Sized>(&self, inner: Arc<U>) -> Arc<Interrupted<U>> {
+        let (left, interruption) = (Arc::clone(&self.left), Arc::clone(&self.interruption));
+        Arc::new(Interrupted { inner, left, interruption })
+    }
+
+    fn step(&self) {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            (self.interruption)();
+        }
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Interrupted<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Interrupted").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl Disk for Interrupted<MemoryDisk> {
+    fn open_directory(&self, path: &Path, access: Access) -> io::Result<Arc<dyn Directory>> {
+        assert_eq!(access, Access::Read, "only looks are interrupted");
+        Ok(self.with(self.inner.open_directory(path, access)?))
+    }
+}
+
+impl Directory for Interrupted<dyn Directory> {
+    fn path(&self) -> &Path {
+        self.inner.path()
+    }
+
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        self.step();
+        self.inner.list()
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>> {
+        self.inner.create(name, bytes)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.step();
+        Ok(self.with(self.inner.open(name)?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.inner.remove(name)
+    }
+
+    fn is_locked(&self) -> io::Result<bool> {
+        self.inner.is_locked()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
+    }
+}
+
+impl File for Interrupted<dyn File> {
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.step();
+        self.inner.read_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.inner.write_at(offset, parts)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
+    }
+
+    fn publish(&self, end: u64) {
+        self.inner.publish(end);
+    }
+
+    fn view(self: Arc<Self>, range: Range<u64>) -> io::Result<Bytes> {
+        Arc::clone(&self.inner).view(range)
+    }
+}
+
+fn open(disk: &MemoryDisk) -> Wal {
+    let options = Wal::options().segment_bytes(16 << 10).disk(Arc::new(disk.clone()));
+    options.without_threads().open("log").unwrap()
+}
+
+/// Appends so many entries, ten to a segment; compacts behind itself if it `compacts`.
+fn fill(wal: &Wal, entries: u64, compacts: bool) {
+    let log = wal.log(LogId(1)).unwrap();
+    let end = log.last() + entries;
+    while log.last() < end {
+        match log.push("x".repeat(700)) {
+            Ok((_, pending)) => pending.wait().unwrap(),
+            Err(AppendError::Full { .. }) => assert!(wal.work(Duration::ZERO)),
+            Err(error) => panic!("{error}"),
+        }
+        if compacts {
+            log.compact_before(log.last()).unwrap().wait().unwrap();
+        }
+        wal.work(Duration::ZERO);
+    }
+}
+
+/// Looks with an interruption at each of its steps, one after the other; how many there were.
+fn interrupt_each_step(look: impl Fn(&Arc<dyn Disk>, usize)) -> usize {
+    for step in 1.. {
+        let disk = MemoryDisk::new();
+        let wal = open(&disk);
+        fill(&wal, 45, false);
+        let writer = wal.clone();
+        let interruption = Arc::new(move || fill(&writer, 80, true));
+        let left = Arc::new(AtomicUsize::new(step));
+        let inner = Arc::new(disk.clone());
+        let interrupted = Interrupted { inner, left: Arc::clone(&left), interruption };
+        look(&(Arc::new(interrupted) as Arc<dyn Disk>), step);
+        // More steps than there are.
+        if (1..=step).contains(&left.load(Ordering::Relaxed)) {
+            return step - 1;
+        }
+        assert!(wal.statistics().recycled_segments >= 4, "step {step}: all files were used again");
+    }
+    unreachable!("a look ends some day")
+}
+
+/// WAL-CASE 41: what `wal-inspect verify` and `dump` stand on.
+#[test]
+fn a_scan_that_is_interrupted_by_rotation_and_recycling_anywhere_finds_no_damage() {
+    let steps = interrupt_each_step(|disk, step| {
+        let scan = Scan::open_on(&**disk, "log").unwrap();
+        let verdict = scan.verdict();
+        assert!(!matches!(verdict, Verdict::Corrupt(_)), "step {step}: {verdict:?}");
+        assert!(scan.frames().all(|frame| frame.unwrap().body.is_ok()), "step {step}");
+    });
+    assert!(steps >= 30, "{steps}");
+}
+
+/// WAL-CASE 41: the log itself, opened for reading.
+#[test]
+fn an_opening_for_reading_that_is_interrupted_anywhere_finds_no_damage() {
+    let steps = interrupt_each_step(|disk, step| {
+        let opened = Wal::options().disk(Arc::clone(disk)).open_read_only("log").unwrap();
+        assert_eq!(opened.damage(), [], "step {step}");
+    });
+    assert!(steps >= 15, "{steps}");
+}
