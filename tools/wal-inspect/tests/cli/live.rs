@@ -127,7 +127,7 @@ fn fill(wal: &Wal, sealed: u64) {
             Err(AppendError::Full { .. }) => assert!(wal.work(Duration::ZERO)),
             Err(error) => panic!("{error}"),
         }
-        if log.last() % 20 == 0 {
+        if log.last().is_multiple_of(20) {
             wal.work(Duration::ZERO);
         }
     }
