@@ -45,10 +45,10 @@ impl Rotations {
             }
             drop(log.set_state(Bytes::from_static(&[2; 32])).expect("room"));
             if id % 1000 == 0 {
-                work(&wal);
+                wal.work(Duration::ZERO);
             }
         }
-        work(&wal);
+        wal.work(Duration::ZERO);
         let hot = wal.log(LogId(1)).expect("an open log");
         Self { wal, hot, entry: Bytes::from(vec![3; 60 << 10]) }
     }
@@ -59,7 +59,7 @@ impl Rotations {
         for _ in 0..count {
             elapsed += self.rotate();
             drop(self.hot.compact_before(self.hot.last()).expect("room"));
-            work(&self.wal);
+            self.wal.work(Duration::ZERO);
         }
         elapsed
     }
@@ -74,20 +74,9 @@ impl Rotations {
             match pushed {
                 Ok(_) if self.wal.statistics().segments > segments => return elapsed,
                 Ok(_) => {}
-                Err(AppendError::Full { .. }) => work(&self.wal),
+                Err(AppendError::Full { .. }) => drop(self.wal.work(Duration::ZERO)),
                 Err(error) => panic!("{error}"),
             }
         }
-    }
-}
-
-fn work(wal: &Wal) {
-    while let Some(job) = wal.begin_sync(Duration::ZERO) {
-        let result = job.run();
-        wal.finish_sync(job, result);
-    }
-    while let Some(job) = wal.begin_segment() {
-        let result = job.run();
-        wal.finish_segment(job, result);
     }
 }

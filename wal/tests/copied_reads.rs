@@ -21,14 +21,7 @@ fn fill(path: &Path) {
     let log = wal.log(LOG).unwrap();
     while wal.statistics().segments < SEGMENTS {
         while log.push(text(log.last() + 1)).is_ok() {}
-        while let Some(job) = wal.begin_sync(Duration::ZERO) {
-            let result = job.run();
-            wal.finish_sync(job, result);
-        }
-        while let Some(job) = wal.begin_segment() {
-            let result = job.run();
-            wal.finish_segment(job, result);
-        }
+        wal.work(Duration::ZERO);
     }
     wal.close().unwrap();
     assert!(wal.statistics().sealed_segments >= SEGMENTS - 2);

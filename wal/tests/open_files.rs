@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 use kontiki_wal::{AppendError, LogId, OpenError, Wal};
@@ -31,17 +32,6 @@ fn open(path: &Path) -> Result<Wal, OpenError> {
     Wal::options().segment_bytes(16 << 10).without_threads().open(path)
 }
 
-fn work(wal: &Wal) {
-    while let Some(job) = wal.begin_segment() {
-        let result = job.run();
-        let failed = result.is_err();
-        wal.finish_segment(job, result);
-        if failed {
-            return;
-        }
-    }
-}
-
 /// Fills segments until there are so many, or until an append is refused for good.
 fn fill(wal: &Wal, segments: u64) -> Result<(), AppendError> {
     while wal.statistics().segments < segments {
@@ -50,7 +40,7 @@ fn fill(wal: &Wal, segments: u64) -> Result<(), AppendError> {
             Err(AppendError::Full { .. }) => {}
             Err(error) => return Err(error),
         }
-        work(wal);
+        wal.work(Duration::ZERO);
     }
     Ok(())
 }
@@ -92,7 +82,7 @@ fn beyond_the_hard_limit_it_is_said_what_to_do_and_nothing_is_lost() {
     let (segments, last) = (wal.statistics().segments, log.last());
     assert_eq!(log.read(1..last + 1, usize::MAX).map(Result::unwrap).count() as u64, last);
     drop(held);
-    work(&wal);
+    wal.work(Duration::ZERO);
     fill(&wal, segments + 2).unwrap();
     drop((log, wal));
 

@@ -5,17 +5,6 @@ use std::{sync::Arc, time::Duration};
 use kontiki_disk::MemoryDisk;
 use kontiki_wal::{AppendError, Log, LogId, Wal};
 
-fn work(wal: &Wal) {
-    while let Some(job) = wal.begin_sync(Duration::ZERO) {
-        let result = job.run();
-        wal.finish_sync(job, result);
-    }
-    while let Some(job) = wal.begin_segment() {
-        let result = job.run();
-        wal.finish_segment(job, result);
-    }
-}
-
 /// Appends until an append is refused; how many were taken.
 fn fill(log: &Log) -> usize {
     let mut taken = 0;
@@ -37,10 +26,10 @@ fn a_rotation_that_had_to_wait_is_counted_once_and_one_that_had_not_is_not_count
     assert_eq!(fill(&log) + fill(&log), 0, "the next segment is not ready");
     assert_eq!(wal.statistics().rotation_waits, 1);
 
-    work(&wal);
+    wal.work(Duration::ZERO);
     while wal.statistics().segments < 4 {
         drop(log.push(vec![7; 500]).unwrap());
-        work(&wal);
+        wal.work(Duration::ZERO);
     }
     assert_eq!(wal.statistics().rotation_waits, 1, "the successors were made ahead");
 

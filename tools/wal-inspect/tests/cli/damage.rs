@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     path::Path,
+    time::Duration,
 };
 
 use kontiki_wal::LogId;
@@ -10,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     HEADER_BYTES, Run, append, closed_log, crashed_log, dump, entries_frames, files, flip_bit,
-    options, run_segment_jobs, verify,
+    options, verify,
 };
 
 /// Runs `verify` and sees that it changed nothing.
@@ -111,7 +112,7 @@ fn three_segments() -> TempDir {
     let log = wal.log(LogId(7)).unwrap();
     while files(directory.path()).keys().filter(|name| name.ends_with(".wal")).count() < 3 {
         append(&log, 3, 1);
-        run_segment_jobs(&wal);
+        wal.work(Duration::ZERO);
     }
     wal.close().unwrap();
     directory
