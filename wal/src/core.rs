@@ -2,15 +2,11 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use kontiki_disk::{Directory, is_too_many_files};
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
     AppendError, Bounds, LogId, Lsn, Options, Statistics, WalError,
@@ -22,6 +18,7 @@ use crate::{
     sealed::SealedIndexes,
     segment::{Room, SEGMENTS_MAX, Segment, checkpoint_bytes_max},
     stream::Stream,
+    sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard},
     waiters::{RoomCallback, Waiters, Wakeups, guard},
 };
 
@@ -127,7 +124,7 @@ impl Core {
             directory,
             state: Mutex::new(state),
             durable,
-            stopped: Arc::default(),
+            stopped: Arc::new(AtomicBool::new(false)),
             sealed: SealedIndexes::new(access),
             unsynced_bytes_max: options.unsynced_bytes_max,
             log_bytes_max: options.log_bytes_max,

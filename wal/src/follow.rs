@@ -2,10 +2,7 @@
 //!
 //! The follower walks the frames of the stream itself, so it sees what happened in the order in which it happened.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -16,6 +13,7 @@ use crate::{
     reader::read_frame,
     recovery::scan::Fault,
     segment::{FRAMES_AT, Segment},
+    sync::Instant,
     waiters::{Parker, Waiter},
 };
 

@@ -62,6 +62,7 @@ mod sealed;
 mod segment;
 pub mod steps;
 mod stream;
+mod sync;
 mod threads;
 mod trailer;
 mod waiters;
@@ -69,6 +70,10 @@ mod wal;
 
 use crate::bounds::Bounds;
 pub use kontiki_disk::WriteMode;
+
+#[cfg(loom)]
+#[doc(hidden)]
+pub use crate::sync::pass_time;
 
 pub use crate::{
     error::{AppendError, Corruption, OpenError, ReadError, WalError},

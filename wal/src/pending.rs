@@ -6,13 +6,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
     Lsn, WalError,
     core::{Core, State},
+    sync::{Instant, thread},
     threads,
     waiters::{Parker, Ticket, Waiter, guard},
 };

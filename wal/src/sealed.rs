@@ -2,14 +2,13 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::Mutex;
-
 use crate::{
     LogId, ReadError,
     index::{Located, SealedIndex},
     reader::{Access, read_bytes},
     recovery::scan::Fault,
     segment::{FRAMES_AT, Segment},
+    sync::Mutex,
     trailer::Trailer,
 };
 

@@ -5,10 +5,7 @@ mod segments;
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -19,6 +16,7 @@ use crate::{
     core::{Core, State},
     mode::Mode,
     stream::Group,
+    sync::AtomicBool,
     threads,
     waiters::Wakeups,
 };

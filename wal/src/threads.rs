@@ -1,10 +1,10 @@
 //! The log's threads: shells that loop over the steps.
 
 use std::{
-    io, mem,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
@@ -12,6 +12,10 @@ use crate::{
     core::{Core, State},
     mode::Mode,
     steps::{IDLE, SyncJob},
+    sync::{
+        Instant,
+        thread::{self, JoinHandle},
+    },
 };
 
 /// Starts both threads.
@@ -115,21 +119,12 @@ fn prepare_and_free(core: &Core) {
 /// How long after a failed preparation the next one is tried.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// A panic in `work` poisons the log and wakes everybody, so that nobody waits for a dead thread.
+/// A panic in `work` poisons the log and wakes everybody, so that nobody waits for a dead thread; then it goes on.
 pub(crate) fn poison_on_panic<T>(core: &Core, work: impl FnOnce() -> T) -> T {
-    let guard = PoisonOnDrop { core };
-    let result = work();
-    mem::forget(guard);
-    result
-}
-
-struct PoisonOnDrop<'a> {
-    core: &'a Core,
-}
-
-impl Drop for PoisonOnDrop<'_> {
-    fn drop(&mut self) {
-        let wakeups = self.core.poison(&mut self.core.state.lock(), WalError::SyncerPanicked);
+    // Whoever meets the log next meets it poisoned: nothing relies on what the panic left half done.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let wakeups = core.poison(&mut core.state.lock(), WalError::SyncerPanicked);
         wakeups.serve();
-    }
+        resume_unwind(panic)
+    })
 }

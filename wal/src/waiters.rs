@@ -3,15 +3,17 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::Waker,
-    thread::{self, Thread},
 };
 
-use crate::{Lsn, WalError};
+use crate::{
+    Lsn, WalError,
+    sync::{
+        AtomicBool, Instant,
+        thread::{self, Thread},
+    },
+};
 
 /// All that wait. One waker for each: no herd on a shared condition.
 #[derive(Debug, Default)]
@@ -164,12 +166,12 @@ impl Parker {
     }
 
     /// Sleeps until woken, or until `deadline`.
-    pub(crate) fn park(&self, deadline: Option<std::time::Instant>) {
+    pub(crate) fn park(&self, deadline: Option<Instant>) {
         while !self.woken.swap(false, Ordering::Acquire) {
             match deadline {
                 None => thread::park(),
                 Some(deadline) => {
-                    let now = std::time::Instant::now();
+                    let now = Instant::now();
                     if now >= deadline {
                         return;
                     }

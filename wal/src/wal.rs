@@ -1,15 +1,16 @@
 //! The log's handle: opening, closing, and what it says of itself.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    thread::{self, JoinHandle},
-};
-
-use parking_lot::Mutex;
+use std::{path::Path, sync::Arc};
 
 use crate::{
-    Corruption, Log, LogId, Lsn, OpenError, Options, WalError, core::Core, mode::Mode, recovery,
+    Corruption, Log, LogId, Lsn, OpenError, Options, WalError,
+    core::Core,
+    mode::Mode,
+    recovery,
+    sync::{
+        Mutex,
+        thread::{self, JoinHandle},
+    },
     threads,
 };
 

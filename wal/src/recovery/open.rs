@@ -1,11 +1,6 @@
 //! Opening a directory for writing.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::Path,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use kontiki_disk::{Access, Directory};
 
@@ -29,6 +24,7 @@ use crate::{
     },
     steps::prepare,
     stream::{self, Stream, Successor},
+    sync::AtomicBool,
 };
 
 /// Opens or creates the log in `directory`.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{Arc, OnceLock},
 };
 
 use kontiki_disk::{Directory, File};
@@ -17,6 +17,7 @@ use crate::{
     mode::Mode,
     segment::{PAGE_BYTES, Segment, checkpoint_bytes_max, file_name, spare_name, temporary_name},
     stream::Successor,
+    sync::AtomicBool,
     threads,
     trailer::{SECTOR_LEN, Trailer},
     waiters::Wakeups,
