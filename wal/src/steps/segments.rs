@@ -270,7 +270,7 @@ impl Core {
             (Err(error), SegmentWork::Free { removed, kept }) => {
                 // The files stay until the next open finds them freed.
                 tracing::warn!(%error, ?removed, ?kept, "cannot remove segments");
-                Wakeups::default()
+                self.publish(&mut state)
             }
             (Err(error), SegmentWork::Seal { segment, .. }) => {
                 let failure = self.failure("a write or sync", segment.name(), error);
@@ -291,7 +291,8 @@ impl Core {
             }
             (Ok(()), SegmentWork::Seal { segment, trailer, .. }) => {
                 state.seal(segment.sequence, trailer);
-                Wakeups::default()
+                // It makes no room, but who asked during it was told to wait for it.
+                self.publish(&mut state)
             }
         };
         drop(state);
