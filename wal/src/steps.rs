@@ -138,7 +138,6 @@ impl Core {
             }
             Ok(()) => self.synced(&mut state, &job),
         };
-        self.free_dead(&mut state);
         self.hand_over(&state);
         let has_work = state.has_segment_work();
         drop(state);
@@ -155,6 +154,8 @@ impl Core {
             state.stream.finish_group();
             assert!(state.stream.durable() == job.group.end, "groups follow each other");
         }
+        // Before the waiters are taken out: a panic in it must find them in the queue.
+        self.free_dead(state);
         let wakeups = self.publish(state);
         state.is_crowded = !wakeups.waiters.is_empty();
         wakeups
