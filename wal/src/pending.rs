@@ -108,13 +108,8 @@ impl Pending {
             let ticket = state.waiters.add(self.lsn, Waiter::Blocked(Arc::clone(&parker)));
             drop(state);
             parker.park(deadline);
-            let mut state = self.core.state.lock();
             // Woken to sync, or late: still in the queue, and about to act or to leave.
-            if state.waiters.remove(ticket).is_some()
-                && deadline.is_some_and(|deadline| Instant::now() >= deadline)
-            {
-                self.core.hand_over(&state);
-            }
+            self.core.state.lock().waiters.remove(ticket);
         }
     }
 }
