@@ -23,7 +23,7 @@ pub(crate) struct SealedIndexes {
 
 impl SealedIndexes {
     pub(crate) fn new(access: Access) -> Self {
-        Self { access, copies: Mutex::default() }
+        Self { access, copies: Mutex::new(VecDeque::new()) }
     }
 
     /// How segments are read.
