@@ -181,3 +181,48 @@ impl Parker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn callback() -> Waiter {
+        Waiter::Callback(Box::new(|_| ()))
+    }
+
+    #[test]
+    fn only_those_who_cannot_sync_themselves_need_the_logs_thread_and_only_while_they_wait() {
+        let mut waiters = Waiters::default();
+        let blocked = Parker::new();
+        waiters.add(Lsn(8), Waiter::Follower(Parker::new()));
+        assert!(!waiters.has_passive() && waiters.next_syncer().is_none());
+        let ticket = waiters.add(Lsn(8), callback());
+        waiters.add(Lsn(16), Waiter::Task(Waker::noop().clone()));
+        waiters.add(Lsn(24), Waiter::Blocked(Arc::clone(&blocked)));
+        assert!(waiters.has_passive());
+        let syncer = waiters.next_syncer().expect("one that is blocked");
+        assert!(Arc::ptr_eq(&syncer, &blocked));
+
+        assert!(waiters.remove(ticket).is_some() && waiters.remove(ticket).is_none());
+        assert!(waiters.has_passive(), "the task waits still");
+        assert_eq!(waiters.take_until(Lsn(16)).len(), 2, "the follower and the task");
+        assert!(!waiters.has_passive());
+        waiters.add(Lsn(32), callback());
+        assert_eq!(waiters.take_all().len(), 2);
+        assert!(!waiters.has_passive() && waiters.next_syncer().is_none());
+    }
+
+    #[test]
+    fn waiters_are_served_in_the_order_of_what_they_wait_for() {
+        let mut waiters = Waiters::default();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        for lsn in [24, 8, 16] {
+            let sender = sender.clone();
+            let tell = move |_| sender.send(lsn).expect("it is heard");
+            waiters.add(Lsn(lsn), Waiter::Callback(Box::new(tell)));
+        }
+        let served = waiters.take_until(Lsn(23));
+        served.into_iter().for_each(|waiter| waiter.serve(&Ok(())));
+        assert_eq!(receiver.try_iter().collect::<Vec<u64>>(), [8, 16]);
+    }
+}

@@ -1,11 +1,15 @@
 //! Appending, reading, reopening.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use kontiki_disk::MemoryDisk;
-use kontiki_wal::{LogId, Wal};
+use kontiki_wal::{AppendError, LogId, Wal, WalError};
 
 fn open(disk: &MemoryDisk) -> Wal {
     let options = Wal::options().segment_bytes(16 << 10).disk(Arc::new(disk.clone()));
@@ -64,4 +68,33 @@ fn a_log_of_many_segments_reads_back_after_close_and_after_a_power_cut() {
     drop(wal);
     let wal = open(&disk);
     assert_eq!(texts(&wal, 7), expected);
+}
+
+/// A job that is out cannot be waited for: whoever closes does not hang, and nothing more is said to be durable.
+#[test]
+fn a_close_while_a_job_is_out_ends_the_log_and_tells_everyone() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk);
+    let log = wal.log(LogId(1)).unwrap();
+    let (_, first) = log.push("in the job").unwrap();
+    let job = wal.begin_sync(Duration::ZERO).unwrap();
+    let (_, second) = log.push("behind it").unwrap();
+    let (sender, outcomes) = mpsc::channel();
+    for pending in [first, second] {
+        let sender = sender.clone();
+        pending.on_durable(move |outcome| sender.send(outcome).unwrap());
+    }
+    assert!(matches!(wal.close(), Err(WalError::Closed)));
+    let told: Vec<_> = outcomes.try_iter().collect();
+    assert!(matches!(told[..], [Err(WalError::Closed), Err(WalError::Closed)]), "{told:?}");
+    assert!(matches!(log.push("late"), Err(AppendError::Wal(WalError::Closed))));
+
+    let operations = disk.operations();
+    let result = job.run();
+    assert!(result.is_err(), "a job that comes late writes nothing");
+    wal.finish_sync(job, result);
+    assert!(!wal.work(Duration::from_secs(1)), "and nothing is due any more");
+    assert_eq!(disk.operations(), operations);
+    drop((log, wal));
+    assert_eq!(texts(&open(&disk), 1), []);
 }
