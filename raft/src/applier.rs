@@ -209,7 +209,7 @@ impl<S: StateMachine> Applier<S> {
                     "the log ends before index {next}, which is committed; restart the node"
                 )),
                 Ok(entries) => self.apply(&entries),
-                Err(error) => Err(format!("cannot read index {next} to apply it: {error}")),
+                Err(error) => Err(self.shared.cannot_read(next, &error)),
             };
             self.finish(result);
             // A long replay holds up neither those who have waited long enough nor a shutdown.

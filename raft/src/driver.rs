@@ -104,7 +104,7 @@ impl Driver {
         neighbours: Neighbours,
     ) -> Self {
         let Neighbours { transport, applier, fetcher, identity } = neighbours;
-        let writer = Writer::new(shared.clone(), storage.log.clone());
+        let writer = Writer::new(shared.clone(), &storage);
         Self {
             shared,
             storage,

@@ -66,6 +66,15 @@ pub enum Event {
         /// The index it reports now.
         reported: u64,
     },
+    /// The disk gives the log no further segment: it is full, or its directory is gone. Nothing that
+    /// was acknowledged is lost. What is written waits, and a leader gives up its office after
+    /// [`disk_stall`](crate::Options::disk_stall). Told once, and again when the cause changes.
+    WritesHeld {
+        /// What the disk says, where, and what to do.
+        cause: Arc<str>,
+    },
+    /// The log takes writes again.
+    WritesResumed,
     /// The node failed; it does nothing more until it is started again.
     Fatal {
         /// What failed.

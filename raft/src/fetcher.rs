@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use kontiki_core::{FetchId, LogIndex};
-use kontiki_wal::Log;
+use kontiki_wal::{Log, ReadError};
 use parking_lot::{Condvar, Mutex};
 
 use crate::{inbox::Completion, shared::Shared, storage};
@@ -58,10 +58,46 @@ pub(crate) fn run(shared: &Shared, queue: &Arc<FetchQueue>, log: &Log) {
 }
 
 /// Reads one piece. The protocol checks the terms of what comes: it may be another leader's now.
+/// Damage ends the node.
 pub(crate) fn step(shared: &Shared, log: &Log, fetch: &Fetch) {
     let result = storage::read(log, fetch.first, fetch.end, fetch.bytes_max);
-    if let Err(error) = &result {
-        tracing::error!(node = shared.id, first = %fetch.first, %error, "cannot read the own log");
+    let result = result.map_err(|error| {
+        let (node, cause) = (shared.id, shared.cannot_read(fetch.first, &error));
+        if matches!(error, ReadError::Corruption(_)) {
+            // It does not pass, and the others have the entry; somebody else shall lead.
+            shared.inbox.complete(Completion::Failed(cause.into()));
+        } else {
+            tracing::error!(node, cause, "cannot send entries to a follower");
+        }
+    });
+    shared.inbox.complete(Completion::Fetched(fetch.id, result));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Options, inbox::Arrivals, storage::tests::open_with_damage};
+
+    #[test]
+    fn damage_met_for_a_follower_ends_the_node_that_has_it() {
+        let options = Options::default();
+        let storage = open_with_damage(&options);
+        let shared = Shared::new(1, &options, &storage);
+        let fetch = |first| Fetch { id: FetchId(1), first, end: LogIndex(6), bytes_max: 1 << 20 };
+        let mut completions = |first| {
+            step(&shared, &storage.log, &fetch(LogIndex(first)));
+            let mut arrivals = Arrivals::default();
+            shared.inbox.take(&mut arrivals);
+            arrivals.completions
+        };
+        let whole = completions(1);
+        let [Completion::Fetched(_, Ok(entries))] = &whole[..] else { panic!("{whole:?}") };
+        assert_eq!(entries.len(), 2, "what is before it is whole");
+        let damaged = completions(3);
+        let [Completion::Failed(cause), Completion::Fetched(_, Err(()))] = &damaged[..] else {
+            panic!("{damaged:?}")
+        };
+        assert!(cause.contains("index 3 "), "{cause}");
+        assert!(shared.board.status().corruption.is_some());
     }
-    shared.inbox.complete(Completion::Fetched(fetch.id, result.map_err(drop)));
 }

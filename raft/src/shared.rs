@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use kontiki_core::LogIndex;
+use kontiki_wal::ReadError;
+
 use crate::{
     Event, Options, board::Board, clock::Clock, end::End, error::Closing, events::EventHub,
     inbox::Inbox, storage::Storage,
@@ -30,6 +33,15 @@ impl Shared {
             end: End::default(),
             options: options.clone(),
         }
+    }
+
+    /// What is wrong with the own log at `index`; damage is written down as such, for the node fails
+    /// of it.
+    pub(crate) fn cannot_read(&self, index: LogIndex, error: &ReadError) -> String {
+        if let ReadError::Corruption(corruption) = error {
+            self.board.update(|status| status.corruption = Some(corruption.clone()));
+        }
+        format!("cannot read index {index} of the own log: {error}")
     }
 
     /// Ends the node because of a failure: nothing more is taken, acknowledged or sent.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::Position;
+use crate::{Corruption, Position};
 
 /// How a node stands; a copy of what it knew after its last turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +35,13 @@ pub struct Status {
     pub log_segments: u64,
     /// Syncs of its log since it was started.
     pub log_syncs: u64,
+    /// Why the disk takes no writes of this node, in words, while that lasts: it is full, say. They
+    /// wait, and go on by themselves. See [`Event::WritesHeld`](crate::Event::WritesHeld).
+    pub writes_held: Option<Arc<str>>,
     /// What failed, if the node did.
     pub fatal: Option<Arc<str>>,
+    /// The damage in its log that it failed of: the same directory will not do again.
+    pub corruption: Option<Corruption>,
 }
 
 /// What a node is.

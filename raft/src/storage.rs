@@ -12,11 +12,16 @@ use crate::{Options, StartError};
 /// The group of a node, which is also its log's id: one node is one group today.
 pub(crate) const GROUP: u32 = 1;
 
+/// Where the log lies, below the directory of its node.
+const LOG_DIRECTORY: &str = "wal";
+
 /// An open log.
 #[derive(Debug)]
 pub(crate) struct Storage {
     pub(crate) wal: Wal,
     pub(crate) log: Log,
+    /// Its directory, as it is shown.
+    pub(crate) place: String,
     /// As it was last written; `incarnation` is never 0.
     pub(crate) state: State,
 }
@@ -32,13 +37,14 @@ impl Storage {
     ) -> Result<Self, StartError> {
         let shown = directory.display().to_string();
         let wal = open_wal(directory, id, options, disk)?;
+        let place = directory.join(LOG_DIRECTORY).display().to_string();
         let log = wal.log(LogId(GROUP)).map_err(|error| state_error(&shown, &error))?;
         if let Some(bytes) = log.state() {
             let state = State::decode(&bytes).map_err(|error| state_error(&shown, &error))?;
             let state = state.ok_or_else(|| {
                 state_error(&shown, &"its state was not written by a node of Kontiki")
             })?;
-            return Ok(Self { wal, log, state });
+            return Ok(Self { wal, log, place, state });
         }
         if log.last() > 0 {
             return Err(state_error(&shown, &"it has entries and no state"));
@@ -48,7 +54,7 @@ impl Storage {
             .map_err(|error| state_error(&shown, &error))?
             .wait()
             .map_err(|error| state_error(&shown, &error))?;
-        Ok(Self { wal, log, state })
+        Ok(Self { wal, log, place, state })
     }
 
     /// What the protocol is to know of the disk.
@@ -67,6 +73,8 @@ impl Storage {
 
 /// Reads entries of `[first, end)` that weigh at most `bytes_max` together, at least one if the log
 /// has it. The log itself counts payload alone, of which very many small entries have little.
+///
+/// An error is about `first`: what can be read before the place of one is returned.
 pub(crate) fn read(
     log: &Log,
     first: LogIndex,
@@ -75,7 +83,11 @@ pub(crate) fn read(
 ) -> Result<Vec<Entry>, ReadError> {
     let (mut entries, mut weight) = (Vec::new(), 0);
     for entry in log.read(first.0..end.0, bytes_max) {
-        let entry = entry?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(_) if !entries.is_empty() => break,
+            Err(error) => return Err(error),
+        };
         let (index, term) = (LogIndex(entry.index), Term(entry.term));
         let entry = Entry { index, term, payload: entry.bytes };
         weight += entry.bytes();
@@ -117,7 +129,7 @@ fn open_wal(
     if let Some(disk) = disk {
         wal = wal.disk(disk);
     }
-    wal.open(directory.join("wal")).map_err(|error| {
+    wal.open(directory.join(LOG_DIRECTORY)).map_err(|error| {
         let directory = directory.display().to_string();
         match error {
             OpenError::Locked { .. } => StartError::Locked { directory },
@@ -152,8 +164,11 @@ pub(crate) fn payloads(entries: &[Entry], into: &mut Vec<Bytes>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::mpsc::channel;
+
     use kontiki_disk::memory::MemoryDisk;
+    use kontiki_wal::{AppendError, Pending};
 
     use super::*;
 
@@ -172,5 +187,53 @@ mod tests {
         assert!(count > 1 && weight <= 1000, "{count} entries weigh {weight}");
         assert_eq!(read(0).0, 1);
         assert_eq!(read(1 << 20).0, 100);
+    }
+
+    #[test]
+    fn what_is_before_damage_is_read_and_the_error_is_about_what_is_damaged() {
+        let Storage { log, .. } = open_with_damage(&Options::default());
+        let read = |first| read(&log, LogIndex(first), LogIndex(6), 1 << 20);
+        let before: Vec<_> = read(1).unwrap().iter().map(|entry| entry.index.0).collect();
+        assert_eq!(before, [1, 2]);
+        match read(3) {
+            Err(ReadError::Corruption(corruption)) => assert_eq!(corruption.indexes, Some((3, 3))),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(read(4).unwrap().len(), 2);
+    }
+
+    /// A log of several segments whose entry at index 3 has rotted, opened anew: what was appended
+    /// before an opening is looked at when it is read.
+    pub(crate) fn open_with_damage(options: &Options) -> Storage {
+        let options = Options { segment_bytes: 64 << 10, ..options.clone() };
+        let disk = MemoryDisk::new();
+        let open = || Storage::open(Path::new("d"), 1, &options, Some(Arc::new(disk.clone())));
+        let Storage { wal, log, .. } = open().unwrap();
+        for index in 1..=40 {
+            let mut command = format!("command {index};").into_bytes();
+            command.resize(4 << 10, b' ');
+            append(&log, index, Entry::encode_command(&command)).wait().unwrap();
+        }
+        wal.close().unwrap();
+        drop((wal, log));
+        let (segment, rotten) = ("d/wal/0000000000000001.wal", b"command 3;");
+        let contents = disk.contents(segment).unwrap();
+        let offset = contents.windows(rotten.len()).position(|window| window == rotten).unwrap();
+        disk.corrupt(segment, offset.try_into().unwrap(), 1);
+        open().unwrap()
+    }
+
+    /// Appends one entry, as soon as there is a segment for it.
+    fn append(log: &Log, index: u64, payload: Bytes) -> Pending {
+        loop {
+            match log.append(index, 1, std::slice::from_ref(&payload)) {
+                Err(AppendError::Full { .. }) => {
+                    let (room, is_there) = channel();
+                    log.on_room(move || room.send(()).unwrap());
+                    is_there.recv().unwrap();
+                }
+                result => return result.unwrap(),
+            }
+        }
     }
 }

@@ -1,12 +1,21 @@
 //! The protocol's writes on their way into the log, in order.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use kontiki_core::{Batch, Entry, State, WriteSeq};
 use kontiki_wal::{AppendError, Log, Pending};
 
-use crate::{inbox::Completion, shared::Shared, storage};
+use crate::{
+    Event,
+    inbox::Completion,
+    shared::Shared,
+    storage::{self, Storage},
+};
 
 /// Hands writes to the log. When the log is full it keeps them until there is room: a write is
 /// never skipped and never overtaken. What is applied meanwhile waits for none of them: it is in
@@ -14,9 +23,12 @@ use crate::{inbox::Completion, shared::Shared, storage};
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     log: Log,
+    /// The log's directory, for people.
+    place: String,
     kept: VecDeque<Write>,
-    /// What is kept waits for space on the disk, of which nobody tells.
-    waits_for_space: bool,
+    /// Why what is kept can not be written, while the disk refuses a place for it. Nobody tells when
+    /// that ends.
+    held: Option<Arc<str>>,
     /// A quarter of a segment, which is also the bound of a single entry.
     piece_bytes_max: usize,
     /// The payloads of one append; kept for its capacity.
@@ -37,19 +49,20 @@ struct Write {
 enum Refusal {
     /// It will take it later.
     Full,
-    /// The disk has no room for another segment, or no file is left for it; there may be later, without saying so.
-    NoSegment(String),
+    /// The disk gives it no further segment; it may later, without saying so.
+    Held(Arc<io::Error>),
     Fatal(String),
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, log: Log) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, storage: &Storage) -> Self {
         let piece_bytes_max = shared.options.entry_bytes_max();
         Self {
             shared,
-            log,
+            log: storage.log.clone(),
+            place: storage.place.clone(),
             kept: VecDeque::new(),
-            waits_for_space: false,
+            held: None,
             piece_bytes_max,
             payloads: Vec::new(),
         }
@@ -78,8 +91,8 @@ impl Writer {
     }
 
     /// True if [`resume`](Self::resume) must be called by a timer.
-    pub(crate) fn waits_for_space(&self) -> bool {
-        self.waits_for_space
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some()
     }
 
     /// Goes on with what is kept, as far as the log takes it.
@@ -93,12 +106,12 @@ impl Writer {
                 Err(Refusal::Fatal(cause)) => return Err(cause),
                 Err(refusal) => {
                     self.kept.push_front(write);
-                    self.ask_for_room(&refusal);
+                    self.ask_for_room(refusal);
                     return Ok(());
                 }
             }
         }
-        self.waits_for_space = false;
+        self.hold(None);
         Ok(())
     }
 
@@ -130,25 +143,54 @@ impl Writer {
         Ok(())
     }
 
-    fn ask_for_room(&mut self, refusal: &Refusal) {
-        if let Refusal::NoSegment(cause) = refusal {
-            if !self.waits_for_space {
-                tracing::warn!(node = self.shared.id, cause, "writes wait for another segment");
-            }
-            self.waits_for_space = true;
-            return;
+    fn ask_for_room(&mut self, refusal: Refusal) {
+        if let Refusal::Held(error) = refusal {
+            return self.hold(Some(held_text(&self.place, &error).into()));
         }
-        self.waits_for_space = false;
+        self.hold(None);
         let shared = self.shared.clone();
         self.log.on_room(move || shared.inbox.complete(Completion::Room));
+    }
+
+    /// Notes whether the disk holds writes up, and says it when that changes.
+    fn hold(&mut self, held: Option<Arc<str>>) {
+        if self.held == held {
+            return;
+        }
+        let (node, shared) = (self.shared.id, &self.shared);
+        shared.board.update(|status| status.writes_held = held.clone());
+        shared.events.tell(match &held {
+            Some(cause) => {
+                tracing::error!(node, %cause, "writes wait until the disk takes them again");
+                Event::WritesHeld { cause: cause.clone() }
+            }
+            None => {
+                tracing::warn!(node, "the disk takes writes again");
+                Event::WritesResumed
+            }
+        });
+        self.held = held;
+    }
+}
+
+/// What keeps the log from growing, in the disk's own words: it is not always full.
+fn held_text(place: &str, error: &io::Error) -> String {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!(
+            "the disk is full: cannot make the next segment in {place}: {error}; make room there"
+        ),
+        ErrorKind::NotFound => format!(
+            "cannot make the next segment in {place}: {error}; put the directory back as it was"
+        ),
+        _ => format!("cannot make the next segment in {place}: {error}"),
     }
 }
 
 fn refusal(error: AppendError) -> Refusal {
     match error {
         AppendError::Full { .. } => Refusal::Full,
-        error @ (AppendError::NoSpace { .. } | AppendError::TooManyFiles { .. }) => {
-            Refusal::NoSegment(error.to_string())
+        AppendError::NoSpace { source } | AppendError::TooManyFiles { source } => {
+            Refusal::Held(source)
         }
         error => Refusal::Fatal(format!("the log refused a write: {error}")),
     }
@@ -181,7 +223,7 @@ mod tests {
         let used = Arc::new(disk.clone());
         let storage = Storage::open(Path::new("d"), 1, &options, Some(used)).unwrap();
         let (shared, log) = (Arc::new(Shared::new(1, &options, &storage)), &storage.log);
-        let mut writer = Writer::new(shared.clone(), log.clone());
+        let mut writer = Writer::new(shared.clone(), &storage);
         // Of the log's threads two sync.
         let gates = [1, 2].map(|nth| disk.hold(Kind::Sync, nth));
         let (mut seq, mut last) = (0, 0);

@@ -8,7 +8,10 @@ use kontiki_core::Term;
 use kontiki_disk::memory::MemoryDisk;
 
 use super::*;
-use crate::{Options, ProposeError, Reading, SnapshotWriter, storage::Storage};
+use crate::{
+    Options, ProposeError, Reading, SnapshotWriter,
+    storage::{Storage, tests::open_with_damage},
+};
 
 /// Counts; fails on an empty command.
 #[derive(Default)]
@@ -41,11 +44,17 @@ struct World {
     log: Log,
 }
 
+fn options() -> Options {
+    Options { fetch_bytes_max: 10, ..Options::default() }
+}
+
 fn world() -> World {
-    let options = Options { fetch_bytes_max: 10, ..Options::default() };
     let disk = Arc::new(MemoryDisk::new());
-    let storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
-    let shared = Arc::new(Shared::new(1, &options, &storage));
+    world_on(&Storage::open(Path::new("d"), 1, &options(), Some(disk)).unwrap())
+}
+
+fn world_on(storage: &Storage) -> World {
+    let shared = Arc::new(Shared::new(1, &options(), storage));
     let (queue, log) = (Arc::default(), storage.log.clone());
     let applier = Applier::new(shared.clone(), queue, log.clone(), Count::default(), LogIndex(0));
     World { applier, shared, log }
@@ -112,6 +121,18 @@ fn a_committed_range_that_the_log_does_not_hold_is_fatal() {
     world.applier.step(Work::Apply(range));
     assert_eq!(world.applier.applied, LogIndex(0));
     assert!(matches!(world.applier.closed, Some(Closing::Fatal(_))));
+}
+
+#[test]
+fn damage_in_a_committed_range_is_fatal_and_told_with_the_index_that_is_lost() {
+    let mut world = world_on(&open_with_damage(&options()));
+    let range = Apply::Range { first: LogIndex(1), end: LogIndex(6) };
+    world.applier.step(Work::Apply(range));
+    assert_eq!(world.applier.applied, LogIndex(2));
+    let Some(Closing::Fatal(cause)) = &world.applier.closed else { panic!("not fatal") };
+    assert!(cause.contains("cannot read index 3 ") && cause.contains("indexes 3 to 3"), "{cause}");
+    let corruption = world.shared.board.status().corruption.expect("it is damage");
+    assert!(cause.contains(&corruption.to_string()), "{cause}");
 }
 
 /// RAFT-CASE 32

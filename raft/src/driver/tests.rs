@@ -555,7 +555,7 @@ fn a_full_disk_is_asked_again_whatever_the_peers_do() {
     world.turn_until(|world| {
         last += 1;
         world.append(last, &[7; 4 << 10]);
-        world.driver.writer.waits_for_space()
+        world.driver.writer.is_held()
     });
     world.shared.inbox.mail(Mail::Connected { peer: 3 });
     world.turn();

@@ -21,7 +21,7 @@ impl Driver {
     }
 
     fn watch_space(&mut self) {
-        if self.writer.waits_for_space() {
+        if self.writer.is_held() {
             let later = self.later();
             self.space_at.get_or_insert(later);
         }

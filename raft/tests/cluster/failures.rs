@@ -1,11 +1,14 @@
 //! What ends a node, and what it says then.
 
-use std::time::Duration;
+use std::{cell::Cell, fs, sync::Arc, time::Duration};
 
-use kontiki::{ProposeError, Read, ReadError, Role};
+use kontiki::{Event, Events, ProposeError, Read, ReadError, Role};
 use kontiki_disk::memory::{Fault, Kind, MemoryDisk};
 
-use crate::harness::{Cluster, PATIENCE, Tally, await_fatal, await_stopped, members, quick, ready};
+use crate::harness::{
+    Cluster, PATIENCE, Tally, await_event, await_fatal, await_stopped, members, outcome, quick,
+    ready,
+};
 
 /// RAFT-CASE 29
 #[test]
@@ -97,6 +100,7 @@ fn a_full_disk_holds_writes_up_and_lets_them_go_on() {
     let disk = MemoryDisk::new();
     let node = cluster.start_on(&disk, 1);
     ready(&node);
+    let mut events = node.events();
     disk.set_capacity(Some(0));
     let proposals: Vec<_> = (0..64).map(|_| node.propose(vec![7; 4 << 10])).collect();
     let mut left = Vec::new();
@@ -107,11 +111,63 @@ fn a_full_disk_holds_writes_up_and_lets_them_go_on() {
         }
     }
     assert!(!left.is_empty(), "256 KiB do not fit into a segment");
+    let cause = await_held(&mut events);
+    let place = cluster.data(1).join("wal");
+    assert!(cause.contains("the disk is full"), "{cause}");
+    assert!(cause.contains(place.to_str().unwrap()) && cause.contains("os error 28"), "{cause}");
+    assert_eq!(node.status().writes_held, Some(cause));
     disk.set_capacity(None);
     for proposal in left {
         proposal.wait().unwrap();
     }
+    // Said once each, whatever number of times the disk was asked.
+    assert_eq!(await_resumed(&mut events), 0);
+    assert_eq!(node.status().writes_held, None);
     assert_eq!(node.status().members, members(1));
+}
+
+/// Nothing is lost, and it goes on by itself; but nobody shall look for space.
+#[test]
+fn a_directory_that_is_gone_holds_writes_up_and_is_not_called_a_full_disk() {
+    let mut cluster = Cluster::prepare(1);
+    cluster.options.segment_bytes = 64 << 10;
+    cluster.options.command_bytes_max = 8 << 10;
+    cluster.options.disk_stall = Duration::from_secs(60);
+    let node = cluster.start_node(1).clone();
+    ready(&node);
+    let mut events = node.events();
+    let (place, aside) = (cluster.data(1).join("wal"), cluster.data(1).join("aside"));
+    fs::rename(&place, &aside).unwrap();
+    let proposals: Vec<_> = (0..64).map(|_| node.propose(vec![7; 4 << 10])).collect();
+    let cause = await_held(&mut events);
+    assert!(!cause.contains("full") && cause.contains("os error 2"), "{cause}");
+    assert!(cause.contains(place.to_str().unwrap()), "{cause}");
+    fs::rename(&aside, &place).unwrap();
+    for proposal in proposals {
+        outcome(proposal).unwrap();
+    }
+    assert_eq!(await_resumed(&mut events), 0);
+}
+
+fn await_held(events: &mut Events) -> Arc<str> {
+    await_event(events, |event| match event {
+        Event::WritesHeld { cause } => Some(cause.clone()),
+        _ => None,
+    })
+}
+
+/// How often it was said meanwhile that writes are held.
+fn await_resumed(events: &mut Events) -> usize {
+    let said = Cell::new(0);
+    await_event(events, |event| match event {
+        Event::WritesHeld { .. } => {
+            said.set(said.get() + 1);
+            None
+        }
+        Event::WritesResumed => Some(()),
+        _ => None,
+    });
+    said.get()
 }
 
 #[test]
