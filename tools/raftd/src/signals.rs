@@ -1,6 +1,9 @@
 //! The signals that ask the program to stop.
 
-use std::io;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -10,6 +13,8 @@ pub(crate) struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    /// When the last one was taken for a request.
+    asked: Option<Instant>,
 }
 
 impl StopSignals {
@@ -19,15 +24,26 @@ impl StopSignals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
+            asked: None,
         })
     }
 
-    /// The name of the next one.
+    /// The name of the next one. Those that come with it are the same request: `timeout` signals the
+    /// program and then the group it is in, and a terminal that is closed does so beside its shell.
     pub(crate) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hangup.recv() => "SIGHUP",
+        loop {
+            let name = tokio::select! {
+                _ = self.interrupt.recv() => "SIGINT",
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.hangup.recv() => "SIGHUP",
+            };
+            if self.asked.is_none_or(|asked| asked.elapsed() >= INSTANT) {
+                self.asked = Some(Instant::now());
+                return name;
+            }
         }
     }
 }
+
+/// Shorter than anybody takes to ask twice.
+const INSTANT: Duration = Duration::from_millis(200);
