@@ -157,7 +157,10 @@ impl Connection {
         for result in self.service.node.propose_batch(commands).await {
             match result {
                 Ok(applied) => self.output.extend_from_slice(&applied.reply),
-                Err(error) => reply::write(&mut self.output, &reply::propose_error(&error)),
+                Err(error) => {
+                    let frame = reply::propose_error(&error, &self.service.trouble());
+                    reply::write(&mut self.output, &frame);
+                }
             }
             self.flush_if_large().await?;
         }
@@ -176,7 +179,7 @@ impl Connection {
                 }
             }
             Err(error) => {
-                let frame = reply::read_error(&error);
+                let frame = reply::read_error(&error, &self.service.trouble());
                 for _ in 0..count {
                     self.push(&frame).await?;
                 }
@@ -194,7 +197,7 @@ impl Connection {
             Action::Digest => {
                 match self.service.node.read(Read::Local, |store| store.digest()).await {
                     Ok(digest) => BytesFrame::SimpleString(format!("{digest:016x}").into()),
-                    Err(error) => reply::read_error(&error),
+                    Err(error) => reply::read_error(&error, &self.service.trouble()),
                 }
             }
             Action::Connection(ConnectionAction::Drop) => {

@@ -137,14 +137,16 @@ impl Story {
     /// Tells of an event; a failure ends the demo.
     fn tell(&mut self, event: ChildEvent) -> Option<Failure> {
         match event {
-            ChildEvent::Ready { leader, .. } if !self.leader_announced => {
-                self.leader_announced = true;
-                let port = self.port;
-                say(format!("node {leader} leads"));
-                say(format!("try: redis-cli -p {port}     (or {}, {})", port + 1, port + 2));
-            }
             ChildEvent::Ready { id, leader } => {
-                say(format!("node {id} serves; node {leader} leads"));
+                if leader == id.to_string() {
+                    say(format!("node {id} serves, and leads"));
+                } else {
+                    say(format!("node {id} serves; node {leader} leads"));
+                }
+                if !std::mem::replace(&mut self.leader_announced, true) {
+                    let port = self.port;
+                    say(format!("try: redis-cli -p {port}     (or {}, {})", port + 1, port + 2));
+                }
             }
             ChildEvent::Died { id, how } => say(format!("node {id} {how}; starting it again")),
             ChildEvent::Waits { missing } => {
@@ -163,10 +165,14 @@ impl Story {
                 if self.waited_for.contains(&id) {
                     return Some(self.cannot_begin(id));
                 }
-                let data = self.data.display();
                 say(format!(
-                    "node {id} is not started again, the others go on without it; three again: \
-                     see to what it said, or stop and start over without {data}"
+                    "node {id} is not started again, the others go on without it and have all that \
+                     was acknowledged"
+                ));
+                say(format!(
+                    "no other node can take its place yet: keep {}, and start the demo again when \
+                     what node {id} said is put right",
+                    self.data.display()
                 ));
             }
         }

@@ -18,7 +18,7 @@ pub(crate) enum FailureKind {
     Usage,
     /// An address that cannot be listened on.
     Address,
-    /// A data directory that cannot be used.
+    /// A data directory that cannot be used, found before or after the start.
     Data,
 }
 
@@ -68,4 +68,4 @@ Exit codes:
   1  failed while running
   2  flags or addresses that cannot be right
   3  an address that cannot be listened on
-  4  a data directory that cannot be used";
+  4  a data directory that cannot be used, or whose log is damaged";

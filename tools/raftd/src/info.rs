@@ -111,6 +111,7 @@ fn raft(facts: &Facts) -> Fields {
         ("raft_incarnation", format!("{:016x}", status.incarnation)),
         ("log_segments", status.log_segments.to_string()),
         ("log_syncs", status.log_syncs.to_string()),
+        ("writes_held", status.writes_held.as_deref().unwrap_or("").replace(['\r', '\n'], " ")),
         ("fatal", status.fatal.as_deref().unwrap_or("").replace(['\r', '\n'], " ")),
     ]
 }

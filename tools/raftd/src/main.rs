@@ -3,6 +3,7 @@
 //! ```text
 //! main      flags, logging, exit code
 //! serve     one node: start, clients, stop           demo, child   three of them on this machine
+//! advice, failure   what is said at an end, and its exit code
 //! clients   connections in and out
 //! connection  requests of one client -> batches -> replies
 //! resp, request, command   bytes -> request -> what to do -> what is replicated
@@ -10,6 +11,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod advice;
 mod child;
 mod clients;
 mod command;
@@ -102,8 +104,7 @@ fn subcommand() -> &'static str {
 fn run(options: Options) -> Result<(), Failure> {
     let default = match options.command {
         Command::Serve(_) => "info",
-        // What concerns one node alone is no news for who tries three of them.
-        Command::Demo(_) => "error,raftd=warn",
+        Command::Demo(_) => DEMO_LOG,
     };
     let given = options.log.filter(|filter| !filter.is_empty());
     if let Some(word) = given.as_deref().and_then(no_level) {
@@ -160,6 +161,9 @@ Examples:
 
 Prints one line to standard output when it serves clients: ready id=1 client=... leader=2
 The errors that clients may get are listed in tools/raftd/README.md.";
+
+/// Errors, what raftd warns of, and when the disk takes writes again after the error that it did not.
+const DEMO_LOG: &str = "error,raftd=warn,kontiki::writer=warn";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:

@@ -6,9 +6,42 @@
 //! outcome gets a prefix that no library knows, and the connection stays open: a closed connection
 //! is what most of them answer with a retry.
 
+use std::{fmt, sync::Arc};
+
 use bytes::{Bytes, BytesMut};
-use kontiki::{ProposeError, ReadError};
+use kontiki::{ProposeError, ReadError, Role, Status};
 use redis_protocol::resp2::{encode::extend_encode, types::BytesFrame};
+
+/// What this node knows of why a request was not served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    #[default]
+    Unknown,
+    /// The first start is not complete.
+    FirstStart,
+    /// Its own disk takes no writes, for this reason.
+    WritesHeld(Arc<str>),
+}
+
+impl Trouble {
+    pub(crate) fn of(status: &Status) -> Self {
+        match &status.writes_held {
+            Some(cause) => Self::WritesHeld(Arc::clone(cause)),
+            None if status.role == Role::Starting => Self::FirstStart,
+            None => Self::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    /// What is added to an error that does not speak of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WritesHeld(cause) => write!(f, "; this node cannot write: {cause}"),
+            Self::Unknown | Self::FirstStart => Ok(()),
+        }
+    }
+}
 
 /// `+OK`.
 pub(crate) fn ok() -> BytesFrame {
@@ -59,17 +92,17 @@ pub(crate) fn encode(frame: &BytesFrame) -> Bytes {
 }
 
 /// The reply to a write that failed. The table is in README.md, "Errors"; change both or neither.
-pub(crate) fn propose_error(error_found: &ProposeError) -> BytesFrame {
+pub(crate) fn propose_error(error_found: &ProposeError, trouble: &Trouble) -> BytesFrame {
     let certainly_not_applied = error_found.is_certainly_not_applied();
     error(match error_found {
         ProposeError::TooLarge { bytes, limit } => {
             format!("ERR the command takes {bytes} bytes, the limit is {limit}")
         }
-        ProposeError::Unknown { .. } => UNKNOWN_RESULT.to_owned(),
+        ProposeError::Unknown { .. } => format!("{UNKNOWN_RESULT}{trouble}"),
         // From here on: whatever may have been applied must not look like something to retry.
         other if !certainly_not_applied => format!("{UNKNOWN_RESULT} ({other})"),
-        ProposeError::NotLeader { hint } => no_leader(hint.as_ref()),
-        ProposeError::Overloaded => OVERLOADED.to_owned(),
+        ProposeError::NotLeader { hint } => no_leader(hint.as_ref(), trouble),
+        ProposeError::Overloaded => format!("{OVERLOADED}{trouble}"),
         ProposeError::Superseded { .. } => {
             "TRYAGAIN a new leader put another command in its place: not applied, send it again"
                 .to_owned()
@@ -80,11 +113,11 @@ pub(crate) fn propose_error(error_found: &ProposeError) -> BytesFrame {
 }
 
 /// The reply to a read that failed. A read changes nothing, so sending it again is always right.
-pub(crate) fn read_error(error_found: &ReadError) -> BytesFrame {
+pub(crate) fn read_error(error_found: &ReadError, trouble: &Trouble) -> BytesFrame {
     error(match error_found {
-        ReadError::NotLeader { hint } => no_leader(hint.as_ref()),
-        ReadError::Overloaded => OVERLOADED.to_owned(),
-        ReadError::TimedOut => TIMED_OUT.to_owned(),
+        ReadError::NotLeader { hint } => no_leader(hint.as_ref(), trouble),
+        ReadError::Overloaded => format!("{OVERLOADED}{trouble}"),
+        ReadError::TimedOut => format!("{TIMED_OUT}{trouble}"),
         ReadError::Stopped => STOPPED.to_owned(),
         ReadError::NotAdmitted(reason) => not_admitted(reason),
         ReadError::Fatal(cause) => {
@@ -95,10 +128,11 @@ pub(crate) fn read_error(error_found: &ReadError) -> BytesFrame {
 }
 
 /// A leader that is known now was not when the request waited, or had lost its office when asked.
-fn no_leader(known: Option<&(u64, String)>) -> String {
-    match known {
-        Some((id, _)) => format!("{LEADER_CHANGED} {id}; not applied, send it again"),
-        None => NO_LEADER.to_owned(),
+fn no_leader(known: Option<&(u64, String)>, trouble: &Trouble) -> String {
+    match (known, trouble) {
+        (Some((id, _)), _) => format!("{LEADER_CHANGED} {id}; not applied, send it again"),
+        (None, Trouble::FirstStart) => FIRST_START.to_owned(),
+        (None, trouble) => format!("{NO_LEADER}{trouble}"),
     }
 }
 
@@ -109,8 +143,10 @@ fn not_admitted(reason: &str) -> String {
 
 const UNKNOWN_RESULT: &str = "UNKNOWNRESULT the outcome of this command is unknown: \
      it may have been applied, or may still be; read before sending it again";
-const NO_LEADER: &str =
-    "CLUSTERDOWN no leader: a majority of the nodes is needed; not applied, send it again";
+const NO_LEADER: &str = "CLUSTERDOWN no leader: a majority of the nodes is needed that run, reach \
+     one another and can write; not applied, send it again";
+const FIRST_START: &str = "CLUSTERDOWN no leader: the first start needs all nodes, and they have \
+     not all met; not applied, send it again";
 const LEADER_CHANGED: &str = "CLUSTERDOWN the leader changes, by now it may be node";
 const OVERLOADED: &str = "TRYAGAIN too much is waiting on this node; not applied, send it again";
 const TIMED_OUT: &str = "TRYAGAIN the read was not served in time: no quorum confirmed it, \
@@ -131,23 +167,49 @@ mod tests {
         for (hint, text) in
             [(None, "a majority of the nodes"), (Some((2, "b:1".to_owned())), "may be node 2")]
         {
-            let write = encode(&propose_error(&ProposeError::NotLeader { hint: hint.clone() }));
-            assert_eq!(write, encode(&read_error(&ReadError::NotLeader { hint })));
+            let (write, read) =
+                (ProposeError::NotLeader { hint: hint.clone() }, ReadError::NotLeader { hint });
+            let write = encode(&propose_error(&write, &Trouble::Unknown));
+            assert_eq!(write, encode(&read_error(&read, &Trouble::Unknown)));
             let line = String::from_utf8(write.to_vec()).unwrap();
             assert!(line.starts_with("-CLUSTERDOWN ") && line.contains(text), "{line}");
         }
     }
 
     #[test]
+    fn a_node_that_knows_why_it_serves_nobody_says_it() {
+        let none = ProposeError::NotLeader { hint: None };
+        let line = |error, trouble| {
+            String::from_utf8(encode(&propose_error(error, trouble)).to_vec()).unwrap()
+        };
+        let first_start = line(&none, &Trouble::FirstStart);
+        assert!(first_start.starts_with("-CLUSTERDOWN ") && !first_start.contains("majority"));
+        assert!(first_start.contains("needs all nodes"), "{first_start}");
+
+        let held = Trouble::WritesHeld("the disk is full".into());
+        let unknown = ProposeError::Unknown { position: None };
+        for error in [&none, &unknown, &ProposeError::Overloaded] {
+            let line = line(error, &held);
+            assert!(line.contains("this node cannot write: the disk is full"), "{line}");
+        }
+        let late = encode(&read_error(&ReadError::TimedOut, &held));
+        assert!(late.ends_with(b"this node cannot write: the disk is full\r\n"), "{late:?}");
+    }
+
+    #[test]
     fn a_node_that_is_not_admitted_asks_nobody_to_send_again() {
-        let write = encode(&propose_error(&ProposeError::NotAdmitted("another disk".into())));
-        assert_eq!(write, encode(&read_error(&ReadError::NotAdmitted("another disk".into()))));
+        let reason = || "another disk".into();
+        let write = propose_error(&ProposeError::NotAdmitted(reason()), &Trouble::Unknown);
+        let read = read_error(&ReadError::NotAdmitted(reason()), &Trouble::Unknown);
+        let write = encode(&write);
+        assert_eq!(write, encode(&read));
         assert!(write.starts_with(b"-ERR ") && write.ends_with(b"another disk\r\n"), "{write:?}");
     }
 
     #[test]
     fn a_read_that_timed_out_blames_no_quorum_that_may_have_answered() {
-        let line = String::from_utf8(encode(&read_error(&ReadError::TimedOut)).to_vec()).unwrap();
+        let late = read_error(&ReadError::TimedOut, &Trouble::Unknown);
+        let line = String::from_utf8(encode(&late).to_vec()).unwrap();
         assert!(
             line.starts_with("-TRYAGAIN ") && line.contains("or this node is behind"),
             "{line}"
@@ -156,7 +218,8 @@ mod tests {
 
     #[test]
     fn an_unknown_outcome_has_a_prefix_that_no_client_retries() {
-        let reply = encode(&propose_error(&ProposeError::Unknown { position: None }));
+        let unknown = ProposeError::Unknown { position: None };
+        let reply = encode(&propose_error(&unknown, &Trouble::Unknown));
         assert!(reply.starts_with(b"-UNKNOWNRESULT "), "{reply:?}");
     }
 
@@ -172,7 +235,7 @@ mod tests {
             ProposeError::NotAdmitted(cause.clone()),
             ProposeError::Fatal(cause),
         ] {
-            let reply = encode(&propose_error(&failure));
+            let reply = encode(&propose_error(&failure, &Trouble::Unknown));
             let retried = reply.starts_with(b"-TRYAGAIN") || reply.starts_with(b"-CLUSTERDOWN");
             assert!(!retried || failure.is_certainly_not_applied(), "{failure:?}: {reply:?}");
         }

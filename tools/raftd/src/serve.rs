@@ -13,7 +13,7 @@ use std::{
 };
 
 use clap::Args;
-use kontiki::{Event, Node, OpenError, Read, ReadError, Role, StartError};
+use kontiki::{Event, Node, Read, ReadError, Role};
 use tokio::{
     net::TcpListener,
     runtime::Builder,
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    clients,
+    advice, clients,
     failure::{Failure, FailureKind, cannot_start},
     members::{Members, is_loopback, parse_address},
     service::{Service, Stopping},
@@ -137,10 +137,10 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
             None
         }
         failure = other_cluster(&node, &peers, &data) => Some(failure),
-        Ok(cause) = &mut fatal => Some(Failure::new(
-            FailureKind::Run,
-            format!("node {id} has failed: {cause}; see to the cause, then start it again"),
-        )),
+        Ok(cause) = &mut fatal => {
+            let is_damaged = node.status().corruption.is_some();
+            Some(advice::node_failed(id, &cause, is_damaged, &data))
+        }
     };
     announcing.abort();
     waiting.abort();
@@ -166,7 +166,9 @@ async fn finish(node: &Node<Store>, mut accepting: JoinHandle<()>) {
 
 async fn bind(address: &str) -> Result<TcpListener, Failure> {
     warn_if_reachable("clients", address);
-    TcpListener::bind(address).await.map_err(|error| cannot_listen("clients", address, &error))
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| advice::cannot_listen("clients", address, &error))
 }
 
 fn start(options: &ServeOptions) -> Result<Node<Store>, Failure> {
@@ -177,7 +179,7 @@ fn start(options: &ServeOptions) -> Result<Node<Store>, Failure> {
         .listen(listen)
         .initial_members(options.peers.list().iter().cloned())
         .start(Store::default())
-        .map_err(|error| start_failure(&error, &options.data))
+        .map_err(|error| advice::start_failed(&error, &options.data))
 }
 
 /// Tells whoever started this process that clients are served, in one line on standard output.
@@ -298,69 +300,6 @@ fn log_event(event: &Event) {
     }
 }
 
-/// The line and the exit code for a node that does not start.
-fn start_failure(error: &StartError, data: &Path) -> Failure {
-    match error {
-        StartError::Address(_) | StartError::Options { .. } => {
-            Failure::new(FailureKind::Usage, error.to_string())
-        }
-        StartError::Listen { address, source } => cannot_listen("peers", address, source),
-        StartError::Io(source) => cannot_start(source),
-        StartError::Log(cause) => Failure::new(FailureKind::Data, log_line(cause, data)),
-        // They name the directory, and what to do.
-        other => Failure::new(FailureKind::Data, other.to_string()),
-    }
-}
-
-/// Why a log cannot be opened, and what to do about that.
-fn log_line(cause: &OpenError, data: &Path) -> String {
-    let wal = data.join("wal");
-    let wal = wal.display();
-    match cause {
-        OpenError::Io { source, .. } => match source.kind() {
-            io::ErrorKind::StorageFull => format!("cannot open the log: {cause}; make room for it"),
-            io::ErrorKind::NotFound
-            | io::ErrorKind::NotADirectory
-            | io::ErrorKind::AlreadyExists
-            | io::ErrorKind::PermissionDenied
-            | io::ErrorKind::ReadOnlyFilesystem => {
-                format!("cannot use the data directory: {cause}; check the path and its owner")
-            }
-            _ => format!("cannot open the log: {cause}; see to the disk, then start again"),
-        },
-        OpenError::NewerFormat { segment, found, supported } => format!(
-            "{segment} in {wal} has format {found}, this version reads {supported}: use a newer \
-             raftd"
-        ),
-        OpenError::UnknownFeatures { segment, found, supported } => format!(
-            "{segment} in {wal} needs features {found:#x}, this version has {supported:#x}: use a \
-             newer raftd"
-        ),
-        OpenError::MissingSegment { missing, needed_by } => {
-            format!("segment {missing} is missing, {needed_by} needs it: put it back into {wal}")
-        }
-        OpenError::Corruption(_) => format!(
-            "cannot open the log: {cause}; `wal-inspect verify {wal}` tells more. Keep the \
-             directory, an empty one is not admitted; the other nodes have what was acknowledged"
-        ),
-        // They say what to do.
-        other => format!("cannot open the log in {wal}: {other}"),
-    }
-}
-
-fn cannot_listen(for_whom: &str, address: &str, error: &io::Error) -> Failure {
-    let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => "stop what uses it, or choose another port",
-        io::ErrorKind::AddrNotAvailable => "choose an address of this machine",
-        io::ErrorKind::PermissionDenied => "choose a port from 1024",
-        _ => "choose another address",
-    };
-    Failure::new(
-        FailureKind::Address,
-        format!("cannot listen for {for_whom} on {address}: {error}; {advice}"),
-    )
-}
-
 fn warn_if_reachable(for_whom: &str, address: &str) {
     if !is_loopback(address) {
         tracing::warn!(
@@ -402,44 +341,3 @@ const FIRST_START_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often the node is asked for its members until it knows them.
 const MEMBERS_PAUSE: Duration = Duration::from_millis(10);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whatever_is_wrong_with_a_log_the_line_says_what_to_do() {
-        let io = |kind: io::ErrorKind| OpenError::Io {
-            operation: "open",
-            path: "d/wal".to_owned(),
-            source: Arc::new(kind.into()),
-        };
-        let segment = || "1.wal".to_owned();
-        for (cause, advice) in [
-            (io(io::ErrorKind::PermissionDenied), "check the path and its owner"),
-            (io(io::ErrorKind::NotADirectory), "check the path and its owner"),
-            (io(io::ErrorKind::ReadOnlyFilesystem), "check the path and its owner"),
-            (io(io::ErrorKind::StorageFull), "make room for it"),
-            (io(io::ErrorKind::Other), "see to the disk"),
-            (
-                OpenError::NewerFormat { segment: segment(), found: 2, supported: 1 },
-                "1.wal in d/wal has format 2, this version reads 1: use a newer raftd",
-            ),
-            (
-                OpenError::UnknownFeatures { segment: segment(), found: 2, supported: 1 },
-                "use a newer raftd",
-            ),
-            (
-                OpenError::MissingSegment { missing: segment(), needed_by: "index 1".to_owned() },
-                "segment 1.wal is missing, index 1 needs it: put it back into d/wal",
-            ),
-            (
-                OpenError::OtherLog { segment: segment(), other: "2.wal".to_owned() },
-                "remove the one that was copied here",
-            ),
-        ] {
-            let failure = start_failure(&StartError::Log(cause), Path::new("d"));
-            assert!(failure.to_string().contains(advice), "{failure}");
-        }
-    }
-}

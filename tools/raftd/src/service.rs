@@ -11,7 +11,7 @@ use std::{
 use kontiki::{Node, Read};
 use tokio::{sync::watch, time::timeout};
 
-use crate::{info, store::Store};
+use crate::{info, reply::Trouble, store::Store};
 
 /// One running server.
 pub(crate) struct Service {
@@ -80,6 +80,11 @@ impl Service {
     pub(crate) fn count_commands(&self, commands: usize) {
         let commands = u64::try_from(commands).expect("a usize is at most 64 bits");
         self.commands.fetch_add(commands, Ordering::Relaxed);
+    }
+
+    /// What the node knows of why it does not serve just now.
+    pub(crate) fn trouble(&self) -> Trouble {
+        Trouble::of(&self.node.status())
     }
 
     /// The answer to `INFO`.

@@ -100,6 +100,10 @@ fn a_first_start_says_whom_it_waits_for() {
     let peers = format!("1={},2={}", free[0], free[1]);
     let arguments = serve_arguments("1", directory.path(), &peers, &free[2]);
     let node = Process::start("node 1", &arguments);
+    let port = free[2].rsplit_once(':').unwrap().1.parse().unwrap();
+    let mut client = poll("a client", || connect(port).ok());
+    let error = query::<Value>(&mut client, &["SET", "key", "value"]).unwrap_err().to_string();
+    assert!(error.contains("the first start needs all nodes"), "{error}");
     node.wait_for("waiting missing=2");
     node.wait_for_log("waits until all members have met");
 }

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use kontiki::{ApplyContext, SnapshotWriter, StateMachine};
-use redis::Value;
+use redis::{Connection, Value};
 
 use crate::{
     ports::free_addresses,
@@ -62,6 +62,24 @@ fn a_newer_format_or_a_damaged_log_is_exit_code_4_and_changes_no_file() {
 
     file.write_all_at(&whole, 0).unwrap();
     assert_still_kept(&mut cluster);
+}
+
+/// Opening reads what a power cut can have torn, and the rest is read to be applied.
+#[test]
+fn damage_that_is_met_while_the_log_is_applied_is_exit_code_4_too() {
+    let mut cluster = Cluster::start(1);
+    fill_first_segment(&mut cluster.nodes[0].connect());
+    cluster.nodes[0].process.kill();
+    let data = cluster.nodes[0].data.clone();
+    damage_first_segment(&data);
+    cluster.nodes[0].restart();
+    let ended = cluster.nodes[0].process.wait_end();
+    assert_eq!(ended.status.code(), Some(4));
+    let line = ended.stderr.last().unwrap();
+    let command = format!("`wal-inspect verify {}`", data.join("wal").display());
+    assert!(line.contains(&command) && line.contains("Keep the directory"), "{line}");
+    let index = line.split_once("cannot read index ").unwrap().1.split(' ').next().unwrap();
+    assert!(line.contains(&format!("indexes {index} to {index}")), "{line}");
 }
 
 #[test]
@@ -197,3 +215,25 @@ impl StateMachine for Newer {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
+
+/// Writes more than the first segment of a log takes, which are 4 MiB.
+pub(crate) fn fill_first_segment(client: &mut Connection) {
+    let value = [LOST, &"v".repeat(1 << 20)].concat();
+    for key in 0..6 {
+        query::<Value>(client, &["SET", &key.to_string(), &value]).unwrap();
+    }
+}
+
+/// Flips a bit of the second value in the first segment of a node's log, which is closed.
+pub(crate) fn damage_first_segment(data: &Path) {
+    let segment = data.join("wal/0000000000000001.wal");
+    let mut bytes = fs::read(&segment).unwrap();
+    let is_lost = |at: &usize| bytes[*at..].starts_with(LOST.as_bytes());
+    let offset = (0..bytes.len()).filter(is_lost).nth(1).unwrap();
+    bytes[offset] ^= 1;
+    let file = OpenOptions::new().write(true).open(&segment).unwrap();
+    file.write_all_at(&bytes[offset..=offset], offset.try_into().unwrap()).unwrap();
+}
+
+/// What the values begin with that are written to be lost.
+const LOST: &str = "the beginning of a value";

@@ -1,6 +1,7 @@
 //! `raftd demo`: three nodes that live and die with it.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, OpenOptions},
     io::{ErrorKind, Read as _},
     net::TcpListener,
@@ -13,8 +14,9 @@ use redis::Value;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    data::{damage_first_segment, fill_first_segment},
     ports::free_port,
-    support::{Process, connect, info, poll, query, socket, turn},
+    support::{Process, connect, info, poll, query, socket, succeeds_soon, turn},
 };
 
 #[test]
@@ -24,9 +26,14 @@ fn it_serves_on_three_ports_keeps_its_data_and_stops_when_asked() {
     let port = free_demo_port();
     for (run, signal) in [Signal::TERM, Signal::INT, Signal::HUP].into_iter().enumerate() {
         let mut demo = start(port, directory.path());
-        demo.wait_for("leads");
+        let first = demo.wait_for(" serves");
         let line = demo.wait_for("redis-cli");
         assert!(line.contains(&format!("redis-cli -p {port} ")), "{line}");
+        // One line for each node, the leader too.
+        let lines = [first, demo.wait_for(" serves"), demo.wait_for(" serves")];
+        let serving: BTreeSet<_> = lines.iter().map(|line| &line[..6]).collect();
+        assert_eq!(serving, BTreeSet::from(["node 1", "node 2", "node 3"]), "{lines:?}");
+        assert!(lines.iter().any(|line| line.ends_with("serves, and leads")), "{lines:?}");
         let children: Vec<_> = (port..port + 3).map(process_of).collect();
         for client in port..port + 3 {
             let mut client = connect(client).unwrap();
@@ -103,11 +110,28 @@ fn a_second_signal_stops_at_once_whatever_the_nodes_do() {
     kill_process(paused, Signal::STOP).unwrap();
     demo.signal(Signal::TERM);
     demo.wait_for("stopping");
-    demo.signal(Signal::TERM);
+    // What comes with the first one is no second one, so it is asked until it listens.
+    poll("the end of the demo", || {
+        demo.signal(Signal::TERM);
+        (!demo.is_running()).then_some(())
+    });
     let ended = demo.wait_end();
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.last().unwrap().contains("at once"), "{:?}", ended.stderr);
     assert!(!is_alive(paused));
+}
+
+/// As `timeout` sends them, to the program and to its group.
+#[test]
+fn signals_within_an_instant_are_one() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let mut demo = start(free_demo_port(), directory.path());
+    demo.wait_for("redis-cli");
+    demo.signal(Signal::TERM);
+    demo.signal(Signal::INT);
+    let ended = demo.wait_end();
+    assert_eq!(ended.status.code(), Some(0), "{:?}", ended.stderr);
 }
 
 #[test]
@@ -152,6 +176,61 @@ fn the_others_go_on_without_a_node_whose_log_is_damaged_and_not_without_two() {
     let ended = start(port, directory.path()).wait_end();
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.last().unwrap().contains("nothing can be served"), "{:?}", ended.stderr);
+}
+
+#[test]
+fn damage_that_a_running_node_meets_ends_it_for_good_and_the_others_serve() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_demo_port();
+    let mut demo = start(port, directory.path());
+    demo.wait_for("redis-cli");
+    fill_first_segment(&mut connect(port).unwrap());
+    stop(&mut demo);
+    damage_first_segment(&directory.path().join("2"));
+
+    let mut demo = start(port, directory.path());
+    let line = demo.wait_for("node 2 ended with exit code 4; it said: node 2 has failed: cannot ");
+    assert!(line.contains("wal-inspect verify"), "{line}");
+    demo.wait_for("node 2 is not started again, the others go on without it");
+    demo.wait_for("no other node can take its place yet");
+    succeeds_soon(&mut connect(port + 2).unwrap(), &["SET", "key", "kept"]);
+    stop(&mut demo);
+}
+
+/// A disk that is full does the same, of which nobody can make one without being root.
+#[test]
+fn a_node_that_cannot_write_says_so_and_when_it_can_again() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_demo_port();
+    let demo = start(port, directory.path());
+    demo.wait_for("redis-cli");
+    let follower = (1..=3).find(|id| role(port + id - 1) == "follower").unwrap();
+    let other = (1..=3).find(|id| *id != follower).unwrap();
+    let place = directory.path().join(format!("{follower}/wal"));
+    let aside = place.with_file_name("aside");
+    fs::rename(&place, &aside).unwrap();
+    // The first segment and the next, which was there already: 4 MiB and 64 MiB.
+    let (value, mut client) = ("v".repeat(4 << 20), connect(port + other - 1).unwrap());
+    for _ in 0..18 {
+        query::<Value>(&mut client, &["SET", "key", &value]).unwrap();
+    }
+    let held = demo.wait_for_log("writes wait until the disk takes them again");
+    let said = format!("cannot make the next segment in {}: No such file", place.display());
+    assert!(held.starts_with(&format!("[node {follower}]")) && held.contains(&said), "{held}");
+    assert!(!held.contains("full"), "{held}");
+    let told = info(&mut connect(port + follower - 1).unwrap(), "writes_held");
+    assert!(told.starts_with(&said), "{told}");
+    fs::rename(&aside, &place).unwrap();
+    demo.wait_for_log("the disk takes writes again");
+    poll("an empty field", || {
+        info(&mut connect(port + follower - 1).ok()?, "writes_held").is_empty().then_some(())
+    });
+}
+
+fn role(port: u16) -> String {
+    info(&mut connect(port).unwrap(), "raft_role")
 }
 
 fn stop(demo: &mut Process) {

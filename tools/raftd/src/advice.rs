@@ -1,0 +1,129 @@
+//! What is wrong with an address, a directory or a node, and what to do about it: one line each.
+
+use std::{io, path::Path};
+
+use kontiki::{OpenError, StartError};
+
+use crate::failure::{Failure, FailureKind, cannot_start};
+
+/// The line and the exit code for a node that does not start.
+pub(crate) fn start_failed(error: &StartError, data: &Path) -> Failure {
+    match error {
+        StartError::Address(_) | StartError::Options { .. } => {
+            Failure::new(FailureKind::Usage, error.to_string())
+        }
+        StartError::Listen { address, source } => cannot_listen("peers", address, source),
+        StartError::Io(source) => cannot_start(source),
+        StartError::Log(cause) => Failure::new(FailureKind::Data, log_line(cause, data)),
+        // They name the directory, and what to do.
+        other => Failure::new(FailureKind::Data, other.to_string()),
+    }
+}
+
+/// Why a log cannot be opened, and what to do about that.
+fn log_line(cause: &OpenError, data: &Path) -> String {
+    let wal = data.join("wal");
+    let wal = wal.display();
+    match cause {
+        OpenError::Io { source, .. } => match source.kind() {
+            io::ErrorKind::StorageFull => format!("cannot open the log: {cause}; make room for it"),
+            io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem => {
+                format!("cannot use the data directory: {cause}; check the path and its owner")
+            }
+            _ => format!("cannot open the log: {cause}; see to the disk, then start again"),
+        },
+        OpenError::NewerFormat { segment, found, supported } => format!(
+            "{segment} in {wal} has format {found}, this version reads {supported}: use a newer \
+             raftd"
+        ),
+        OpenError::UnknownFeatures { segment, found, supported } => format!(
+            "{segment} in {wal} needs features {found:#x}, this version has {supported:#x}: use a \
+             newer raftd"
+        ),
+        OpenError::MissingSegment { missing, needed_by } => {
+            format!("segment {missing} is missing, {needed_by} needs it: put it back into {wal}")
+        }
+        OpenError::Corruption(_) => format!("cannot open the log: {cause}; {}", damaged(data)),
+        // They say what to do.
+        other => format!("cannot open the log in {wal}: {other}"),
+    }
+}
+
+/// The line and the exit code for a node that ran and failed. With a damaged log it would again.
+pub(crate) fn node_failed(id: u64, cause: &str, is_damaged: bool, data: &Path) -> Failure {
+    let (kind, advice) = if is_damaged {
+        (FailureKind::Data, damaged(data))
+    } else {
+        (FailureKind::Run, "see to the cause, then start it again".to_owned())
+    };
+    Failure::new(kind, format!("node {id} has failed: {cause}; {advice}"))
+}
+
+fn damaged(data: &Path) -> String {
+    format!(
+        "`wal-inspect verify {}` tells more. Keep the directory, an empty one is not admitted; the \
+         other nodes have what was acknowledged",
+        data.join("wal").display()
+    )
+}
+
+/// The line and the exit code for an address that cannot be had.
+pub(crate) fn cannot_listen(for_whom: &str, address: &str, error: &io::Error) -> Failure {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "stop what uses it, or choose another port",
+        io::ErrorKind::AddrNotAvailable => "choose an address of this machine",
+        io::ErrorKind::PermissionDenied => "choose a port from 1024",
+        _ => "choose another address",
+    };
+    Failure::new(
+        FailureKind::Address,
+        format!("cannot listen for {for_whom} on {address}: {error}; {advice}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn whatever_is_wrong_with_a_log_the_line_says_what_to_do() {
+        let io = |kind: io::ErrorKind| OpenError::Io {
+            operation: "open",
+            path: "d/wal".to_owned(),
+            source: Arc::new(kind.into()),
+        };
+        let segment = || "1.wal".to_owned();
+        for (cause, advice) in [
+            (io(io::ErrorKind::PermissionDenied), "check the path and its owner"),
+            (io(io::ErrorKind::NotADirectory), "check the path and its owner"),
+            (io(io::ErrorKind::ReadOnlyFilesystem), "check the path and its owner"),
+            (io(io::ErrorKind::StorageFull), "make room for it"),
+            (io(io::ErrorKind::Other), "see to the disk"),
+            (
+                OpenError::NewerFormat { segment: segment(), found: 2, supported: 1 },
+                "1.wal in d/wal has format 2, this version reads 1: use a newer raftd",
+            ),
+            (
+                OpenError::UnknownFeatures { segment: segment(), found: 2, supported: 1 },
+                "use a newer raftd",
+            ),
+            (
+                OpenError::MissingSegment { missing: segment(), needed_by: "index 1".to_owned() },
+                "segment 1.wal is missing, index 1 needs it: put it back into d/wal",
+            ),
+            (
+                OpenError::OtherLog { segment: segment(), other: "2.wal".to_owned() },
+                "remove the one that was copied here",
+            ),
+        ] {
+            let failure = start_failed(&StartError::Log(cause), Path::new("d"));
+            assert!(failure.to_string().contains(advice), "{failure}");
+        }
+    }
+}
