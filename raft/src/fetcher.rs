@@ -84,7 +84,7 @@ mod tests {
         let storage = open_with_damage(&options);
         let shared = Shared::new(1, &options, &storage);
         let fetch = |first| Fetch { id: FetchId(1), first, end: LogIndex(6), bytes_max: 1 << 20 };
-        let mut completions = |first| {
+        let completions = |first| {
             step(&shared, &storage.log, &fetch(LogIndex(first)));
             let mut arrivals = Arrivals::default();
             shared.inbox.take(&mut arrivals);

@@ -72,6 +72,7 @@ mod events;
 mod fetcher;
 mod forward;
 mod inbox;
+mod limiter;
 mod loopback;
 mod node;
 mod options;

@@ -1,16 +1,15 @@
 //! Where the transport hands in what peers say.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use kontiki_core::Instant;
-use parking_lot::Mutex;
 
 use crate::{
     Event,
     bootstrap::{Identity, Judgement},
     envelope,
     inbox::Mail,
+    limiter::Limiter,
     shared::Shared,
     storage::GROUP,
     transport::{Hello, Inbound},
@@ -21,29 +20,24 @@ use crate::{
 pub(crate) struct Port {
     shared: Arc<Shared>,
     identity: Arc<Identity>,
-    /// The newest refusals and when they were told: a peer that tries again and again is told of
-    /// once a minute.
-    refusals: Mutex<VecDeque<(Instant, String)>>,
+    /// Of those that this node refuses; the transport limits what it tells by itself.
+    refusals: Limiter,
 }
 
 impl Port {
     pub(crate) fn new(shared: Arc<Shared>, identity: Arc<Identity>) -> Self {
-        Self { shared, identity, refusals: Mutex::default() }
+        Self { shared, identity, refusals: Limiter::default() }
     }
 
     fn report(&self, now: Instant, reason: &str) {
-        let mut refusals = self.refusals.lock();
-        refusals.retain(|(told, _)| now < *told + REPEAT);
-        if refusals.iter().any(|(_, known)| known == reason) {
-            return;
+        if let Some(reason) = self.refusals.pass(now, reason.to_owned()) {
+            self.tell(reason);
         }
-        if refusals.len() == REFUSALS_MAX {
-            refusals.pop_front();
-        }
-        refusals.push_back((now, reason.to_owned()));
-        drop(refusals);
+    }
+
+    fn tell(&self, reason: String) {
         tracing::warn!(node = self.shared.id, reason, "a connection was refused");
-        self.shared.events.tell(Event::PeerRefused { reason: reason.to_owned() });
+        self.shared.events.tell(Event::PeerRefused { reason });
     }
 }
 
@@ -58,7 +52,7 @@ impl Inbound for Port {
                 Ok(())
             }
             Judgement::Refuse(reason) => {
-                self.report(self.shared.clock.now(), &reason);
+                self.report(Instant::now(), &reason);
                 Err(reason)
             }
             Judgement::NotAdmitted(reason) => {
@@ -96,16 +90,13 @@ impl Inbound for Port {
     }
 
     fn refused(&self, reason: &str) {
-        self.report(self.shared.clock.now(), reason);
+        self.tell(reason.to_owned());
     }
 }
 
-const REFUSALS_MAX: usize = 32;
-const REPEAT: Duration = Duration::from_secs(60);
-
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{path::Path, time::Duration};
 
     use kontiki_core::State;
     use kontiki_disk::memory::MemoryDisk;
@@ -114,22 +105,23 @@ mod tests {
     use crate::{Options, storage::Storage};
 
     #[test]
-    fn a_refusal_is_told_once_a_minute() {
+    fn a_refusal_is_told_less_and_less_often() {
         let (options, disk) = (Options::default(), Arc::new(MemoryDisk::new()));
         let storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
         let shared = Arc::new(Shared::new(1, &options, &storage));
         let identity = Arc::new(Identity::new(1, Vec::new(), &State::default(), true));
         let port = Port::new(shared.clone(), identity);
         let mut events = shared.events.receiver();
+        let start = Instant::now();
         let mut told = |reason: &str, second: u64| {
-            port.report(Instant(second * 1_000_000_000), reason);
+            port.report(start + Duration::from_secs(second), reason);
             events.next_timeout(Duration::ZERO).is_some()
         };
         assert!(told("a", 1));
         assert!(told("b", 30));
         assert!(!told("a", 60));
         assert!(told("a", 61));
-        assert!(!told("a", 120), "a minute from the last time it was told");
-        assert!(told("a", 121));
+        assert!(!told("a", 180), "two minutes from the last time it was told");
+        assert!(told("a", 181));
     }
 }

@@ -27,12 +27,10 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     StartError,
+    limiter::Limiter,
     transport::{
         Hello, Inbound, Transport,
-        tcp::{
-            connections::Connections, limiter::Limiter, link::Link, listener::Listener,
-            sender::Sender,
-        },
+        tcp::{connections::Connections, link::Link, listener::Listener, sender::Sender},
         wire,
     },
 };
@@ -42,7 +40,6 @@ mod dial;
 mod frames;
 mod gather;
 mod greeting;
-mod limiter;
 mod link;
 mod listener;
 mod receiver;
