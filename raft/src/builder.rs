@@ -49,7 +49,7 @@ impl Builder {
     }
 
     /// Where this node listens, `host:port`. By default the address that the initial members name
-    /// for it. Of no use with a [`transport`](Self::transport) of your own.
+    /// for it. An address given here is taken before the directory is. Of no use with a [`transport`](Self::transport) of your own.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen = Some(address.into());
         self
@@ -95,9 +95,14 @@ impl Builder {
     ///
     /// # Errors
     /// See [`StartError`]. Nothing runs and nothing is locked then.
-    pub fn start<S: StateMachine>(self, state_machine: S) -> Result<Node<S>, StartError> {
+    pub fn start<S: StateMachine>(mut self, state_machine: S) -> Result<Node<S>, StartError> {
         self.options.check(self.id)?;
         self.check_members()?;
+        // Before the directory: an address that cannot be had claims none.
+        let given = match (self.transport.take(), self.listen.take()) {
+            (None, Some(address)) => Some(listening(address)?),
+            (transport, _) => transport,
+        };
         let storage = Storage::open(&self.directory, self.id, &self.options, self.disk.clone())?;
         let first_start = self.first_start(&storage.state)?;
         let forwards = Forwards::new()?;
@@ -109,9 +114,9 @@ impl Builder {
         let identity =
             Arc::new(Identity::new(self.id, self.members.clone(), &storage.state, empty));
         let shared = Arc::new(Shared::new(self.id, &self.options, &storage));
-        let mut transport = match self.transport {
+        let mut transport = match given {
             Some(transport) => transport,
-            None => tcp(self.id, self.listen, &members)?,
+            None => listening(own_address(self.id, &members)?)?,
         };
         let port = Arc::new(Port::new(shared.clone(), identity.clone()));
         let hello: Hello = identity.hello();
@@ -172,20 +177,21 @@ impl Builder {
     }
 }
 
-/// The default transport, at the address asked for or else the one the peers know.
-fn tcp(
-    id: u64,
-    listen: Option<String>,
-    members: &[(u64, String)],
-) -> Result<Box<dyn Transport>, StartError> {
-    let known = || members.iter().find(|(member, _)| *member == id);
-    let address = listen.or_else(|| known().map(|(_, address)| address.clone()));
-    let address = address.ok_or_else(|| StartError::Options {
+/// Where the peers reach this node, as they know it.
+fn own_address(id: u64, members: &[(u64, String)]) -> Result<String, StartError> {
+    let known = members.iter().find(|(member, _)| *member == id);
+    known.map(|(_, address)| address.clone()).ok_or_else(|| StartError::Options {
         option: "listen",
         reason: "no address to listen at".to_owned(),
-    })?;
+    })
+}
+
+/// The default transport, with its address taken.
+fn listening(address: String) -> Result<Box<dyn Transport>, StartError> {
     check_address(&address)?;
-    Ok(Box::new(TcpTransport::new(address, TcpOptions::default())))
+    let mut transport = TcpTransport::new(address, TcpOptions::default());
+    transport.bind()?;
+    Ok(Box::new(transport))
 }
 
 /// `host:port`, short enough for a configuration. Whether it can be resolved is seen when it is

@@ -131,6 +131,8 @@ impl TcpOptions {
 pub struct TcpTransport {
     address: String,
     options: TcpOptions,
+    /// Bound before the start.
+    socket: Option<TcpListener>,
     state: State,
 }
 
@@ -171,7 +173,13 @@ struct Shared {
 impl TcpTransport {
     /// A transport that will listen at `address`, a `host:port`; port 0 takes any that is free.
     pub fn new(address: impl Into<String>, options: TcpOptions) -> Self {
-        Self { address: address.into(), options, state: State::New }
+        Self { address: address.into(), options, socket: None, state: State::New }
+    }
+
+    /// Takes the address before the start, which then needs it no more.
+    pub(crate) fn bind(&mut self) -> Result<(), StartError> {
+        self.socket = Some(listen(&self.address)?);
+        Ok(())
     }
 
     fn running(&self) -> Option<&Running> {
@@ -188,7 +196,10 @@ impl Transport for TcpTransport {
         self.options.check()?;
         wire::check_hello(&hello)
             .map_err(|reason| StartError::Options { option: "initial_members", reason })?;
-        let socket = listen(&self.address)?;
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => listen(&self.address)?,
+        };
         let failed = |source| self.listen_error(source);
         let address = socket.local_addr().map_err(failed)?;
 
