@@ -255,11 +255,15 @@ fn check_ports(port: u16) -> Result<(), Failure> {
     for id in IDS {
         for port in [client_port(port, id), peer_port(port, id)] {
             TcpListener::bind(("127.0.0.1", port)).map_err(|error| {
+                let advice = match error.kind() {
+                    io::ErrorKind::PermissionDenied => "choose ports from 1024",
+                    _ => "stop what uses it, or choose other ports",
+                };
                 Failure::new(
                     FailureKind::Address,
                     format!(
-                        "cannot listen on 127.0.0.1:{port}: {error}; stop what uses it, or \
-                         choose other ports with --port (and another --data)"
+                        "cannot listen on 127.0.0.1:{port}: {error}; {advice} with --port (and \
+                         another --data)"
                     ),
                 )
             })?;

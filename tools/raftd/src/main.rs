@@ -49,7 +49,7 @@ struct Options {
     #[command(subcommand)]
     command: Command,
     /// What to log to standard error: error, warn, info, debug, or target=level,...
-    /// [default: RUST_LOG, else info; demo: error]
+    /// [default: RUST_LOG, else info; demo: error,raftd=warn,kontiki::writer=warn]
     #[arg(long, env = "RAFTD_LOG", value_name = "FILTER", global = true)]
     log: Option<String>,
 }
@@ -110,7 +110,7 @@ fn run(options: Options) -> Result<(), Failure> {
     if let Some(word) = given.as_deref().and_then(no_level) {
         return Err(Failure::new(
             FailureKind::Usage,
-            format!("--log {word:?} is no level, and a target needs one: info, or {word}=info"),
+            format!("--log {word:?} is no level, and a target needs one: info, or raftd=info"),
         ));
     }
     let log = given
@@ -136,11 +136,13 @@ fn run(options: Options) -> Result<(), Failure> {
     }
 }
 
-/// A word that would only show what comes from a target of that name, and hide the rest.
+/// A word that would only show what comes from a target of that name, and hide the rest; or a target
+/// that is given no level.
 fn no_level(filter: &str) -> Option<&str> {
     filter.split(',').map(str::trim).find(|word| {
         let is_name = word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':');
-        !word.is_empty() && is_name && word.parse::<LevelFilter>().is_err()
+        let lacks_level = word.len() > 1 && word.ends_with('=');
+        !word.is_empty() && (lacks_level || (is_name && word.parse::<LevelFilter>().is_err()))
     })
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct ServeOptions {
     /// Directory of this node's log; made if missing, and belongs to this node for good
     #[arg(long, env = "RAFTD_DATA", value_name = "DIR")]
     data: PathBuf,
-    /// Where the peers reach this node [default: its own entry in --peers]
+    /// Where to listen for peers, if not at this node's own entry in --peers, where they reach it
     #[arg(long, env = "RAFTD_LISTEN", value_name = "HOST:PORT", value_parser = parse_address)]
     listen: Option<String>,
     /// All members at the first start, this node included; later the log knows them

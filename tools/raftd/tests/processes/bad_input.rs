@@ -36,6 +36,8 @@ fn wrong_flags_and_addresses_are_one_line_and_exit_code_2() {
         ),
         (&["--log", "=,=", "demo"], "is not a filter for logs"),
         (&["--log", "warn,nonsense", "demo"], "\"nonsense\" is no level"),
+        (&["--log", "nonsense=", "demo"], "\"nonsense=\" is no level"),
+        (&["--log", "warn,raftd=", "demo"], "\"raftd=\" is no level"),
         (
             &["serve", "--id", "1", "--data", "d", "--peers", "1=a:1", "--client", "a:1"],
             "for the peers and for the clients",
@@ -62,6 +64,7 @@ fn an_address_in_use_or_not_ours_is_exit_code_3() {
         let ended =
             Process::start("raftd", &serve_arguments("1", &data, &peers, client)).wait_end();
         assert_refused(ended, 3, expected);
+        assert!(!data.exists(), "an address that cannot be had claims no directory");
     }
 }
 

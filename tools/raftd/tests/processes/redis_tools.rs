@@ -40,10 +40,10 @@ fn redis_benchmark_runs_on_every_node() {
         let port = node.client_port.to_string();
         let output = run(
             "redis-benchmark",
-            &["-p", &port, "-t", "set,get", "-P", "16", "-q", "-n", "20000"],
+            &["-p", &port, "-t", "ping,set,get,incr,mset", "-P", "16", "-q", "-n", "10000"],
         );
         let text = String::from_utf8_lossy(&output.stdout).replace('\r', "\n");
-        for test in ["SET:", "GET:"] {
+        for test in ["PING_INLINE:", "PING_MBULK:", "SET:", "GET:", "INCR:", "MSET (10 keys):"] {
             let line = text
                 .lines()
                 .find(|line| line.starts_with(test) && line.contains("requests per second"));
