@@ -206,7 +206,8 @@ fn a_node_that_cannot_write_says_so_and_when_it_can_again() {
     let port = free_demo_port();
     let demo = start(port, directory.path());
     demo.wait_for("redis-cli");
-    let follower = (1..=3).find(|id| role(port + id - 1) == "follower").unwrap();
+    let is_follower = |id: &u16| role(port + id - 1) == "follower";
+    let follower = poll("a follower", || (1..=3).find(is_follower));
     let other = (1..=3).find(|id| *id != follower).unwrap();
     let place = directory.path().join(format!("{follower}/wal"));
     let aside = place.with_file_name("aside");
@@ -214,7 +215,7 @@ fn a_node_that_cannot_write_says_so_and_when_it_can_again() {
     // The first segment and the next, which was there already: 4 MiB and 64 MiB.
     let (value, mut client) = ("v".repeat(4 << 20), connect(port + other - 1).unwrap());
     for _ in 0..18 {
-        query::<Value>(&mut client, &["SET", "key", &value]).unwrap();
+        succeeds_soon(&mut client, &["SET", "key", &value]);
     }
     let held = demo.wait_for_log("writes wait until the disk takes them again");
     let said = format!("cannot make the next segment in {}: No such file", place.display());
