@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use kontiki_core::{Batch, Entry, State, WriteSeq};
+use kontiki_disk::is_too_many_files;
 use kontiki_wal::{AppendError, Log, Pending};
 
 use crate::{
@@ -181,6 +182,9 @@ fn held_text(place: &str, error: &io::Error) -> String {
         ),
         ErrorKind::NotFound => format!(
             "cannot make the next segment in {place}: {error}; put the directory back as it was"
+        ),
+        _ if is_too_many_files(error) => format!(
+            "cannot make the next segment in {place}: {error}; raise the limit of open files (ulimit -n)"
         ),
         _ => format!("cannot make the next segment in {place}: {error}"),
     }
