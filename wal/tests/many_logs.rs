@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kontiki_disk::MemoryDisk;
-use kontiki_wal::{AppendError, LogId, Wal};
+use kontiki_wal::{AppendError, LogId, OpenError, Wal};
 
 fn open(disk: &MemoryDisk, segment_bytes: u64) -> Wal {
     let options = Wal::options().segment_bytes(segment_bytes).uuid([5; 16]);
@@ -91,4 +91,23 @@ fn what_would_make_a_checkpoint_too_large_is_refused_and_nothing_is_taken() {
     wal.close().unwrap();
     drop(wal);
     assert_eq!(open(&disk.reopen(), 16 << 10).logs().len(), usize::try_from(taken).unwrap());
+}
+
+/// WAL-CASE 37: segments of a size that could not carry the logs that are there are refused, and nothing is changed.
+#[test]
+fn segments_too_small_for_the_logs_in_the_directory_are_refused() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 64 << 10);
+    for id in 1..=150 {
+        drop(wal.log(LogId(id)).unwrap().set_state(vec![1; 32]).unwrap());
+        wal.work(Duration::ZERO);
+    }
+    wal.close().unwrap();
+    drop(wal);
+    let operations = disk.operations();
+    let small = Wal::options().segment_bytes(16 << 10).disk(Arc::new(disk.clone()));
+    let error = small.without_threads().open("log").unwrap_err();
+    assert!(matches!(error, OpenError::Options { option: "segment_bytes", .. }), "{error}");
+    assert_eq!(disk.operations(), operations);
+    assert_eq!(open(&disk, 64 << 10).logs().len(), 150);
 }
