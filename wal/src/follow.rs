@@ -10,7 +10,7 @@ use crate::{
     Entry, LogId, Lsn, ReadError, Wal, WalError,
     core::State,
     frame::{FrameKind, Header, entry_range},
-    reader::read_frame,
+    reader::{or_recycled, read_frame},
     recovery::scan::Fault,
     segment::{FRAMES_AT, Segment},
     sync::Instant,
@@ -195,7 +195,10 @@ impl Follow {
         drop(state);
         let frame = match location.frame {
             Some(frame) => frame,
-            None => core.sealed.locate(&segment, self.log, from)?,
+            None => {
+                let located = core.sealed.locate(&segment, self.log, from);
+                located.map_err(|error| or_recycled(error, &core, &segment))?
+            }
         };
         (self.sequence, self.offset, self.is_new) = (location.sequence, frame.offset, true);
         self.told = segment.lsn(frame.offset);
@@ -238,7 +241,9 @@ impl Follow {
             (self.sequence, self.offset) = (self.sequence + 1, FRAMES_AT);
             return Ok(None);
         }
-        let (header, body) = read_frame(segment, self.wal.core().sealed.access(), self.offset)?;
+        let core = self.wal.core();
+        let (header, body) = read_frame(segment, core.sealed.access(), self.offset)
+            .map_err(|error| or_recycled(error, core, segment))?;
         if self.is_new && !header.holds(self.log, self.next) {
             let (offset, expected, found) = (self.offset, self.next, header.first_index);
             let what = "the frame of an entry";

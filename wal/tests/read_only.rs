@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use kontiki_disk::{Access, Disk, MemoryDisk};
 use kontiki_wal::{
-    LogId, OpenError, ReadError, Wal, WalError,
+    FollowError, LogId, OpenError, ReadError, Wal, WalError,
     inspect::{FrameKind, Scan, Verdict},
 };
 
@@ -59,6 +59,7 @@ fn a_segment_that_was_used_again_since_it_was_opened_for_reading_is_no_corruptio
     work(false);
     let reader = Wal::open_read_only(&path).unwrap();
     let scan = Scan::open(&path).unwrap();
+    let mut follow = reader.log(LogId(1)).unwrap().follow(1).unwrap();
     work(true);
     assert!(wal.statistics().recycled_segments > 0);
     let read: Vec<_> = reader.log(LogId(1)).unwrap().read(1..99, usize::MAX).collect();
@@ -70,6 +71,11 @@ fn a_segment_that_was_used_again_since_it_was_opened_for_reading_is_no_corruptio
         }
     }
     assert!(read.iter().any(Result::is_err), "the files were used again");
+    let followed = (0..99).find_map(|_| follow.try_next().err()).unwrap();
+    assert!(
+        matches!(followed, FollowError::Read(ReadError::Recycled { .. })),
+        "a follower is told the same: {followed}"
+    );
     for frame in scan.frames() {
         assert!(frame.unwrap().body.is_ok());
     }

@@ -49,6 +49,9 @@ pub(crate) struct Look {
     last_crc: u32,
     /// Of the sealed segments; one that a later frame has freed does not count.
     sealed_damage: BTreeMap<u64, Vec<Corruption>>,
+    /// Newer segments lie behind a damaged header page, or a writer used a file again during the look: which entries live,
+    /// and which segments there should be, is not known then.
+    is_partial: bool,
 }
 
 /// Opens what is in `path` for reading, and what is damaged in it.
@@ -137,6 +140,7 @@ impl Look {
             end_lsn: Lsn(0),
             closed: false,
             torn: false,
+            is_partial: !damage.is_empty(),
             damage,
             index_bytes: 0,
             last_crc: 0,
@@ -149,7 +153,9 @@ impl Look {
         match part(&files) {
             Ok(parted) => look.walk(&parted, depth)?,
             Err(OpenError::MissingSegment { missing, .. }) => {
-                look.damage.push(missing_file(missing, None));
+                if !look.is_partial {
+                    look.damage.push(missing_file(missing, None));
+                }
                 // As far as there is something to read.
                 let tail = Parted { older: &files[..files.len() - 1], ..whole(&files) };
                 look.walk(&tail, depth)?;
@@ -182,8 +188,8 @@ impl Look {
         let end = self.gathered.walk(tail, opening)?;
         if depth == Depth::All {
             for file in tail {
-                let damage = check_seal(file)?;
-                self.sealed_damage.insert(file.header.sequence, damage.into_iter().collect());
+                let damage = check_seal(file)?.into_iter().collect();
+                self.take_damage(file, damage);
             }
         }
         self.take_end(parted, end, attested)?;
@@ -206,12 +212,25 @@ impl Look {
             if depth == Depth::All {
                 let mut damage = check_frames(file)?;
                 damage.extend(check_seal(file)?);
-                self.sealed_damage.insert(file.header.sequence, damage);
+                self.take_damage(file, damage);
             }
             self.older.gather(file, next)?;
+            self.is_partial |= !file.is_still_itself();
         }
         self.older.attach(catalog);
         Ok(())
+    }
+
+    /// Notes what is damaged in an older segment. What a writer has used again meanwhile was freed.
+    fn take_damage(&mut self, file: &SegmentFile, damage: Vec<Corruption>) {
+        if damage.is_empty() {
+            return;
+        }
+        if file.is_still_itself() {
+            self.sealed_damage.insert(file.header.sequence, damage);
+        } else {
+            self.is_partial = true;
+        }
     }
 
     fn take_end(&mut self, parted: &Parted<'_>, end: End, attested: Lsn) -> Result<(), OpenError> {
@@ -250,6 +269,9 @@ impl Look {
         }
         if let (Some(corruption), true) = (self.older.damage(live), self.damage.is_empty()) {
             self.damage.push(corruption.clone());
+        }
+        if self.is_partial {
+            return;
         }
         let entry = missing.map(|missing| (missing, term));
         self.damage.extend(lost.runs().map(|run| missing_files(run, entry)));
@@ -333,7 +355,8 @@ fn check_seal(file: &SegmentFile) -> Result<Option<Corruption>, OpenError> {
     let Some(trailer) = file.trailer else {
         let offset = bytes - PAGE_BYTES;
         let page = window.bytes(offset..bytes)?;
-        let fault = Fault { offset, what: "a trailer page", expected: 1, found: 0, header: None };
+        let what = "trailer page of a sealed segment";
+        let fault = Fault { offset, what, expected: 0, found: 0, header: None };
         let is_rotten = Trailer::is_rotten(page, file.salt, sequence, bytes);
         return Ok(is_rotten.then(|| file.corruption(&fault)));
     };

@@ -10,8 +10,8 @@ use kontiki_wal::LogId;
 use tempfile::TempDir;
 
 use crate::support::{
-    HEADER_BYTES, Run, append, closed_log, crashed_log, dump, entries_frames, files, flip_bit,
-    options, verify,
+    HEADER_BYTES, Run, append, closed_log, copy_of, crashed_log, dump, entries_frames, files,
+    flip_bit, options, verify,
 };
 
 /// Runs `verify` and sees that it changed nothing.
@@ -145,13 +145,33 @@ fn a_segment_that_was_cut_short_is_told_with_its_length_and_is_not_missing() {
         (8192, "length of a segment: 8192 bytes, its header says 16384"),
         (0, "length of a segment: 0 bytes, shorter than its header"),
     ] {
-        let log = three_segments();
-        let name = "0000000000000001.wal";
-        let file = File::options().write(true).open(log.path().join(name)).unwrap();
-        file.set_len(length).unwrap();
+        for number in 1..=3 {
+            let log = three_segments();
+            let name = format!("{number:016x}.wal");
+            let file = File::options().write(true).open(log.path().join(&name)).unwrap();
+            file.set_len(length).unwrap();
+            let run = verify_unchanged(log.path());
+            assert_eq!(run.code, Some(2), "{run:?}");
+            assert_eq!(run.stdout, format!("corrupt: segment {name} offset 0: {says}\n"));
+        }
+    }
+}
+
+/// The golden log has freed two segments: what lies behind the damage says so, and cannot be read.
+#[test]
+fn a_rotten_header_page_makes_no_other_segment_missing() {
+    let fixture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/format-1/closed");
+    for name in files(&fixture).keys().filter(|name| name.ends_with(".wal")) {
+        let log = copy_of(&fixture);
+        let path = log.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[100] ^= 1;
+        fs::write(&path, bytes).unwrap();
         let run = verify_unchanged(log.path());
         assert_eq!(run.code, Some(2), "{run:?}");
-        assert_eq!(run.stdout, format!("corrupt: segment {name} offset 0: {says}\n"));
+        assert_eq!(run.stdout.lines().count(), 1, "{run:?}");
+        assert!(run.stdout.contains(&format!("segment {name} offset 0: checksum of")), "{run:?}");
     }
 }
 
