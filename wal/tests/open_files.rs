@@ -62,6 +62,27 @@ fn a_log_of_more_segments_than_the_soft_limit_grows_and_opens_again() {
     assert_eq!(read.map(Result::unwrap).count() as u64, last);
 }
 
+/// Sockets of others, between two segments.
+#[test]
+fn a_soft_limit_that_others_have_used_up_is_raised_when_the_log_meets_it() {
+    let name = "a_soft_limit_that_others_have_used_up_is_raised_when_the_log_meets_it";
+    if !is_limited(name, 64, 400) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(directory.path()).unwrap();
+    fill(&wal, 3).unwrap();
+    let others = || std::iter::from_fn(|| File::open("/dev/null").ok()).collect::<Vec<_>>();
+    let held = others();
+    assert!(held.len() > 40, "as many as there may be");
+    fill(&wal, 6).unwrap();
+    drop(wal);
+    let more = others();
+    let wal = open(directory.path()).unwrap();
+    assert!(wal.statistics().segments >= 6);
+    drop((held, more));
+}
+
 #[test]
 fn beyond_the_hard_limit_it_is_said_what_to_do_and_nothing_is_lost() {
     let name = "beyond_the_hard_limit_it_is_said_what_to_do_and_nothing_is_lost";

@@ -105,6 +105,30 @@ fn files_and_views_hold_the_lock_as_well() {
     });
 }
 
+/// The directory's sync would not reach a name that was made in the other one.
+#[test]
+fn no_name_is_changed_in_a_directory_that_took_the_place_of_the_one_that_was_opened() {
+    let home = tempfile::tempdir().unwrap();
+    let (place, aside) = (home.path().join("log"), home.path().join("aside"));
+    let directory = real().open_directory(&place, Access::Write).unwrap();
+    let file = directory.create("a", 8192).unwrap();
+    std::fs::rename(&place, &aside).unwrap();
+    assert_eq!(kind(directory.create("b", 8192)), ErrorKind::NotFound);
+
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("a"), "another's").unwrap();
+    let refused = directory.create("b", 8192).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("another directory lies at"), "{refused}");
+    assert!(directory.rename("a", "b").is_err() && directory.remove("a").is_err());
+    assert_eq!(std::fs::read(place.join("a")).unwrap(), b"another's");
+    file.write_at(0, &[b"the file that is open goes on"]).unwrap();
+
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::rename(&aside, &place).unwrap();
+    directory.rename("a", "b").unwrap();
+    assert_eq!(names(&*directory), ["b"]);
+}
+
 /// WAL-CASE 40, between processes.
 #[test]
 fn a_killed_process_leaves_no_lock_behind() {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::{
     WriteMode,
     file::{RealFile, allocate},
-    limit::make_room,
+    limit::{make_room, with_room},
     lock::Lock,
 };
 use crate::{
@@ -41,7 +41,7 @@ impl RealDirectory {
         lock: Option<Arc<Lock>>,
         mode: WriteMode,
     ) -> io::Result<Self> {
-        let handle = fs::File::open(&path)?;
+        let handle = with_room(|| fs::File::open(&path))?;
         if !handle.metadata()?.is_dir() {
             let message = format!("{} is no directory", path.display());
             return Err(io::Error::new(io::ErrorKind::NotADirectory, message));
@@ -63,7 +63,10 @@ impl RealDirectory {
         if let Some(shared) = files.get(&inode).and_then(Weak::upgrade) {
             return Ok(shared);
         }
-        files.retain(|_, shared| shared.strong_count() > 0);
+        // Before the table grows: so each file is looked at a few times, however many are open.
+        if files.len() == files.capacity() {
+            files.retain(|_, shared| shared.strong_count() > 0);
+        }
         let shared =
             Arc::new(RealFile::new(file, name, self.lock.clone(), self.mode, metadata.len()));
         files.insert(inode, Arc::downgrade(&shared));
@@ -76,11 +79,17 @@ impl RealDirectory {
         Ok(self.path.join(name))
     }
 
-    /// As [`Self::locate`], for a change.
+    /// As [`Self::locate`], for a change. The sync of the directory goes to the one that was opened, and so must every name:
+    /// if that was moved away, nothing is made in another one that lies in its place.
     fn locate_writable(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.locate(name)?;
         if self.lock.is_none() {
             return Err(read_only(&self.path.display().to_string()));
+        }
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        if identity(fs::metadata(&self.path)?) != identity(self.handle.metadata()?) {
+            let message = format!("another directory lies at {}", self.path.display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
         }
         Ok(path)
     }
@@ -113,7 +122,8 @@ impl Directory for RealDirectory {
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>> {
         let path = self.locate_writable(name)?;
-        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let options = fs::OpenOptions::new().read(true).write(true).create_new(true).clone();
+        let file = with_room(|| options.open(&path))?;
         if let Err(error) = allocate(&file, bytes) {
             // The cause is what the caller has to know; a file that stays is found by `list`.
             let _ = fs::remove_file(&path);
@@ -124,7 +134,8 @@ impl Directory for RealDirectory {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let path = self.locate(name)?;
-        let file = fs::OpenOptions::new().read(true).write(self.lock.is_some()).open(path)?;
+        let options = fs::OpenOptions::new().read(true).write(self.lock.is_some()).clone();
+        let file = with_room(|| options.open(&path))?;
         Ok(self.share(file, name)?)
     }
 

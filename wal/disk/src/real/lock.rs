@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::limit::with_room;
 use crate::LOCK_NAME;
 
 /// An advisory lock on the directory's lock file. It belongs to this value, not to the process: a
@@ -45,7 +46,8 @@ impl Lock {
         let path = directory.join(LOCK_NAME);
         let mut options = fs::OpenOptions::new();
         // Not truncated: until the lock is ours the content is its holder's.
-        let file = options.read(true).write(true).create(true).truncate(false).open(&path)?;
+        options.read(true).write(true).create(true).truncate(false);
+        let file = with_room(|| options.open(&path))?;
         if !Self::try_exclusively(&file)? {
             let holder = fs::read_to_string(&path).unwrap_or_default();
             let message = format!("{} is locked by process {}", directory.display(), holder.trim());
