@@ -69,8 +69,10 @@ pub(crate) struct State {
     /// When the steps first saw that a mark is due.
     pub(crate) idle_since: Option<Duration>,
     room_callbacks: Vec<RoomCallback>,
-    /// Numbers of files that nothing needs, and that are no segments any more: a power cut undid their removal.
-    pub(crate) leftovers: Vec<u64>,
+    /// Names of files that nothing needs and that are no segments any more: a power cut undid their removal, or it failed.
+    pub(crate) leftovers: Vec<String>,
+    /// The last removal failed: it is tried again, but other work comes first.
+    pub(crate) removal_failed: bool,
     /// Segments that a frame has freed; their files go once that frame, which ends at the LSN, is durable.
     pub(crate) freed: Option<(Lsn, Vec<Segment>)>,
     /// Numbers of freed files that wait to be used again, the warmest last.
@@ -116,6 +118,7 @@ impl Core {
             idle_since: None,
             room_callbacks: Vec::new(),
             leftovers: Vec::new(),
+            removal_failed: false,
             freed: None,
             spares: Vec::new(),
             statistics: Statistics::default(),

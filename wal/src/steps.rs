@@ -57,10 +57,11 @@ impl Wal {
     /// steps. `now` is any clock that only grows. True if anything was done.
     ///
     /// Failures are told as always: to those who wait, and by the next append. A preparation that fails, as on a full
-    /// disk, is tried once more after whatever can make room for it, and then left to the next call. A job that is out
-    /// elsewhere is not waited for.
+    /// disk, is tried once more after whatever can make room for it, and then left to the next call, as is a removal that
+    /// fails. A job that is out elsewhere is not waited for.
     pub fn work(&self, now: Duration) -> bool {
         let core = self.core();
+        core.state.lock().removal_failed = false;
         let (mut worked, mut failures) = (false, 0);
         while failures < 2 {
             // In this order: looking for work on segments can append the frame that frees some.

@@ -91,23 +91,34 @@ fn run_preparer(core: &Core) {
     poison_on_panic(core, || prepare_and_free(core));
 }
 
-/// After a second failure in a row it waits before it tries again, unless there is something to free.
+/// After a second preparation in a row that failed it waits before it tries again, unless there is something to free; what
+/// could not be removed waits likewise, and holds nothing else up.
 fn prepare_and_free(core: &Core) {
     let mut state = core.state.lock();
+    let mut removes_at = Instant::now();
     while matches!(state.mode, Mode::Open) {
+        state.removal_failed &= Instant::now() < removes_at;
         let failed = state.preparation_error.is_some();
         // Decided and slept on under one lock: a notification in between would be lost.
         let Some(job) = core.begin_segment(&mut state) else {
-            core.segment_work.wait(&mut state);
+            if state.removal_failed {
+                core.segment_work.wait_until(&mut state, removes_at);
+            } else {
+                core.segment_work.wait(&mut state);
+            }
             continue;
         };
         drop(state);
-        let result = job.run();
+        let (prepares, result) = (job.prepares(), job.run());
+        let retry_at = Instant::now() + RETRY;
+        if !prepares && result.is_err() {
+            removes_at = retry_at;
+        }
         core.finish_segment(job, result);
         state = core.state.lock();
-        let retry_at = Instant::now() + RETRY;
         let waits = |state: &State| {
-            failed
+            prepares
+                && failed
                 && state.preparation_error.is_some()
                 && matches!(state.mode, Mode::Open)
                 && !state.can_remove()
@@ -116,7 +127,7 @@ fn prepare_and_free(core: &Core) {
     }
 }
 
-/// How long after a failed preparation the next one is tried.
+/// How long after a failed preparation or removal the next one is tried.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// A panic in `work` poisons the log and wakes everybody, so that nobody waits for a dead thread; then it goes on.

@@ -62,7 +62,7 @@ pub(crate) fn open(options: &Options, path: &Path) -> Result<Core, OpenError> {
     };
     tracing::info!(directory = %shown, durable = stream.durable().0, "opened");
     let mut core = Core::new(directory, options, catalog, stream, Mode::Open);
-    core.state.get_mut().leftovers = leftovers;
+    core.state.get_mut().leftovers = leftovers.into_iter().map(file_name).collect();
     Ok(core)
 }
 

@@ -37,13 +37,18 @@ pub struct SegmentJob {
 enum SegmentWork {
     /// Makes the next segment, of a spare if there is one.
     Prepare { header: SegmentHeader, spare: Option<u64>, file: OnceLock<Arc<dyn File>> },
-    /// Removes files by their numbers, and renames others so that they can be used again.
-    Free { removed: Vec<u64>, kept: Vec<u64> },
+    /// Removes files by their names, and renames segments, by their numbers, so that their files can be used again.
+    Free { removed: Vec<String>, kept: Vec<u64> },
     /// Writes the index and the trailer of a full segment.
     Seal { segment: Segment, trailer: Trailer, index: Vec<u8> },
 }
 
 impl SegmentJob {
+    /// It makes the next segment.
+    pub(crate) fn prepares(&self) -> bool {
+        matches!(self.work, SegmentWork::Prepare { .. })
+    }
+
     /// Prepares: creates under a temporary name, fills, syncs, renames, syncs the directory. Frees: removes or renames, syncs
     /// the directory. Seals: writes the index and the end of the trailer, syncs, writes the trailer, syncs.
     ///
@@ -61,8 +66,7 @@ impl SegmentJob {
             }
             SegmentWork::Free { removed, kept } => {
                 unless_stopped(&self.stopped)?;
-                let removals =
-                    removed.iter().map(|&number| self.directory.remove(&file_name(number)));
+                let removals = removed.iter().map(|name| self.directory.remove(name));
                 let renames = kept
                     .iter()
                     .map(|&number| self.directory.rename(&file_name(number), &spare_name(number)));
@@ -92,19 +96,13 @@ fn reuse(
     stopped: &AtomicBool,
 ) -> io::Result<Arc<dyn File>> {
     let spare = spare_name(spare);
-    let attempt = || {
-        let file = directory.open(&spare)?;
-        unless_stopped(stopped)?;
-        file.write_at(0, &[&header.encode()])?;
-        file.sync()?;
-        unless_stopped(stopped)?;
-        directory.rename(&spare, &file_name(header.sequence))?;
-        Ok(file)
-    };
-    attempt().inspect_err(|_| {
-        // Best effort: what stays is removed by the next open.
-        let _ = directory.remove(&spare);
-    })
+    let file = directory.open(&spare)?;
+    unless_stopped(stopped)?;
+    file.write_at(0, &[&header.encode()])?;
+    file.sync()?;
+    unless_stopped(stopped)?;
+    directory.rename(&spare, &file_name(header.sequence))?;
+    Ok(file)
 }
 
 /// A trailer says that everything before it is durable, so it is written when that is true. Its end goes first, so that no
@@ -153,7 +151,7 @@ pub(crate) fn prepare(
         Ok(file)
     };
     attempt().inspect_err(|_| {
-        // Best effort: what stays is removed by the next open.
+        // Best effort: what stays refuses the next attempt, which so removes it; or the next open does.
         let _ = directory.remove(&temporary);
     })
 }
@@ -170,10 +168,14 @@ pub(super) fn work_once(core: &Core) -> Option<bool> {
 }
 
 impl Wal {
-    /// Work on segments, if some is due and none is out.
+    /// Work on segments, if some is due and none is out. Files that could not be removed are due again in the call after
+    /// one that found nothing.
     pub fn begin_segment(&self) -> Option<SegmentJob> {
         let core = self.core();
-        core.begin_segment(&mut core.state.lock())
+        let mut state = core.state.lock();
+        let job = core.begin_segment(&mut state);
+        state.removal_failed &= job.is_some();
+        job
     }
 
     /// Takes the outcome of work on segments in.
@@ -224,6 +226,7 @@ impl Core {
 
     fn begin_free(&self, state: &mut State) -> SegmentWork {
         let mut removed = std::mem::take(&mut state.leftovers);
+        state.removal_failed = false;
         let mut kept = Vec::new();
         let places = SPARES_MAX - usize::from(state.stream.successor.is_some());
         let durable = state.stream.durable();
@@ -240,7 +243,7 @@ impl Core {
                 kept.push(sequence);
             } else {
                 state.statistics.pinned_segments += u64::from(!is_free);
-                removed.push(sequence);
+                removed.push(file_name(sequence));
             }
         }
         SegmentWork::Free { removed, kept }
@@ -256,8 +259,9 @@ impl Core {
                 let failure = self.failure("sync of the directory", directory, error);
                 self.poison(&mut state, failure)
             }
-            (Err(error), SegmentWork::Prepare { header, .. }) => {
+            (Err(error), SegmentWork::Prepare { header, spare, .. }) => {
                 let error = Arc::new(error);
+                state.leftovers.extend(spare.map(spare_name));
                 // Whoever waits for room hears of it once; the next news is success.
                 if state.preparation_error.replace(Arc::clone(&error)).is_some() {
                     Wakeups::default()
@@ -268,8 +272,11 @@ impl Core {
                 }
             }
             (Err(error), SegmentWork::Free { removed, kept }) => {
-                // The files stay until the next open finds them freed.
                 tracing::warn!(%error, ?removed, ?kept, "cannot remove segments");
+                // Tried again, by both names where it is not known which one a file has: what is gone does no harm.
+                let names = kept.iter().flat_map(|&number| [file_name(number), spare_name(number)]);
+                state.leftovers.extend(removed.into_iter().chain(names));
+                state.removal_failed = true;
                 self.publish(&mut state)
             }
             (Err(error), SegmentWork::Seal { segment, .. }) => {
@@ -371,10 +378,11 @@ impl State {
         self.statistics.sealed_segments += 1;
     }
 
-    /// Files wait to be removed, and may be.
+    /// Files wait to be removed, and may be; a failure is not tried again at once.
     pub(crate) fn can_remove(&self) -> bool {
         let durable = self.stream.durable();
-        !self.leftovers.is_empty() || self.freed.as_ref().is_some_and(|(end, _)| *end <= durable)
+        let leftovers = !self.leftovers.is_empty() && !self.removal_failed;
+        leftovers || self.freed.as_ref().is_some_and(|(end, _)| *end <= durable)
     }
 }
 
