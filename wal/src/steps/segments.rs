@@ -40,7 +40,7 @@ enum SegmentWork {
     /// Removes files by their names, and renames segments, by their numbers, so that their files can be used again.
     Free { removed: Vec<String>, kept: Vec<u64> },
     /// Writes the index and the trailer of a full segment.
-    Seal { segment: Segment, trailer: Trailer, index: Vec<u8> },
+    Seal { segment: Segment, frames: Arc<FrameIndex>, trailer: OnceLock<Trailer> },
 }
 
 impl SegmentJob {
@@ -77,8 +77,10 @@ impl SegmentJob {
                     return Err(error);
                 }
             }
-            SegmentWork::Seal { segment, trailer, index } => {
-                return seal(segment, trailer, index, &self.stopped);
+            SegmentWork::Seal { segment, frames, trailer } => {
+                let sealed = seal(segment, frames, &self.stopped)?;
+                trailer.set(sealed).expect("a job runs once");
+                return Ok(());
             }
         }
         self.named.set(()).expect("a job runs once");
@@ -107,21 +109,36 @@ fn reuse(
 
 /// A trailer says that everything before it is durable, so it is written when that is true. Its end goes first, so that no
 /// stop leaves its beginning without its end: one that does not hold has rotted.
-fn seal(
-    segment: &Segment,
-    trailer: &Trailer,
-    index: &[u8],
-    stopped: &AtomicBool,
-) -> io::Result<()> {
+fn seal(segment: &Segment, frames: &FrameIndex, stopped: &AtomicBool) -> io::Result<Trailer> {
+    let (trailer, index) = describe(segment, frames);
     let (at, page) = (segment.bytes - PAGE_BYTES, trailer.encode(segment.salt));
     unless_stopped(stopped)?;
-    segment.file.write_at(trailer.index_at(segment.bytes), &[index])?;
+    segment.file.write_at(trailer.index_at(segment.bytes), &[&index])?;
     unless_stopped(stopped)?;
     segment.file.write_at(at + SECTOR_LEN as u64, &[&page[SECTOR_LEN..]])?;
     segment.file.sync()?;
     unless_stopped(stopped)?;
     segment.file.write_at(at, &[&page])?;
-    segment.file.sync()
+    segment.file.sync()?;
+    Ok(trailer)
+}
+
+/// The trailer of a full segment, and its index: up to megabytes, so not made under the lock.
+fn describe(segment: &Segment, frames: &FrameIndex) -> (Trailer, Vec<u8>) {
+    let last = segment.last.expect("a full segment");
+    let (index, logs, frames) = frames.encode();
+    let table = usize::try_from(u64::from(logs) * index::LOG_BYTES).expect("64-bit only");
+    let trailer = Trailer {
+        sequence: segment.sequence,
+        base: segment.base,
+        frames_end: last.frames_end,
+        last_crc: last.crc,
+        logs,
+        frames,
+        table_crc: crc32fast::hash(&index[..table]),
+        index_crc: crc32fast::hash(&index),
+    };
+    (trailer, index)
 }
 
 /// Makes a segment's file, filled with zeros so that no sync has to convert extents or to grow the file, and gives it its
@@ -196,7 +213,7 @@ impl Core {
             state.preparation_error.is_some() || state.catalog.segments.unsealed_count() > 1;
         let work = if state.can_remove() {
             self.begin_free(state)
-        } else if let Some(seal) = begin_seal(state).filter(|_| seals_first) {
+        } else if seals_first && let Some(seal) = begin_seal(state) {
             seal
         } else if state.wants_successor() && (self.may_grow(state) || state.upkeep_needs_successor)
         {
@@ -297,6 +314,7 @@ impl Core {
                 self.publish(&mut state)
             }
             (Ok(()), SegmentWork::Seal { segment, trailer, .. }) => {
+                let trailer = trailer.into_inner().expect("a job that succeeded was run");
                 state.seal(segment.sequence, trailer);
                 // It makes no room, but who asked during it was told to wait for it.
                 self.publish(&mut state)
@@ -388,20 +406,8 @@ impl State {
 
 fn begin_seal(state: &State) -> Option<SegmentWork> {
     let (segment, frames) = state.sealable()?;
-    let last = segment.last.expect("a full segment");
-    let (index, logs, frames) = frames.encode();
-    let table = usize::try_from(u64::from(logs) * index::LOG_BYTES).expect("64-bit only");
-    let trailer = Trailer {
-        sequence: segment.sequence,
-        base: segment.base,
-        frames_end: last.frames_end,
-        last_crc: last.crc,
-        logs,
-        frames,
-        table_crc: crc32fast::hash(&index[..table]),
-        index_crc: crc32fast::hash(&index),
-    };
-    Some(SegmentWork::Seal { segment: segment.clone(), trailer, index })
+    let (segment, frames) = (segment.clone(), Arc::clone(frames));
+    Some(SegmentWork::Seal { segment, frames, trailer: OnceLock::new() })
 }
 
 const FILL_STEP_BYTES: u64 = 1 << 20;
