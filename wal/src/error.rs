@@ -131,7 +131,8 @@ pub enum OpenError {
     },
 }
 
-const RAISE_THE_LIMIT: &str = "a log keeps a file open for each segment: raise the limit of open files (ulimit -n; of the system fs.file-max)";
+const RAISE_THE_LIMIT: &str = "a log keeps a file open for each segment: raise the limit of open files \
+     (ulimit -n; of the system fs.file-max)";
 
 /// Why nothing more becomes durable.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -175,8 +176,9 @@ pub enum AppendError {
         /// The bound, from [`Options::unsynced_bytes_max`](crate::Options::unsynced_bytes_max).
         limit: u64,
     },
-    /// The next segment could not be made, mostly for want of space. Clears by itself when that comes back.
-    #[error("no space for another segment ({source}); nothing was taken")]
+    /// The next segment could not be made: mostly for want of space, else the source says why. Clears by itself once one
+    /// can be made.
+    #[error("cannot make another segment ({source}); nothing was taken")]
     NoSpace {
         /// What the disk says.
         source: Arc<io::Error>,

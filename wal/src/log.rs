@@ -33,7 +33,8 @@ impl Log {
     /// one replaces the suffix. All are readable when this returns, and durable when the `Pending` resolves. Never blocks.
     ///
     /// # Errors
-    /// `Empty`, `TooLarge`, `Gap`, `Compacted`, `TermDecreases`, `Full`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
+    /// `Empty`, `TooLarge`, `Gap`, `Compacted`, `Beyond` if the last index would be too large, `TermDecreases`, `Full`,
+    /// `LogFull`, `CheckpointTooLarge`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
     pub fn append(
         &self,
         first_index: u64,
@@ -89,7 +90,7 @@ impl Log {
     /// of a segment.
     ///
     /// # Errors
-    /// `TooLarge`, `Full`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
+    /// `TooLarge`, `CheckpointTooLarge`, `Full`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
     pub fn set_state(&self, state: impl Into<Bytes>) -> Result<Pending, AppendError> {
         // A copy: the caller's buffer may be a small part of a large one.
         let state = Bytes::copy_from_slice(&state.into());
@@ -144,7 +145,8 @@ impl Log {
     /// Drops all entries and goes on at `next_index`, after an entry of `term_before`. Keeps the state, allows a gap.
     ///
     /// # Errors
-    /// `Compacted` if `next_index` is 0; `Full`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
+    /// `Compacted` if `next_index` is 0; `CheckpointTooLarge` of a log that is not there yet; `Full`, `NoSpace`,
+    /// `TooManyFiles`, `Wal`; nothing was taken.
     pub fn reset(&self, next_index: u64, term_before: u64) -> Result<Pending, AppendError> {
         let change = Change::Reset { next: next_index, term_before };
         self.upkeep(|_| Ok(Some(self.frame(FrameKind::Reset, change))), &[])
@@ -153,7 +155,7 @@ impl Log {
     /// Drops the log with its entries and its state; an append begins it anew at index 1.
     ///
     /// # Errors
-    /// `Full`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
+    /// `CheckpointTooLarge` of a log that is not there; `Full`, `NoSpace`, `TooManyFiles`, `Wal`; nothing was taken.
     pub fn forget(&self) -> Result<Pending, AppendError> {
         self.upkeep(|_| Ok(Some(self.frame(FrameKind::Forget, Change::Forget))), &[])
     }
@@ -218,8 +220,8 @@ impl Log {
         Follow::new(self.wal.clone(), self.id, from)
     }
 
-    /// Calls `callback` once when an append that was `Full`, `NoSpace` or `TooManyFiles` is worth another try: on a thread of the log or
-    /// of another waiter, or here; with no lock held.
+    /// Calls `callback` once when an append that was `Full`, `NoSpace` or `TooManyFiles` is worth another try: on a thread
+    /// of the log or of another waiter, or here; with no lock held.
     pub fn on_room(&self, callback: impl FnOnce() + Send + 'static) {
         self.wal.core().on_room(Box::new(callback));
     }

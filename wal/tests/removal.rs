@@ -119,6 +119,9 @@ fn a_segment_is_made_where_a_failed_attempt_could_not_take_its_file_away() {
     assert!(failed.is_err() && !disk.has_faults());
     wal.finish_segment(job, failed);
     assert_eq!(files(&disk, ".new"), ["0000000000000002.new"]);
+    let refused = log.push(vec![7; 3000]).map(drop).unwrap_err();
+    assert!(matches!(refused, AppendError::NoSpace { .. }), "{refused:?}");
+    assert!(refused.to_string().starts_with("cannot make another segment ("), "{refused}");
 
     fill(&wal, 3);
     assert_eq!(wal.statistics().segments, 2);
