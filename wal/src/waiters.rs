@@ -1,7 +1,7 @@
 //! Who waits for durability, in the order of their LSNs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     task::Waker,
@@ -19,6 +19,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     waiting: BTreeMap<(Lsn, u64), Waiter>,
+    /// Those of them that are blocked: found without a walk over the others, of which there can be many.
+    blocked: BTreeSet<(Lsn, u64)>,
     tickets: u64,
     /// How many of them need somebody else to sync.
     passive: usize,
@@ -72,6 +74,9 @@ impl Waiters {
     pub(crate) fn add(&mut self, lsn: Lsn, waiter: Waiter) -> Ticket {
         self.tickets += 1;
         self.passive += usize::from(waiter.is_passive());
+        if matches!(waiter, Waiter::Blocked(_)) {
+            self.blocked.insert((lsn, self.tickets));
+        }
         let ticket = Ticket(lsn, self.tickets);
         self.waiting.insert((lsn, self.tickets), waiter);
         ticket
@@ -80,13 +85,16 @@ impl Waiters {
     /// Leaves the queue; `None` if it was served already.
     pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Waiter> {
         let waiter = self.waiting.remove(&(ticket.0, ticket.1))?;
+        self.blocked.remove(&(ticket.0, ticket.1));
         self.passive -= usize::from(waiter.is_passive());
         Some(waiter)
     }
 
     /// Takes out all that wait for `durable` or less.
     pub(crate) fn take_until(&mut self, durable: Lsn) -> Vec<Waiter> {
-        let rest = self.waiting.split_off(&(Lsn(durable.0.saturating_add(1)), 0));
+        let end = (Lsn(durable.0.saturating_add(1)), 0);
+        self.blocked = self.blocked.split_off(&end);
+        let rest = self.waiting.split_off(&end);
         let served = std::mem::replace(&mut self.waiting, rest);
         let served: Vec<Waiter> = served.into_values().collect();
         self.passive -= served.iter().filter(|waiter| waiter.is_passive()).count();
@@ -100,10 +108,10 @@ impl Waiters {
 
     /// The thread that should sync next, if one waits.
     pub(crate) fn next_syncer(&self) -> Option<Arc<Parker>> {
-        self.waiting.values().find_map(|waiter| match waiter {
-            Waiter::Blocked(parker) => Some(Arc::clone(parker)),
-            _ => None,
-        })
+        match self.waiting.get(self.blocked.first()?) {
+            Some(Waiter::Blocked(parker)) => Some(Arc::clone(parker)),
+            other => unreachable!("a blocked thread waits, not {other:?}"),
+        }
     }
 
     /// Someone waits who cannot sync by itself.
@@ -210,6 +218,27 @@ mod tests {
         waiters.add(Lsn(32), callback());
         assert_eq!(waiters.take_all().len(), 2);
         assert!(!waiters.has_passive() && waiters.next_syncer().is_none());
+    }
+
+    #[test]
+    fn the_blocked_thread_that_waits_for_least_syncs_next_and_none_that_left_or_was_served() {
+        let mut waiters = Waiters::default();
+        let mut add = |lsn| {
+            let parker = Parker::new();
+            (waiters.add(Lsn(lsn), Waiter::Blocked(Arc::clone(&parker))), parker)
+        };
+        let [(_, last), (_, first), (leaves, second)] = [32, 8, 16].map(&mut add);
+        waiters.add(Lsn(4), callback());
+        let is_next = |waiters: &Waiters, parker| {
+            waiters.next_syncer().is_some_and(|next| Arc::ptr_eq(&next, parker))
+        };
+        assert!(is_next(&waiters, &first));
+        waiters.take_until(Lsn(8));
+        assert!(is_next(&waiters, &second));
+        waiters.remove(leaves);
+        assert!(is_next(&waiters, &last));
+        waiters.take_until(Lsn(32));
+        assert!(waiters.next_syncer().is_none());
     }
 
     #[test]
