@@ -1,5 +1,5 @@
-//! The checkpoint: which segments there are, and bounds, terms and state of every log, at the start of every segment. Bytes are specified in FORMAT.md,
-//! "Checkpoint".
+//! The checkpoint: which segments there are, and bounds, terms and state of every log, at the start of every segment.
+//! Bytes are specified in FORMAT.md, "Checkpoint".
 //!
 //! ```text
 //! u32 logs   u32 runs of segments   runs x (u64 first, u64 last)   then per log, ascending:
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::{
     Bounds, LogId,
     options::STATE_BYTES_MAX,
-    segment::{SEGMENTS_MAX, SEQUENCE_END},
+    segment::{SEGMENTS_END, SEQUENCE_END},
 };
 
 /// Length of the body of a checkpoint without logs and older segments.
@@ -89,7 +89,7 @@ fn decode_runs(bytes: &[u8]) -> Option<Vec<(u64, u64)>> {
     let runs: Vec<(u64, u64)> = bytes.chunks_exact(16).map(run).collect();
     let sound = runs.iter().all(|run| run.0 <= run.1 && run.1 < SEQUENCE_END);
     let apart = runs.windows(2).all(|pair| pair[0].1.saturating_add(1) < pair[1].0);
-    let few = || runs.iter().map(|run| run.1 - run.0 + 1).sum::<u64>() <= SEGMENTS_MAX;
+    let few = || runs.iter().map(|run| run.1 - run.0 + 1).sum::<u64>() < SEGMENTS_END;
     (sound && apart && few()).then_some(runs)
 }
 
@@ -205,6 +205,17 @@ mod tests {
         body.truncate(8);
         body.fill(0xff);
         assert_eq!(decode(&body), None);
+    }
+
+    #[test]
+    fn as_many_segments_read_back_as_upkeep_may_make_and_no_more() {
+        for (last, reads) in
+            [((1 << 20) + 2, true), (SEGMENTS_END - 1, true), (SEGMENTS_END, false)]
+        {
+            let mut body = Vec::new();
+            encode_segments(0, &[(1, last)], &mut body);
+            assert_eq!(decode(&body).is_some(), reads, "{last}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     mode::Mode,
     reader::Access,
     sealed::SealedIndexes,
-    segment::{Room, SEGMENTS_MAX, Segment, checkpoint_bytes_max},
+    segment::{Room, SEGMENTS_END, SEGMENTS_MAX, Segment, checkpoint_bytes_max},
     stream::Stream,
     sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard},
     waiters::{RoomCallback, Waiters, Wakeups, guard},
@@ -233,6 +233,12 @@ impl Core {
         let stream = &state.stream;
         let bytes = stream.segments_bytes() + stream.segment_bytes;
         bytes <= self.log_bytes_max && (stream.segments().len() as u64) < SEGMENTS_MAX
+    }
+
+    /// The next segment may be prepared: within the bounds, or for upkeep.
+    pub(crate) fn may_prepare(&self, state: &State) -> bool {
+        let count = state.stream.segments().len() as u64;
+        self.may_grow(state) || state.upkeep_needs_successor && count < SEGMENTS_END - 1
     }
 
     /// The successor that is there is beyond the bounds: only what makes room may use it.

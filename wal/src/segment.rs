@@ -80,8 +80,11 @@ impl Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place(u64);
 
-/// Segments that a log has at most: 64 TiB of them at the default size.
+/// Segments that entries go on in at most: 64 TiB of them at the default size.
 pub(crate) const SEGMENTS_MAX: u64 = 1 << 20;
+/// Upkeep goes on in a few more, so that a full log can be compacted; its own segments are soon dead and freed. There are
+/// never so many: the next one is not made, as its checkpoint could not be read.
+pub(crate) const SEGMENTS_END: u64 = SEGMENTS_MAX + (1 << 10);
 /// Offsets are multiples of 8 below 1 GiB.
 const OFFSET_BITS: u32 = 27;
 /// Sequence numbers are below it.

@@ -215,8 +215,7 @@ impl Core {
             self.begin_free(state)
         } else if seals_first && let Some(seal) = begin_seal(state) {
             seal
-        } else if state.wants_successor() && (self.may_grow(state) || state.upkeep_needs_successor)
-        {
+        } else if state.wants_successor() && self.may_prepare(state) {
             let stream = &state.stream;
             let header = SegmentHeader {
                 uuid: stream.uuid,
