@@ -380,6 +380,7 @@ impl State {
         }
         let checkpoint = self.catalog.checkpoint();
         self.stream.rotate(&checkpoint);
+        self.successor_is_needed = false;
         self.catalog.segments.open(self.stream.active);
         if index_bytes > 0 { FRESH_INDEX_BYTES } else { 0 }
     }
