@@ -23,8 +23,10 @@ fn is_limited(name: &str, soft: u32, hard: u32) -> bool {
     let limits = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
     let mut child = Command::new("sh");
     child.args(["-c", &limits]).arg(env::current_exe().unwrap());
-    let status = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").status().unwrap();
-    assert!(status.success(), "{name} failed in a process with {soft} files");
+    let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let passed = output.status.success() && text.contains("1 passed");
+    assert!(passed, "{name} in a process with {soft} files: {output:?}");
     false
 }
 
