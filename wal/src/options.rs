@@ -108,7 +108,8 @@ impl Options {
         self
     }
 
-    /// No threads of its own: the caller calls [`Wal::work`], or runs the steps of [`steps`](crate::steps). A blocking wait still syncs by itself.
+    /// No threads of its own: the caller calls [`Wal::work`], or runs the steps of [`steps`](crate::steps). A blocking wait
+    /// still syncs by itself.
     pub fn without_threads(mut self) -> Self {
         self.threads = false;
         self

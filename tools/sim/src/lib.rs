@@ -2,8 +2,9 @@
 //! thread that calls every step, and randomness from a seed. What fails once fails again.
 //!
 //! [`workload::run`] leads a log through a seeded life; [`matrix::Matrix`] cuts the power at every
-//! place of it and checks what is recovered against [`model::World`]. [`failure::run`] lets one operation of the disk fail. [`exhaustive::Exhaustive`] does so for every short
-//! [`sequence::Sequence`] of steps.
+//! place of it and checks what is recovered against [`model::World`]; [`exhaustive::Exhaustive`]
+//! does so for every short [`sequence::Sequence`] of steps. [`failure::run`] lets one operation of
+//! the disk fail.
 //!
 //! ```no_run
 //! use kontiki_sim::{matrix::Matrix, workload};
