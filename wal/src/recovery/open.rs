@@ -159,13 +159,15 @@ fn expect_all(
     catalog: &Catalog,
     older: &Older,
 ) -> Result<(), OpenError> {
-    let missing = catalog.missing(&older.spans);
-    let needed_by = match missing {
-        Some(missing) => format!("index {} of log {}", missing.index, missing.log.0),
-        None => "the log, which has not freed it,".to_owned(),
-    };
     let lost = live.without(files.iter().map(|file| file.header.sequence));
-    if let Some((first, _)) = lost.runs().next() {
+    let missing = catalog.missing(&older.spans);
+    if let Some((first, last)) = lost.runs().next() {
+        // Which of several files held an entry is known to nobody.
+        let is_only = first == last && lost.runs_count() == 1;
+        let needed_by = match missing.filter(|_| is_only) {
+            Some(missing) => format!("index {} of log {}", missing.index, missing.log.0),
+            None => "the log, which has not freed it,".to_owned(),
+        };
         return Err(OpenError::MissingSegment { missing: file_name(first), needed_by });
     }
     let Some(missing) = missing else { return Ok(()) };
