@@ -234,7 +234,12 @@ fn a_missing_segment_with_live_entries_is_an_error_that_names_it() {
         remove(&damaged, missing);
         let text = refused(&damaged).to_string();
         assert!(text.contains(missing.as_str()), "{missing}: {text}");
+        assert!(text.contains(&format!("of log {}", L.0)), "{missing}: {text}");
     }
+    // Which of several held an entry is not known: it is not blamed on the first.
+    names[..2].iter().for_each(|missing| remove(&disk, missing));
+    let text = refused(&disk).to_string();
+    assert!(text.contains(names[0].as_str()) && !text.contains("index"), "{text}");
 }
 
 /// WAL-CASE 64, where the elders are still there.
