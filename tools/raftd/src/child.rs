@@ -13,6 +13,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{sleep, timeout},
 };
+use tracing_subscriber::EnvFilter;
 
 use crate::failure::FailureKind;
 
@@ -114,7 +115,10 @@ fn spawn(options: &ChildOptions) -> io::Result<Child> {
         .args(["--id", &options.id.to_string()])
         .arg("--data")
         .arg(&options.data)
-        .args(["--peers", &options.peers, "--client", &options.client, "--log", &options.log])
+        .args(["--peers", &options.peers, "--client", &options.client])
+        // The filter as the demo took it: as a flag it would be held to the rule for flags.
+        .env_remove("RAFTD_LOG")
+        .env(EnvFilter::DEFAULT_ENV, &options.log)
         // Its own entry among the peers is where each listens.
         .env_remove("RAFTD_LISTEN")
         // The pipe below is how a child learns that we are gone, whatever ended us.

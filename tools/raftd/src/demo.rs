@@ -144,6 +144,7 @@ impl Story {
                     say(format!("node {id} serves; node {leader} leads"));
                 }
                 if !std::mem::replace(&mut self.leader_announced, true) {
+                    self.given_up.iter().for_each(|id| self.tell_of_loss(*id));
                     let port = self.port;
                     say(format!("try: redis-cli -p {port}     (or {}, {})", port + 1, port + 2));
                 }
@@ -165,18 +166,25 @@ impl Story {
                 if self.waited_for.contains(&id) {
                     return Some(self.cannot_begin(id));
                 }
-                say(format!(
-                    "node {id} is not started again, the others go on without it and have all that \
-                     was acknowledged"
-                ));
-                say(format!(
-                    "no other node can take its place yet: keep {}, and start the demo again when \
-                     what node {id} said is put right",
-                    self.data.display()
-                ));
+                // Before anybody serves it may be a first start, which nobody goes on with.
+                if self.leader_announced {
+                    self.tell_of_loss(id);
+                }
             }
         }
         None
+    }
+
+    fn tell_of_loss(&self, id: u64) {
+        say(format!(
+            "node {id} is not started again, the others go on without it and have all that was \
+             acknowledged"
+        ));
+        say(format!(
+            "no other node can take its place yet: keep {}, and start the demo again when what \
+             node {id} said is put right",
+            self.data.display()
+        ));
     }
 
     fn cannot_begin(&self, id: u64) -> Failure {

@@ -106,17 +106,7 @@ fn run(options: Options) -> Result<(), Failure> {
         Command::Serve(_) => "info",
         Command::Demo(_) => DEMO_LOG,
     };
-    let given = options.log.filter(|filter| !filter.is_empty());
-    if let Some(word) = given.as_deref().and_then(no_level) {
-        return Err(Failure::new(
-            FailureKind::Usage,
-            format!("--log {word:?} is no level, and a target needs one: info, or raftd=info"),
-        ));
-    }
-    let log = given
-        .or_else(|| std::env::var(EnvFilter::DEFAULT_ENV).ok())
-        .filter(|filter| !filter.is_empty())
-        .unwrap_or_else(|| default.to_owned());
+    let log = log_filter(options.log, default)?;
     let filter = EnvFilter::try_new(&log).map_err(|error| {
         Failure::new(
             FailureKind::Usage,
@@ -136,8 +126,24 @@ fn run(options: Options) -> Result<(), Failure> {
     }
 }
 
-/// A word that would only show what comes from a target of that name, and hide the rest; or a target
-/// that is given no level.
+/// What to log. A name without a level is a mistake in what is meant for raftd; `RUST_LOG` is meant
+/// for any program, so there it is the target that it is to all of them.
+fn log_filter(given: Option<String>, default: &str) -> Result<String, Failure> {
+    if let Some(filter) = given.filter(|filter| !filter.is_empty()) {
+        return match no_level(&filter) {
+            None => Ok(filter),
+            Some(word) => Err(Failure::new(
+                FailureKind::Usage,
+                format!("--log {word:?} is no level, and a target needs one: info, or raftd=info"),
+            )),
+        };
+    }
+    let shared = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|filter| !filter.is_empty());
+    Ok(shared.unwrap_or_else(|| default.to_owned()))
+}
+
+/// A word that would only show what comes from a target of that name, and hide the rest; or a
+/// target that is given no level.
 fn no_level(filter: &str) -> Option<&str> {
     filter.split(',').map(str::trim).find(|word| {
         let is_name = word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':');

@@ -46,6 +46,22 @@ fn it_serves_on_three_ports_keeps_its_data_and_stops_when_asked() {
     }
 }
 
+/// A target without a level, as any program takes it there.
+#[test]
+fn a_filter_in_rust_log_is_the_same_for_the_demo_and_its_nodes() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let (port, data) = (free_demo_port().to_string(), directory.path().to_str().unwrap());
+    let arguments = ["demo", "--port", &port, "--data", data];
+    let mut demo = Demo(Process::start_in("demo", &arguments, &[("RUST_LOG", "kontiki::driver")]));
+    demo.wait_for("redis-cli");
+    demo.wait_for_log("cluster formed");
+    demo.signal(Signal::TERM);
+    let ended = demo.wait_end();
+    assert_eq!(ended.status.code(), Some(0), "{:?}", ended.stderr);
+    assert!(!ended.stderr.iter().any(|line| line.contains("takes clients")), "of another target");
+}
+
 #[test]
 fn a_node_that_is_killed_is_started_again() {
     let _turn = turn();
@@ -145,6 +161,9 @@ fn a_node_that_cannot_start_ends_a_first_start_with_what_it_said() {
     assert_eq!(ended.status.code(), Some(1));
     let line = ended.stderr.last().unwrap();
     assert!(line.contains("node 2 cannot start, and a first start needs all three"), "{line}");
+    // Nothing goes on, and nothing is worth keeping.
+    let said = demo.rest_of_output();
+    assert!(!said.iter().any(|line| line.contains("go on") || line.contains("keep")), "{said:?}");
 }
 
 #[test]

@@ -87,6 +87,11 @@ impl Process {
         }
     }
 
+    /// What is left on standard output, to its end.
+    pub(crate) fn rest_of_output(&self) -> Vec<String> {
+        self.stdout.iter().collect()
+    }
+
     /// Waits for a line on standard error that contains `text`.
     pub(crate) fn wait_for_log(&self, text: &str) -> String {
         poll(&format!("{text:?} in the log of {}", self.name), || {
