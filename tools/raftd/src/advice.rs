@@ -4,24 +4,27 @@ use std::{io, path::Path};
 
 use kontiki::{OpenError, StartError};
 
-use crate::failure::{Failure, FailureKind, cannot_start};
+use crate::{
+    failure::{Failure, FailureKind, cannot_start},
+    members::Members,
+};
 
 /// The line and the exit code for a node that does not start.
-pub(crate) fn start_failed(error: &StartError, data: &Path) -> Failure {
+pub(crate) fn start_failed(error: &StartError, data: &Path, peers: &Members) -> Failure {
     match error {
         StartError::Address(_) | StartError::Options { .. } => {
             Failure::new(FailureKind::Usage, error.to_string())
         }
         StartError::Listen { address, source } => cannot_listen("peers", address, source),
         StartError::Io(source) => cannot_start(source),
-        StartError::Log(cause) => Failure::new(FailureKind::Data, log_line(cause, data)),
+        StartError::Log(cause) => Failure::new(FailureKind::Data, log_line(cause, data, peers)),
         // They name the directory, and what to do.
         other => Failure::new(FailureKind::Data, other.to_string()),
     }
 }
 
 /// Why a log cannot be opened, and what to do about that.
-fn log_line(cause: &OpenError, data: &Path) -> String {
+fn log_line(cause: &OpenError, data: &Path, peers: &Members) -> String {
     let wal = data.join("wal");
     let wal = wal.display();
     match cause {
@@ -47,28 +50,33 @@ fn log_line(cause: &OpenError, data: &Path) -> String {
         OpenError::MissingSegment { missing, needed_by } => {
             format!("segment {missing} is missing, {needed_by} needs it: put it back into {wal}")
         }
-        OpenError::Corruption(_) => format!("cannot open the log: {cause}; {}", damaged(data)),
+        OpenError::Corruption(_) => {
+            format!("cannot open the log: {cause}; {}", damaged(data, peers))
+        }
         // They say what to do.
         other => format!("cannot open the log in {wal}: {other}"),
     }
 }
 
-/// The line and the exit code for a node that ran and failed. With a damaged log it would again.
-pub(crate) fn node_failed(id: u64, cause: &str, is_damaged: bool, data: &Path) -> Failure {
-    let (kind, advice) = if is_damaged {
-        (FailureKind::Data, damaged(data))
-    } else {
-        (FailureKind::Run, "see to the cause, then start it again".to_owned())
+/// The line and the exit code for a node that ran and failed. With a damaged log it would again:
+/// `damage` says what to do about that.
+pub(crate) fn node_failed(id: u64, cause: &str, damage: Option<String>) -> Failure {
+    let (kind, advice) = match damage {
+        Some(advice) => (FailureKind::Data, advice),
+        None => (FailureKind::Run, "see to the cause, then start it again".to_owned()),
     };
     Failure::new(kind, format!("node {id} has failed: {cause}; {advice}"))
 }
 
-fn damaged(data: &Path) -> String {
-    format!(
-        "`wal-inspect verify {}` tells more. Keep the directory, an empty one is not admitted; the \
-         other nodes have what was acknowledged",
-        data.join("wal").display()
-    )
+/// What to do about a log that is damaged.
+pub(crate) fn damaged(data: &Path, peers: &Members) -> String {
+    let keep = if peers.list().len() > 1 {
+        "an empty one is not admitted; the other nodes have what was acknowledged"
+    } else {
+        "no other node has what was acknowledged"
+    };
+    let wal = data.join("wal");
+    format!("`wal-inspect verify {}` tells more. Keep the directory: {keep}", wal.display())
 }
 
 /// The line and the exit code for an address that cannot be had.
@@ -122,8 +130,20 @@ mod tests {
                 "remove the one that was copied here",
             ),
         ] {
-            let failure = start_failed(&StartError::Log(cause), Path::new("d"));
+            let failure = start_failed(&StartError::Log(cause), Path::new("d"), &peers("1=a:1"));
             assert!(failure.to_string().contains(advice), "{failure}");
         }
+    }
+
+    #[test]
+    fn the_other_nodes_are_spoken_of_only_where_there_are_any() {
+        let alone = damaged(Path::new("d"), &peers("1=a:1"));
+        assert!(alone.ends_with("Keep the directory: no other node has what was acknowledged"));
+        let one_of_two = damaged(Path::new("d"), &peers("1=a:1,2=b:1"));
+        assert!(one_of_two.ends_with("the other nodes have what was acknowledged"));
+    }
+
+    fn peers(list: &str) -> Members {
+        Members::parse(list).unwrap()
     }
 }

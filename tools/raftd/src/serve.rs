@@ -138,8 +138,9 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
         }
         failure = other_cluster(&node, &peers, &data) => Some(failure),
         Ok(cause) = &mut fatal => {
-            let is_damaged = node.status().corruption.is_some();
-            Some(advice::node_failed(id, &cause, is_damaged, &data))
+            let corruption = node.status().corruption;
+            let damage = corruption.map(|_| advice::damaged(&data, &peers));
+            Some(advice::node_failed(id, &cause, damage))
         }
     };
     announcing.abort();
@@ -179,7 +180,7 @@ fn start(options: &ServeOptions) -> Result<Node<Store>, Failure> {
         .listen(listen)
         .initial_members(options.peers.list().iter().cloned())
         .start(Store::default())
-        .map_err(|error| advice::start_failed(&error, &options.data))
+        .map_err(|error| advice::start_failed(&error, &options.data, &options.peers))
 }
 
 /// Tells whoever started this process that clients are served, in one line on standard output.
