@@ -154,11 +154,14 @@ impl Connection {
     }
 
     async fn write(&mut self, commands: Vec<Bytes>) -> io::Result<()> {
+        // Looked at once for all of them: a status is a copy of all that the node knows.
+        let mut trouble = None;
         for result in self.service.node.propose_batch(commands).await {
             match result {
                 Ok(applied) => self.output.extend_from_slice(&applied.reply),
                 Err(error) => {
-                    let frame = reply::propose_error(&error, &self.service.trouble());
+                    let trouble = trouble.get_or_insert_with(|| self.service.trouble());
+                    let frame = reply::propose_error(&error, trouble);
                     reply::write(&mut self.output, &frame);
                 }
             }
