@@ -49,7 +49,8 @@ impl Builder {
     }
 
     /// Where this node listens, `host:port`. By default the address that the initial members name
-    /// for it. An address given here is taken before the directory is. Of no use with a [`transport`](Self::transport) of your own.
+    /// for it. An address given here is taken before the directory is. Of no use with a
+    /// [`transport`](Self::transport) of your own.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen = Some(address.into());
         self
@@ -92,6 +93,9 @@ impl Builder {
     ///
     /// `state_machine` is empty: the log is replayed into it as soon as a leader confirms how much
     /// of it is committed. Returns before the node serves; [`Node::ready`] waits for that.
+    ///
+    /// The log holds a file open for each of its segments: on the real disk it raises this process's
+    /// soft limit of open files as it needs more, up to the hard limit.
     ///
     /// # Errors
     /// See [`StartError`]. Nothing runs and nothing is locked then.

@@ -60,8 +60,9 @@ pub(crate) struct Driver {
     forward_at: Option<Instant>,
     /// Until then no reads are asked for: one was refused.
     ask_at: Option<Instant>,
-    /// When a full disk is asked again. Of its own: no news of a peer makes room.
-    space_at: Option<Instant>,
+    /// Until then the disk that holds writes up is not asked again. Of its own: no news of a peer
+    /// changes that.
+    held_until: Option<Instant>,
     /// This turn had more to propose than it may take.
     more: bool,
     /// What this turn has for the applier; handed over at its end.
@@ -125,7 +126,7 @@ impl Driver {
             now: Instant::default(),
             forward_at: None,
             ask_at: None,
-            space_at: None,
+            held_until: None,
             more: false,
             work: Vec::new(),
             settled: Settled::default(),
@@ -217,7 +218,7 @@ impl Driver {
         }
         let core = self.core.as_ref().and_then(Raft::poll_timeout);
         let waiting = [self.backlog.deadline(), self.forwards.deadline(), self.reads.deadline()];
-        let own = [core, self.forward_at, self.ask_at, self.space_at];
+        let own = [core, self.forward_at, self.ask_at, self.held_until];
         waiting.into_iter().chain(own).flatten().min()
     }
 
@@ -349,8 +350,8 @@ impl Driver {
         }
         self.forward_at = self.forward_at.filter(|at| *at > now);
         self.ask_at = self.ask_at.filter(|at| *at > now);
-        if self.space_at.is_some_and(|at| at <= now) {
-            self.space_at = None;
+        if self.held_until.is_some_and(|at| at <= now) {
+            self.held_until = None;
             self.resume_writes();
         }
         self.forwards.expire(now, &mut self.settled);

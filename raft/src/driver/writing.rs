@@ -9,21 +9,21 @@ impl Driver {
         if let Err(cause) = self.writer.write(seq, state, entries) {
             return self.fail(cause);
         }
-        self.watch_space();
+        self.watch_held();
     }
 
-    /// There may be room in the log again.
+    /// The log may take writes again.
     pub(super) fn resume_writes(&mut self) {
         if let Err(cause) = self.writer.resume() {
             return self.fail(cause);
         }
-        self.watch_space();
+        self.watch_held();
     }
 
-    fn watch_space(&mut self) {
+    fn watch_held(&mut self) {
         if self.writer.is_held() {
             let later = self.later();
-            self.space_at.get_or_insert(later);
+            self.held_until.get_or_insert(later);
         }
     }
 }
