@@ -66,8 +66,9 @@ pub enum Event {
         /// The index it reports now.
         reported: u64,
     },
-    /// The disk gives the log no further segment: it is full, or its directory is gone. Nothing that
-    /// was acknowledged is lost. What is written waits, and a leader gives up its office after
+    /// The log cannot make its next segment: the disk or a quota is full, too many files are open,
+    /// or the directory is gone, read-only or not permitted. Nothing that was acknowledged is lost.
+    /// What is written waits and is tried again by itself; a leader gives up its office after
     /// [`disk_stall`](crate::Options::disk_stall). Told once, and again when the cause changes.
     WritesHeld {
         /// What the disk says, where, and what to do.

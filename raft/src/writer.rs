@@ -10,6 +10,7 @@ use bytes::Bytes;
 use kontiki_core::{Batch, Entry, State, WriteSeq};
 use kontiki_disk::is_too_many_files;
 use kontiki_wal::{AppendError, Log, Pending};
+use rustix::io::Errno;
 
 use crate::{
     Event,
@@ -27,8 +28,8 @@ pub(crate) struct Writer {
     /// The log's directory, for people.
     place: String,
     kept: VecDeque<Write>,
-    /// Why what is kept can not be written, while the disk refuses a place for it. Nobody tells when
-    /// that ends.
+    /// Why what is kept can not be written, while the disk refuses a place for it. Nobody tells
+    /// when that ends.
     held: Option<Arc<str>>,
     /// A quarter of a segment, which is also the bound of a single entry.
     piece_bytes_max: usize,
@@ -174,20 +175,19 @@ impl Writer {
     }
 }
 
-/// What keeps the log from growing, in the disk's own words: it is not always full.
+/// What keeps the log from growing, in the disk's own words, and what to do: it is not always full.
 fn held_text(place: &str, error: &io::Error) -> String {
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!(
-            "the disk is full: cannot make the next segment in {place}: {error}; make room there"
-        ),
-        ErrorKind::NotFound => format!(
-            "cannot make the next segment in {place}: {error}; put the directory back as it was"
-        ),
-        _ if is_too_many_files(error) => format!(
-            "cannot make the next segment in {place}: {error}; raise the limit of open files (ulimit -n)"
-        ),
-        _ => format!("cannot make the next segment in {place}: {error}"),
-    }
+    let (what, advice) = match error.kind() {
+        ErrorKind::StorageFull => ("the disk is full: ", "make room there"),
+        ErrorKind::QuotaExceeded => ("the quota is used up: ", "make room, or raise the quota"),
+        ErrorKind::NotFound => ("", "put the directory back as it was"),
+        _ if error.raw_os_error() == Some(Errno::NFILE.raw_os_error()) => {
+            ("", "raise the system's limit of open files (fs.file-max)")
+        }
+        _ if is_too_many_files(error) => ("", "raise the limit of open files (ulimit -n)"),
+        _ => ("", "see to the cause, then it goes on by itself"),
+    };
+    format!("{what}cannot make the next segment in {place}: {error}; {advice}")
 }
 
 fn refusal(error: AppendError) -> Refusal {
@@ -217,6 +217,24 @@ mod tests {
             payload: Entry::encode_command(&[7; 2 << 10]),
         };
         (first..first + count).map(entry).collect::<Vec<_>>().into()
+    }
+
+    #[test]
+    fn whatever_keeps_the_next_segment_from_being_made_the_line_says_what_to_do() {
+        for (error, what, advice) in [
+            (Errno::NOSPC, "the disk is full: ", "make room there"),
+            (Errno::DQUOT, "the quota is used up: ", "raise the quota"),
+            (Errno::NOENT, "cannot make", "put the directory back"),
+            (Errno::MFILE, "cannot make", "(ulimit -n)"),
+            (Errno::NFILE, "cannot make", "(fs.file-max)"),
+            (Errno::ACCESS, "cannot make", "see to the cause"),
+            (Errno::ROFS, "cannot make", "see to the cause"),
+            (Errno::IO, "cannot make", "see to the cause"),
+        ] {
+            let line = held_text("d/wal", &error.into());
+            assert!(line.starts_with(what) && line.contains(advice), "{line}");
+            assert!(line.contains(&io::Error::from(error).to_string()), "{line}");
+        }
     }
 
     /// RAFT-CASE 6: a log that is full takes the state of a write before its entries, later.
