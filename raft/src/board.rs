@@ -31,6 +31,7 @@ impl Board {
                 committed: 0,
                 applied: 0,
                 members: Vec::new(),
+                foreign_members: Vec::new(),
                 log_segments: 0,
                 log_syncs: 0,
                 writes_held: None,

@@ -31,6 +31,8 @@ pub(crate) enum Judgement {
     Accept,
     /// Not with this one; the reason says what can be done.
     Refuse(String),
+    /// It has the id of a member, and belongs to another cluster.
+    OtherCluster(String),
     /// The cluster knows this node with another disk.
     NotAdmitted(String),
 }
@@ -87,14 +89,17 @@ impl Identity {
 
 /// A node of a cluster looks at somebody who wants to talk to it.
 fn judge_member(ours: &Hello, configuration: &Configuration, theirs: &Hello) -> Judgement {
+    let known = configuration.members.iter().find(|member| member.id.0 == theirs.node);
     if theirs.cluster != 0 && theirs.cluster != ours.cluster {
-        return Judgement::Refuse(format!(
+        let reason = format!(
             "node {} belongs to cluster {:016x}, node {} to {:016x}: check addresses and data \
              directories",
             theirs.node, theirs.cluster, ours.node, ours.cluster
-        ));
+        );
+        let judgement = if known.is_some() { Judgement::OtherCluster } else { Judgement::Refuse };
+        return judgement(reason);
     }
-    match configuration.members.iter().find(|member| member.id.0 == theirs.node) {
+    match known {
         Some(member) if member.incarnation.0 != theirs.incarnation => Judgement::Refuse(format!(
             "node {} has another disk than the one cluster {:016x} admitted ({:016x}, admitted \
              {:016x}): give it its old data directory back",

@@ -140,14 +140,14 @@ impl Hub {
 }
 
 impl Station {
-    /// Both say hello; true if both accept. Each hears the other also when it is refused.
+    /// Both say hello; true if both accept. Each hears the other also when it is refused, and both
+    /// are told of a refusal.
     fn greets(&self, other: &Self) -> bool {
         let answer = other.inbound.hello(self.hello.clone());
         let own_answer = self.inbound.hello(other.hello.clone());
-        if let Err(reason) = &answer {
+        for reason in [&answer, &own_answer].into_iter().filter_map(|answer| answer.as_ref().err())
+        {
             self.inbound.refused(&format!("node {}: {reason}", other.hello.node));
-        }
-        if let Err(reason) = &own_answer {
             other.inbound.refused(&format!("node {}: {reason}", self.hello.node));
         }
         answer.is_ok() && own_answer.is_ok()
@@ -189,6 +189,7 @@ impl Transport for LoopbackTransport {
             };
             if let Err(reason) = theirs.inbound.hello(ours.hello.clone()) {
                 ours.inbound.refused(&format!("node {other}: {reason}"));
+                theirs.inbound.refused(&format!("node {}: {reason}", self.id));
                 hub.disconnect(a, b, &reason);
             }
         }

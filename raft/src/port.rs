@@ -1,6 +1,6 @@
 //! Where the transport hands in what peers say.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -9,7 +9,6 @@ use crate::{
     bootstrap::{Identity, Judgement},
     envelope,
     inbox::Mail,
-    limiter::Limiter,
     shared::Shared,
     storage::GROUP,
     transport::{Hello, Inbound},
@@ -20,30 +19,26 @@ use crate::{
 pub(crate) struct Port {
     shared: Arc<Shared>,
     identity: Arc<Identity>,
-    /// Of those that this node refuses; the transport limits what it tells by itself.
-    refusals: Limiter,
 }
 
 impl Port {
     pub(crate) fn new(shared: Arc<Shared>, identity: Arc<Identity>) -> Self {
-        Self { shared, identity, refusals: Limiter::default() }
-    }
-
-    fn report(&self, now: Instant, reason: &str) {
-        if let Some(reason) = self.refusals.pass(now, reason.to_owned()) {
-            self.tell(reason);
-        }
-    }
-
-    fn tell(&self, reason: String) {
-        tracing::warn!(node = self.shared.id, reason, "a connection was refused");
-        self.shared.events.tell(Event::PeerRefused { reason });
+        Self { shared, identity }
     }
 }
 
 impl Inbound for Port {
+    /// A refusal is not told here: the transport knows who it was, and calls `refused`.
     fn hello(&self, hello: Hello) -> Result<(), String> {
-        match self.identity.judge(&hello) {
+        let judgement = self.identity.judge(&hello);
+        self.shared.board.update(|status| {
+            status.foreign_members.retain(|member| *member != hello.node);
+            if let Judgement::OtherCluster(_) = judgement {
+                status.foreign_members.push(hello.node);
+                status.foreign_members.sort_unstable();
+            }
+        });
+        match judgement {
             Judgement::Accept => {
                 // Of no use to a node that has a configuration; nobody may fill its inbox with it.
                 if self.identity.is_starting() {
@@ -51,10 +46,7 @@ impl Inbound for Port {
                 }
                 Ok(())
             }
-            Judgement::Refuse(reason) => {
-                self.report(Instant::now(), &reason);
-                Err(reason)
-            }
+            Judgement::Refuse(reason) | Judgement::OtherCluster(reason) => Err(reason),
             Judgement::NotAdmitted(reason) => {
                 let mail = Mail::NotAdmitted { peer: hello.node, reason: reason.clone() };
                 self.shared.inbox.mail(mail);
@@ -90,7 +82,8 @@ impl Inbound for Port {
     }
 
     fn refused(&self, reason: &str) {
-        self.tell(reason.to_owned());
+        tracing::warn!(node = self.shared.id, reason, "a connection was refused");
+        self.shared.events.tell(Event::PeerRefused { reason: reason.to_owned() });
     }
 }
 
@@ -105,23 +98,19 @@ mod tests {
     use crate::{Options, storage::Storage};
 
     #[test]
-    fn a_refusal_is_told_less_and_less_often() {
+    fn a_refusal_is_told_once_when_the_transport_tells_it() {
         let (options, disk) = (Options::default(), Arc::new(MemoryDisk::new()));
         let storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
         let shared = Arc::new(Shared::new(1, &options, &storage));
-        let identity = Arc::new(Identity::new(1, Vec::new(), &State::default(), true));
-        let port = Port::new(shared.clone(), identity);
+        let identity = Identity::new(1, Vec::new(), &State::default(), true);
+        let same_id = identity.hello();
+        let port = Port::new(shared.clone(), Arc::new(identity));
         let mut events = shared.events.receiver();
-        let start = Instant::now();
-        let mut told = |reason: &str, second: u64| {
-            port.report(start + Duration::from_secs(second), reason);
-            events.next_timeout(Duration::ZERO).is_some()
-        };
-        assert!(told("a", 1));
-        assert!(told("b", 30));
-        assert!(!told("a", 60));
-        assert!(told("a", 61));
-        assert!(!told("a", 180), "two minutes from the last time it was told");
-        assert!(told("a", 181));
+        let mut told = || events.next_timeout(Duration::ZERO);
+        let reason = port.hello(same_id).unwrap_err();
+        assert_eq!(told(), None);
+        port.refused(&reason);
+        assert_eq!(told(), Some(Event::PeerRefused { reason }));
+        assert_eq!(told(), None);
     }
 }

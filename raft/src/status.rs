@@ -31,6 +31,9 @@ pub struct Status {
     pub applied: u64,
     /// The members of the cluster with their addresses.
     pub members: Vec<(u64, String)>,
+    /// Members that answer as nodes of another cluster: the data directory of one side is not where
+    /// it belongs. Each leaves the list when it says something else.
+    pub foreign_members: Vec<u64>,
     /// Files of its log.
     pub log_segments: u64,
     /// Syncs of its log since it was started.

@@ -128,7 +128,11 @@ fn only_a_member_with_the_same_list_can_say_that_a_node_is_not_admitted() {
 #[test]
 fn a_node_of_another_cluster_is_refused() {
     let other = State { cluster: ClusterId(5), ..formed(2) };
-    let judgement = identity(1, &formed(1)).judge(&identity(2, &other).hello());
+    let hello = identity(2, &other).hello();
+    let judgement = identity(1, &formed(1)).judge(&hello);
+    assert!(matches!(judgement, Judgement::OtherCluster(_)), "{judgement:?}");
+    // Who has no member's id tells nothing of this node's own place.
+    let judgement = identity(1, &formed(1)).judge(&Hello { node: 9, ..hello });
     assert!(matches!(judgement, Judgement::Refuse(_)), "{judgement:?}");
 }
 

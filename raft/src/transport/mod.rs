@@ -87,8 +87,9 @@ pub trait Inbound: Send + Sync + fmt::Debug {
     /// peer had queued on it. Messages of its next connection come after this call.
     fn answers_lost(&self, peer: u64, reason: &str);
 
-    /// A stranger, or a peer that this node refuses or that refuses this node. Rate-limited; the
-    /// reason says who, and is fit for a log line.
+    /// A stranger, or a peer that this node refuses or that refuses this node: the one place where
+    /// either is told, on both sides. Rate-limited by the transport, which can tell strangers from
+    /// peers; the reason says who, and is fit for a log line.
     fn refused(&self, reason: &str);
 }
 

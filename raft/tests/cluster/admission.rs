@@ -55,11 +55,11 @@ fn a_wiped_node_is_reported_and_never_votes() {
     let mut events_of_3 = cluster.start_node(3).events();
     cluster.hub.heal();
     await_event(&mut events_of_3, |event| matches!(event, Event::NotAdmitted { .. }).then_some(()));
-    let reason = await_event(&mut events_of_1, |event| match event {
-        Event::PeerRefused { reason } => Some(reason.clone()),
+    // Both refuse, and each is told of both.
+    await_event(&mut events_of_1, |event| match event {
+        Event::PeerRefused { reason } => reason.contains("node 3 has another disk").then_some(()),
         _ => None,
     });
-    assert!(reason.contains("node 3 has another disk"), "{reason}");
 
     // Two of three are left, but one of them has forgotten its promises: nobody may lead.
     cluster.stop_node(2);
@@ -118,7 +118,12 @@ fn the_member_of_another_cluster_is_refused() {
         _ => None,
     });
     assert!(reason.contains("belongs to cluster"), "{reason}");
+    assert_eq!(stranger.status().foreign_members, [1]);
+    assert_eq!(one.nodes[&1].status().foreign_members, [2]);
     stranger.shutdown().wait();
+    one.start_node(2);
+    one.await_ready();
+    assert_eq!(one.nodes[&1].status().foreign_members, [0; 0]);
 }
 
 #[test]

@@ -107,6 +107,7 @@ fn raft(facts: &Facts) -> Fields {
         ("raft_commit_index", status.committed.to_string()),
         ("raft_applied_index", status.applied.to_string()),
         ("raft_members", members.join(",")),
+        ("raft_foreign_members", ids(&status.foreign_members)),
         ("raft_cluster", format!("{:016x}", status.cluster)),
         ("raft_incarnation", format!("{:016x}", status.incarnation)),
         ("log_segments", status.log_segments.to_string()),
@@ -114,6 +115,11 @@ fn raft(facts: &Facts) -> Fields {
         ("writes_held", status.writes_held.as_deref().unwrap_or("").replace(['\r', '\n'], " ")),
         ("fatal", status.fatal.as_deref().unwrap_or("").replace(['\r', '\n'], " ")),
     ]
+}
+
+/// Ids of nodes, for people and programs.
+pub(crate) fn ids(ids: &[u64]) -> String {
+    ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn keyspace(facts: &Facts) -> Fields {

@@ -49,7 +49,7 @@ struct Options {
     #[command(subcommand)]
     command: Command,
     /// What to log to standard error: error, warn, info, debug, or target=level,...
-    /// [default: RUST_LOG, else info; demo: error,raftd=warn,kontiki::writer=warn]
+    /// [default: RUST_LOG, else info; demo: error,raftd=warn,kontiki::port=warn,kontiki::writer=warn]
     #[arg(long, env = "RAFTD_LOG", value_name = "FILTER", global = true)]
     log: Option<String>,
 }
@@ -170,8 +170,9 @@ Examples:
 Prints one line to standard output when it serves clients: ready id=1 client=... leader=2
 The errors that clients may get are listed in tools/raftd/README.md.";
 
-/// Errors, what raftd warns of, and when the disk takes writes again after the error that it did not.
-const DEMO_LOG: &str = "error,raftd=warn,kontiki::writer=warn";
+/// Errors, what raftd warns of, who is refused, and when the disk takes writes again after the error
+/// that it did not.
+const DEMO_LOG: &str = "error,raftd=warn,kontiki::port=warn,kontiki::writer=warn";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:

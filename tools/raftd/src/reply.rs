@@ -12,6 +12,8 @@ use bytes::{Bytes, BytesMut};
 use kontiki::{ProposeError, ReadError, Role, Status};
 use redis_protocol::resp2::{encode::extend_encode, types::BytesFrame};
 
+use crate::info;
+
 /// What this node knows of why a request was not served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Trouble {
@@ -21,6 +23,8 @@ pub(crate) enum Trouble {
     FirstStart,
     /// Its own disk takes no writes, for this reason.
     WritesHeld(Arc<str>),
+    /// These members answer as nodes of another cluster than its own.
+    OtherCluster(Vec<u64>),
 }
 
 impl Trouble {
@@ -28,6 +32,9 @@ impl Trouble {
         match &status.writes_held {
             Some(cause) => Self::WritesHeld(Arc::clone(cause)),
             None if status.role == Role::Starting => Self::FirstStart,
+            None if !status.foreign_members.is_empty() => {
+                Self::OtherCluster(status.foreign_members.clone())
+            }
             None => Self::Unknown,
         }
     }
@@ -38,6 +45,12 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WritesHeld(cause) => write!(f, "; this node cannot write: {cause}"),
+            Self::OtherCluster(members) => write!(
+                f,
+                "; this node and node {} are of different clusters and refuse each other: check \
+                 their data directories",
+                info::ids(members)
+            ),
             Self::Unknown | Self::FirstStart => Ok(()),
         }
     }
@@ -192,6 +205,8 @@ mod tests {
             let line = line(error, &held);
             assert!(line.contains("this node cannot write: the disk is full"), "{line}");
         }
+        let foreign = line(&none, &Trouble::OtherCluster(vec![2, 3]));
+        assert!(foreign.contains("node 2,3 are of different clusters"), "{foreign}");
         let late = encode(&read_error(&ReadError::TimedOut, &held));
         assert!(late.ends_with(b"this node cannot write: the disk is full\r\n"), "{late:?}");
     }

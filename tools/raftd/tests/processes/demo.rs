@@ -217,6 +217,38 @@ fn damage_that_a_running_node_meets_ends_it_for_good_and_the_others_serve() {
     stop(&mut demo);
 }
 
+/// Of the same demo before it was begun anew: the addresses are the same.
+#[test]
+fn a_node_with_the_data_of_another_cluster_says_so_to_people_and_to_clients() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let (port, aside) = (free_demo_port(), directory.path().join("aside"));
+    let place = |id: u64| directory.path().join(id.to_string());
+    for _ in 0..2 {
+        let mut demo = start(port, directory.path());
+        demo.wait_for("redis-cli");
+        stop(&mut demo);
+        if !aside.exists() {
+            fs::rename(place(1), &aside).unwrap();
+            (2..=3).for_each(|id| fs::remove_dir_all(place(id)).unwrap());
+        }
+    }
+    fs::remove_dir_all(place(1)).unwrap();
+    fs::rename(&aside, place(1)).unwrap();
+
+    let mut demo = start(port, directory.path());
+    demo.wait_for("redis-cli");
+    let logged = demo.wait_for_log("belongs to cluster");
+    assert!(logged.contains("check addresses and data directories"), "{logged}");
+    let mut client = connect(port).unwrap();
+    poll("both", || (info(&mut client, "raft_foreign_members") == "2,3").then_some(()));
+    for request in [&["SET", "key", "lost"][..], &["GET", "key"]] {
+        let error = query::<Value>(&mut client, request).unwrap_err().to_string();
+        assert!(error.contains("node 2,3 are of different clusters"), "{error}");
+    }
+    stop(&mut demo);
+}
+
 /// A disk that is full does the same, of which nobody can make one without being root.
 #[test]
 fn a_node_that_cannot_write_says_so_and_when_it_can_again() {
@@ -231,11 +263,9 @@ fn a_node_that_cannot_write_says_so_and_when_it_can_again() {
     let place = directory.path().join(format!("{follower}/wal"));
     let aside = place.with_file_name("aside");
     fs::rename(&place, &aside).unwrap();
-    // The first segment and the next, which was there already: 4 MiB and 64 MiB.
-    let (value, mut client) = ("v".repeat(4 << 20), connect(port + other - 1).unwrap());
-    for _ in 0..18 {
-        succeeds_soon(&mut client, &["SET", "key", &value]);
-    }
+    // More than the first segment holds, which is 4 MiB; the next is made when that is half full.
+    let (value, mut client) = ("v".repeat(6 << 20), connect(port + other - 1).unwrap());
+    succeeds_soon(&mut client, &["SET", "key", &value]);
     let held = demo.wait_for_log("writes wait until the disk takes them again");
     let said = format!("cannot make the next segment in {}: No such file", place.display());
     assert!(held.starts_with(&format!("[node {follower}]")) && held.contains(&said), "{held}");
