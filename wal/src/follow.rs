@@ -271,8 +271,7 @@ impl Follow {
     /// What was told from `first` on is gone.
     fn cut(&mut self, first: u64) -> Option<Followed> {
         self.next = first;
-        // No writer cuts from index 0 on; a sealed segment's frames were not compared with those before them.
-        Some(Followed::Truncated { last: first.saturating_sub(1) })
+        Some(Followed::Truncated { last: first - 1 })
     }
 
     fn reset(&mut self, next: u64, term_before: u64) -> Option<Followed> {

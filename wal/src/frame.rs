@@ -169,7 +169,7 @@ impl Header {
         }
     }
 
-    /// What a kind does not use is zero.
+    /// What a kind does not use is zero, and an index is not.
     fn is_of_its_kind(&self) -> bool {
         use FrameKind::{
             Compact, Entries, Forget, Mark, Opened, Reset, SegmentStart, State, Truncate,
@@ -178,10 +178,12 @@ impl Header {
         let indexed =
             matches!(self.kind, SegmentStart | Entries | Truncate | Compact | Reset | Opened);
         let termed = matches!(self.kind, Entries | Compact | Reset);
+        let counts_from_1 = matches!(self.kind, Entries | Truncate | Compact | Reset);
         (!bare || self.body_len == 0)
             && (self.count > 0) == (self.kind == Entries)
             && (self.belongs_to_a_log() || self.log == LogId(0))
             && (indexed || self.first_index == 0)
+            && (!counts_from_1 || self.first_index > 0)
             && (termed || self.term == 0)
             && (self.kind != State || u64::from(self.body_len) <= STATE_BYTES_MAX)
     }

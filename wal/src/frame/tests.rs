@@ -57,6 +57,7 @@ fn a_frame_with_what_is_not_of_its_kind_is_not_whole() {
     assert!(!decodes(Header { body_len: 8, ..truncate }));
     assert!(!decodes(Header { count: 3, ..truncate }));
     assert!(!decodes(Header { kind: FrameKind::Entries, ..truncate }));
+    assert!(!decodes(Header { first_index: 0, ..truncate }), "indexes count from 1");
 }
 
 #[test]
@@ -93,7 +94,8 @@ fn no_mixture_of_two_frames_is_whole() {
     let frame = |fill: u8| {
         let mut body = 2000_u32.to_le_bytes().to_vec();
         body.resize(2004, fill);
-        let header = Header { count: 1, ..Header::new(FrameKind::Entries, LogId(1), &body) };
+        let header = Header::new(FrameKind::Entries, LogId(1), &body);
+        let header = Header { first_index: 1, count: 1, ..header };
         let mut bytes = header.encode(example_salt(), OFFSET).to_vec();
         bytes.extend_from_slice(&body);
         bytes.resize(bytes.len().next_multiple_of(8), 0);
