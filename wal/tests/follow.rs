@@ -1,6 +1,8 @@
 //! Following a log while it is written, cut, compacted and recycled.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
+mod support;
+
 use std::{
     collections::BTreeMap,
     env,
@@ -10,17 +12,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki_wal::{
-    AppendError, Follow, FollowError, Followed, Log, LogId, ReadError, Wal, WriteMode,
-};
+use kontiki_wal::{AppendError, Follow, FollowError, Followed, Log, LogId, ReadError, Wal};
 
-/// `KONTIKI_WRITE_MODE=mapped` runs these tests with stores into maps.
-fn mode() -> WriteMode {
-    match std::env::var("KONTIKI_WRITE_MODE") {
-        Ok(mode) if mode == "mapped" => WriteMode::Mapped,
-        _ => WriteMode::Positional,
-    }
-}
+use support::mode;
 
 fn open(directory: &tempfile::TempDir) -> Wal {
     Wal::options()

@@ -1,20 +1,16 @@
 //! Recycling on the machine's own disk, where a view lends the file's map.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
+mod support;
+
 use std::time::Duration;
 
 use bytes::Bytes;
-use kontiki_wal::{Entry, Log, LogId, OpenError, Wal, WriteMode};
+use kontiki_wal::{Entry, Log, LogId, OpenError, Wal};
+
+use support::mode;
 
 const SEGMENT_BYTES: u64 = 16 << 10;
-
-/// `KONTIKI_WRITE_MODE=mapped` runs these tests with stores into maps.
-fn mode() -> WriteMode {
-    match std::env::var("KONTIKI_WRITE_MODE") {
-        Ok(mode) if mode == "mapped" => WriteMode::Mapped,
-        _ => WriteMode::Positional,
-    }
-}
 
 fn open(path: &std::path::Path) -> Result<Wal, OpenError> {
     Wal::options().segment_bytes(SEGMENT_BYTES).write_mode(mode()).without_threads().open(path)

@@ -1,6 +1,8 @@
 //! The log with its threads, on the machine's own disk.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
+mod support;
+
 use std::{
     path::Path,
     sync::{Arc, Barrier, mpsc},
@@ -13,16 +15,10 @@ use kontiki_disk::{
     MemoryDisk,
     memory::{EIO, Fault, Kind},
 };
-use kontiki_wal::{AppendError, LogId, Wal, WriteMode};
+use kontiki_wal::{AppendError, LogId, Wal};
 use tempfile::TempDir;
 
-/// `KONTIKI_WRITE_MODE=mapped` runs these tests with stores into maps.
-fn mode() -> WriteMode {
-    match std::env::var("KONTIKI_WRITE_MODE") {
-        Ok(mode) if mode == "mapped" => WriteMode::Mapped,
-        _ => WriteMode::Positional,
-    }
-}
+use support::mode;
 
 fn open(directory: &TempDir) -> Wal {
     Wal::options()
