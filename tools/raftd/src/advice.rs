@@ -71,7 +71,7 @@ pub(crate) fn node_failed(id: u64, cause: &str, damage: Option<String>) -> Failu
 /// What to do about a log that is damaged.
 pub(crate) fn damaged(data: &Path, peers: &Members) -> String {
     let keep = if peers.list().len() > 1 {
-        "an empty one is not admitted; the other nodes have what was acknowledged"
+        "an empty one is not admitted; what was acknowledged was on a majority of the nodes"
     } else {
         "no other node has what was acknowledged"
     };
@@ -140,7 +140,7 @@ mod tests {
         let alone = damaged(Path::new("d"), &peers("1=a:1"));
         assert!(alone.ends_with("Keep the directory: no other node has what was acknowledged"));
         let one_of_two = damaged(Path::new("d"), &peers("1=a:1,2=b:1"));
-        assert!(one_of_two.ends_with("the other nodes have what was acknowledged"));
+        assert!(one_of_two.ends_with("what was acknowledged was on a majority of the nodes"));
     }
 
     fn peers(list: &str) -> Members {
