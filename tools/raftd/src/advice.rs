@@ -29,7 +29,9 @@ fn log_line(cause: &OpenError, data: &Path, peers: &Members) -> String {
     let wal = wal.display();
     match cause {
         OpenError::Io { source, .. } => match source.kind() {
-            io::ErrorKind::StorageFull => format!("cannot open the log: {cause}; make room for it"),
+            io::ErrorKind::StorageFull => {
+                format!("cannot open the log in {wal}: {cause}; make room there, then start again")
+            }
             io::ErrorKind::NotFound
             | io::ErrorKind::NotADirectory
             | io::ErrorKind::AlreadyExists
@@ -71,12 +73,16 @@ pub(crate) fn node_failed(id: u64, cause: &str, damage: Option<String>) -> Failu
 /// What to do about a log that is damaged.
 pub(crate) fn damaged(data: &Path, peers: &Members) -> String {
     let keep = if peers.list().len() > 1 {
-        "an empty one is not admitted; what was acknowledged was on a majority of the nodes"
+        "neither an empty one nor a copy of another node's can take its place, and what was \
+         acknowledged was on a majority of the nodes"
     } else {
         "no other node has what was acknowledged"
     };
-    let wal = data.join("wal");
-    format!("`wal-inspect verify {}` tells more. Keep the directory: {keep}", wal.display())
+    format!(
+        "this version cannot repair it, `wal-inspect verify {}` looks through the whole log. Keep \
+         the directory: {keep}",
+        data.join("wal").display()
+    )
 }
 
 /// The line and the exit code for an address that cannot be had.
@@ -111,7 +117,7 @@ mod tests {
             (io(io::ErrorKind::PermissionDenied), "check the path and its owner"),
             (io(io::ErrorKind::NotADirectory), "check the path and its owner"),
             (io(io::ErrorKind::ReadOnlyFilesystem), "check the path and its owner"),
-            (io(io::ErrorKind::StorageFull), "make room for it"),
+            (io(io::ErrorKind::StorageFull), "; make room there"),
             (io(io::ErrorKind::Other), "see to the disk"),
             (
                 OpenError::NewerFormat { segment: segment(), found: 2, supported: 1 },

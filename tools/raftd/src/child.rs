@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::failure::FailureKind;
+use crate::failure::{FAILURE_PREFIX, FailureKind};
 
 /// How to start one node.
 #[derive(Clone, Debug)]
@@ -32,7 +32,9 @@ pub(crate) struct ChildOptions {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ChildEvent {
     /// It serves clients and knows who leads.
-    Ready { id: u64, leader: String },
+    Ready { id: u64, process: u32, leader: String },
+    /// It runs, but the cluster knows it with another disk and leaves it out.
+    NotAdmitted { id: u64 },
     /// It died and is started again.
     Died { id: u64, how: String },
     /// It waits for these nodes, because a first start needs all.
@@ -62,21 +64,18 @@ pub(crate) async fn supervise(
         let end = match spawn(&options) {
             Ok(process) => run(process, id, &events, &mut stop).await,
             Err(error) => End::Died {
-                how: "could not be started".to_owned(),
-                last_line: format!("{}: {error}", options.program.display()),
+                how: format!("could not be started: {}: {error}", options.program.display()),
                 had_served: false,
                 is_final: false,
             },
         };
-        let End::Died { how, last_line, had_served, is_final } = end else { return };
+        let End::Died { how, had_served, is_final } = end else { return };
         deaths_in_a_row = if had_served { 1 } else { deaths_in_a_row + 1 };
         if is_final || deaths_in_a_row >= DEATHS_IN_A_ROW_MAX {
-            let times = match deaths_in_a_row {
-                1 => String::new(),
-                times => format!(", {times} times in a row"),
+            let why = match deaths_in_a_row {
+                1 => how,
+                times => format!("died {times} times in a row; at last it {how}"),
             };
-            let said = last_line.strip_prefix("raftd: ").unwrap_or(&last_line);
-            let why = format!("{how}{times}; it said: {said}");
             let _ = events.send(ChildEvent::GaveUp { id, why }).await;
             return;
         }
@@ -100,8 +99,8 @@ fn pause(short_lives: u32) -> Duration {
 /// How a process came to its end.
 enum End {
     Died {
+        /// With what it said at its end.
         how: String,
-        last_line: String,
         had_served: bool,
         /// It would end the same way again.
         is_final: bool,
@@ -142,7 +141,8 @@ async fn run(
     let stdin = process.stdin.take().expect("piped by spawn");
     let stdout = process.stdout.take().expect("piped by spawn");
     let stderr = process.stderr.take().expect("piped by spawn");
-    let announcing = tokio::spawn(forward_ready(id, stdout, events.clone()));
+    let number = process.id().expect("nobody has waited for it yet");
+    let announcing = tokio::spawn(forward_ready(id, number, stdout, events.clone()));
     let logging = tokio::spawn(forward_log(id, stderr));
 
     let died = tokio::select! {
@@ -156,13 +156,16 @@ async fn run(
     };
     // The pipes end with the process, so what it said last is soon here.
     let last_words = async { (announcing.await, logging.await) };
-    let (had_served, last_line) = match timeout(LAST_WORDS, last_words).await {
+    let (had_served, said) = match timeout(LAST_WORDS, last_words).await {
         Ok((announced, logged)) => (announced.unwrap_or(false), logged.ok().flatten()),
         Err(_) => (false, None),
     };
-    let last_line = last_line.unwrap_or_else(|| "nothing".to_owned());
     let is_final = status.as_ref().is_ok_and(|status| FailureKind::is_final(status.code()));
-    End::Died { how: describe(status), last_line, had_served, is_final }
+    let mut how = describe(status);
+    if let Some(said) = said {
+        how = format!("{how}; it said: {said}");
+    }
+    End::Died { how, had_served, is_final }
 }
 
 /// Waits for a process whose standard input was closed; by force when there is no time or no answer.
@@ -182,9 +185,11 @@ async fn told(stop: &mut watch::Receiver<Stop>, urgency: Stop) {
     let _ = stop.wait_for(|&told| told >= urgency).await;
 }
 
-/// Tells when the child serves, and whom it waits for; returns whether it ever served.
+/// Tells when the child serves, whom it waits for and that it is left out; returns whether it ever
+/// served.
 async fn forward_ready(
     id: u64,
+    process: u32,
     stdout: impl AsyncRead + Unpin,
     events: mpsc::Sender<ChildEvent>,
 ) -> bool {
@@ -198,12 +203,13 @@ async fn forward_ready(
             Some("ready") => {
                 had_served = true;
                 let leader = word("leader=").unwrap_or("unknown").to_owned();
-                ChildEvent::Ready { id, leader }
+                ChildEvent::Ready { id, process, leader }
             }
             Some("waiting") => {
                 let missing = word("missing=").unwrap_or("").split(',');
                 ChildEvent::Waits { missing: missing.filter_map(|id| id.parse().ok()).collect() }
             }
+            Some("not-admitted") => ChildEvent::NotAdmitted { id },
             _ => continue,
         };
         let _ = events.send(event).await;
@@ -211,15 +217,20 @@ async fn forward_ready(
     had_served
 }
 
-/// Passes a child's log on, each line with its id; returns the last line.
+/// Passes a child's log on, each line with its id; returns what it said at its end instead, so that
+/// it is told once.
 async fn forward_log(id: u64, stderr: impl AsyncRead + Unpin) -> Option<String> {
     let mut lines = BufReader::new(stderr).lines();
-    let mut last = None;
+    let mut said = None;
     while let Ok(Some(line)) = lines.next_line().await {
-        let _ = writeln!(io::stderr(), "[node {id}] {line}");
-        last = Some(line);
+        match line.strip_prefix(FAILURE_PREFIX) {
+            Some(failure) => said = Some(failure.to_owned()),
+            None => {
+                let _ = writeln!(io::stderr(), "[node {id}] {line}");
+            }
+        }
     }
-    last
+    said
 }
 
 fn describe(status: io::Result<ExitStatus>) -> String {

@@ -117,8 +117,8 @@ struct Story {
     port: u16,
     data: PathBuf,
     leader_announced: bool,
-    /// Nodes that are not started again.
-    given_up: BTreeSet<u64>,
+    /// Nodes that the others have to do without.
+    lost: BTreeSet<u64>,
     /// Whom nodes wait for at the first start.
     waited_for: BTreeSet<u64>,
 }
@@ -129,7 +129,7 @@ impl Story {
             port: options.port,
             data: options.data.clone(),
             leader_announced: false,
-            given_up: BTreeSet::new(),
+            lost: BTreeSet::new(),
             waited_for: BTreeSet::new(),
         }
     }
@@ -137,61 +137,86 @@ impl Story {
     /// Tells of an event; a failure ends the demo.
     fn tell(&mut self, event: ChildEvent) -> Option<Failure> {
         match event {
-            ChildEvent::Ready { id, leader } => {
+            ChildEvent::Ready { id, process, leader } => {
                 if leader == id.to_string() {
-                    say(format!("node {id} serves, and leads"));
+                    say(format!("node {id} serves, and leads (process {process})"));
                 } else {
-                    say(format!("node {id} serves; node {leader} leads"));
+                    say(format!("node {id} serves; node {leader} leads (process {process})"));
                 }
                 if !std::mem::replace(&mut self.leader_announced, true) {
-                    self.given_up.iter().for_each(|id| self.tell_of_loss(*id));
-                    let port = self.port;
-                    say(format!("try: redis-cli -p {port}     (or {}, {})", port + 1, port + 2));
+                    self.lost.iter().for_each(|id| self.tell_of_loss(*id));
+                    self.tell_what_to_try(id);
                 }
             }
             ChildEvent::Died { id, how } => say(format!("node {id} {how}; starting it again")),
             ChildEvent::Waits { missing } => {
                 self.waited_for.extend(missing);
-                if let Some(id) = self.given_up.intersection(&self.waited_for).next() {
+                if let Some(id) = self.lost.intersection(&self.waited_for).next() {
                     return Some(self.cannot_begin(*id));
                 }
             }
             ChildEvent::GaveUp { id, why } => {
-                self.given_up.insert(id);
                 say(format!("node {id} {why}"));
-                if self.given_up.len() > NODES / 2 {
-                    let text = "most nodes are gone, so nothing can be served: see what they said";
-                    return Some(Failure::new(FailureKind::Run, text));
-                }
                 if self.waited_for.contains(&id) {
                     return Some(self.cannot_begin(id));
                 }
-                // Before anybody serves it may be a first start, which nobody goes on with.
-                if self.leader_announced {
-                    self.tell_of_loss(id);
-                }
+                return self.lose(id);
+            }
+            ChildEvent::NotAdmitted { id } => {
+                say(format!(
+                    "node {id} is not admitted: {} is not the directory that the cluster knows it \
+                     by; it was emptied or exchanged, and only the old one is taken back",
+                    data_directory(&self.data, id).display()
+                ));
+                return self.lose(id);
             }
         }
         None
     }
 
+    /// One node less; a failure if too few are left.
+    fn lose(&mut self, id: u64) -> Option<Failure> {
+        self.lost.insert(id);
+        if self.lost.len() > NODES / 2 {
+            let lost = self.lost.iter().map(u64::to_string).collect::<Vec<_>>().join(" and ");
+            let text = format!(
+                "nodes {lost} are gone, so nothing can be served: put right what they said, and \
+                 start again. Until then keep {}: what was acknowledged may be on them alone",
+                self.data.display()
+            );
+            return Some(Failure::new(FailureKind::Run, text));
+        }
+        // Before anybody serves it may be a first start, which nobody goes on with.
+        if self.leader_announced {
+            self.tell_of_loss(id);
+        }
+        None
+    }
+
     fn tell_of_loss(&self, id: u64) {
+        say(format!("the others go on without node {id} and have all that was acknowledged"));
         say(format!(
-            "node {id} is not started again, the others go on without it and have all that was \
-             acknowledged"
-        ));
-        say(format!(
-            "no other node can take its place yet: keep {}, and start the demo again when what \
-             node {id} said is put right",
+            "nothing can take its place yet: keep {}, and start the demo again if node {id} can be \
+             put right",
             self.data.display()
+        ));
+    }
+
+    /// The node that serves, and those that will.
+    fn tell_what_to_try(&self, id: u64) {
+        let others = IDS.into_iter().filter(|other| *other != id && !self.lost.contains(other));
+        let ports = others.map(|other| client_port(self.port, other).to_string());
+        say(format!(
+            "try: redis-cli -p {}     (or {})",
+            client_port(self.port, id),
+            ports.collect::<Vec<_>>().join(", ")
         ));
     }
 
     fn cannot_begin(&self, id: u64) -> Failure {
         let text = format!(
-            "node {id} cannot start, and a first start needs all three: see what it said, then try \
-             again without {}",
-            self.data.display()
+            "node {id} cannot start, and a first start needs all three: put right what it said, \
+             then start again"
         );
         Failure::new(FailureKind::Run, text)
     }

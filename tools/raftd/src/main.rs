@@ -38,7 +38,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     demo::DemoOptions,
-    failure::{EXIT_CODES, Failure, FailureKind},
+    failure::{EXIT_CODES, FAILURE_PREFIX, Failure, FailureKind},
     serve::ServeOptions,
 };
 
@@ -49,7 +49,8 @@ struct Options {
     #[command(subcommand)]
     command: Command,
     /// What to log to standard error: error, warn, info, debug, or target=level,...
-    /// [default: RUST_LOG, else info; demo: error,raftd=warn,kontiki::port=warn,kontiki::writer=warn]
+    /// [default: RUST_LOG if set, also for the demo; else info, and for the demo
+    /// error,raftd=warn,kontiki::port=warn,kontiki::writer=warn]
     #[arg(long, env = "RAFTD_LOG", value_name = "FILTER", global = true)]
     log: Option<String>,
 }
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // Standard error may be gone with whoever started us.
-            let _ = writeln!(io::stderr(), "raftd: {failure}");
+            let _ = writeln!(io::stderr(), "{FAILURE_PREFIX}{failure}");
             failure.exit_code()
         }
     }
@@ -167,7 +168,8 @@ Examples:
   raftd serve --id 3 --data data/3 --peers $PEERS --client 127.0.0.1:7003
   RAFTD_ID=1 RAFTD_DATA=data/1 RAFTD_PEERS=$PEERS raftd serve --log debug
 
-Prints one line to standard output when it serves clients: ready id=1 client=... leader=2
+Prints one line to standard output when it serves clients: ready id=1 client=... leader=2; or, if
+the cluster knows this node with another disk: not-admitted id=1
 The errors that clients may get are listed in tools/raftd/README.md.";
 
 /// Errors, what raftd warns of, who is refused, and when the disk takes writes again after the error

@@ -183,13 +183,14 @@ fn start(options: &ServeOptions) -> Result<Node<Store>, Failure> {
         .map_err(|error| advice::start_failed(&error, &options.data, &options.peers))
 }
 
-/// Tells whoever started this process that clients are served, in one line on standard output.
-/// Not before a read is: after a start the whole log is applied first.
+/// Tells whoever started this process that clients are served, or that they never will be, in one
+/// line on standard output. Not before a read is: after a start the whole log is applied first.
 async fn announce(id: u64, node: Node<Store>, address: SocketAddr) {
     let leader = loop {
         match node.read(Read::Linearizable, |_: &Store| ()).await {
             Ok(()) => {}
-            Err(ReadError::Stopped | ReadError::NotAdmitted(_) | ReadError::Fatal(_)) => return,
+            Err(ReadError::Stopped | ReadError::Fatal(_)) => return,
+            Err(ReadError::NotAdmitted(_)) => return print_line(&format!("not-admitted id={id}")),
             Err(error) => tracing::info!(%error, "not ready yet"),
         }
         // It may have been lost again meanwhile.
@@ -198,8 +199,12 @@ async fn announce(id: u64, node: Node<Store>, address: SocketAddr) {
         }
         task::yield_now().await;
     };
-    // Nobody may be listening.
-    let _ = writeln!(io::stdout(), "ready id={id} client={address} leader={leader}");
+    print_line(&format!("ready id={id} client={address} leader={leader}"));
+}
+
+/// For whoever started this process; nobody may be listening.
+fn print_line(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
     let _ = io::stdout().flush();
 }
 
@@ -218,8 +223,7 @@ async fn tell_of_waiting(node: Node<Store>, peers: Members, met: Arc<Mutex<BTree
     if !missing.is_empty() {
         let missing = missing.join(",");
         tracing::warn!(missing, "the first start waits until all members have met");
-        let _ = writeln!(io::stdout(), "waiting missing={missing}");
-        let _ = io::stdout().flush();
+        print_line(&format!("waiting missing={missing}"));
     }
 }
 

@@ -28,13 +28,22 @@ fn it_serves_on_three_ports_keeps_its_data_and_stops_when_asked() {
         let mut demo = start(port, directory.path());
         let first = demo.wait_for(" serves");
         let line = demo.wait_for("redis-cli");
-        assert!(line.contains(&format!("redis-cli -p {port} ")), "{line}");
+        // Whom it names first serves already.
+        let id: u16 = first[5..6].parse().unwrap();
+        assert!(line.contains(&format!("redis-cli -p {} ", port + id - 1)), "{line}");
+        let others = (port..port + 3).filter(|other| *other != port + id - 1);
+        assert!(others.into_iter().all(|other| line.contains(&other.to_string())), "{line}");
         // One line for each node, the leader too.
         let lines = [first, demo.wait_for(" serves"), demo.wait_for(" serves")];
         let serving: BTreeSet<_> = lines.iter().map(|line| &line[..6]).collect();
         assert_eq!(serving, BTreeSet::from(["node 1", "node 2", "node 3"]), "{lines:?}");
-        assert!(lines.iter().any(|line| line.ends_with("serves, and leads")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("serves, and leads")), "{lines:?}");
         let children: Vec<_> = (port..port + 3).map(process_of).collect();
+        for line in &lines {
+            let id: usize = line[5..6].parse().unwrap();
+            let process = children[id - 1].as_raw_nonzero();
+            assert!(line.ends_with(&format!("(process {process})")), "{line}");
+        }
         for client in port..port + 3 {
             let mut client = connect(client).unwrap();
             let visits: usize = query(&mut client, &["INCR", "visits"]).unwrap();
@@ -161,6 +170,7 @@ fn a_node_that_cannot_start_ends_a_first_start_with_what_it_said() {
     assert_eq!(ended.status.code(), Some(1));
     let line = ended.stderr.last().unwrap();
     assert!(line.contains("node 2 cannot start, and a first start needs all three"), "{line}");
+    assert!(!ended.stderr.iter().any(|line| line.contains("data directory")), "told once");
     // Nothing goes on, and nothing is worth keeping.
     let said = demo.rest_of_output();
     assert!(!said.iter().any(|line| line.contains("go on") || line.contains("keep")), "{said:?}");
@@ -185,8 +195,10 @@ fn the_others_go_on_without_a_node_whose_log_is_damaged_and_not_without_two() {
     let mut demo = start(port, directory.path());
     let line = demo.wait_for("node 1 ended with exit code 4; it said: cannot open the log: ");
     assert!(line.contains("wal-inspect verify"), "{line}");
-    demo.wait_for("node 1 is not started again, the others go on without it");
-    demo.wait_for("redis-cli");
+    assert!(line.contains("this version cannot repair it"), "{line}");
+    demo.wait_for("the others go on without node 1 and have all that was acknowledged");
+    let line = demo.wait_for("redis-cli");
+    assert!(!line.contains(&port.to_string()), "of a node that is gone: {line}");
     let kept: String = query(&mut connect(port + 1).unwrap(), &["GET", "key"]).unwrap();
     assert_eq!(kept, "kept");
     stop(&mut demo);
@@ -194,7 +206,12 @@ fn the_others_go_on_without_a_node_whose_log_is_damaged_and_not_without_two() {
     damage(3);
     let ended = start(port, directory.path()).wait_end();
     assert_eq!(ended.status.code(), Some(1));
-    assert!(ended.stderr.last().unwrap().contains("nothing can be served"), "{:?}", ended.stderr);
+    // Each damage was told on standard output, and what it means for what was acknowledged here.
+    let [line] = &ended.stderr[..] else { panic!("{:?}", ended.stderr) };
+    assert!(line.contains("nodes 1 and 3 are gone, so nothing can be served"), "{line}");
+    let place = directory.path().display();
+    let meant = format!("keep {place}: what was acknowledged may be on them alone");
+    assert!(line.contains(&meant), "{line}");
 }
 
 #[test]
@@ -211,10 +228,36 @@ fn damage_that_a_running_node_meets_ends_it_for_good_and_the_others_serve() {
     let mut demo = start(port, directory.path());
     let line = demo.wait_for("node 2 ended with exit code 4; it said: node 2 has failed: cannot ");
     assert!(line.contains("wal-inspect verify"), "{line}");
-    demo.wait_for("node 2 is not started again, the others go on without it");
-    demo.wait_for("no other node can take its place yet");
+    demo.wait_for("the others go on without node 2");
+    demo.wait_for("nothing can take its place yet");
     succeeds_soon(&mut connect(port + 2).unwrap(), &["SET", "key", "kept"]);
     stop(&mut demo);
+}
+
+/// What a lost disk leaves, and a directory that was not mounted.
+#[test]
+fn a_node_whose_log_was_taken_away_is_named_with_its_directory_and_two_are_too_many() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_demo_port();
+    let mut demo = start(port, directory.path());
+    demo.wait_for("redis-cli");
+    stop(&mut demo);
+    let place = |id: u64| directory.path().join(id.to_string());
+
+    fs::remove_dir_all(place(1).join("wal")).unwrap();
+    let mut demo = start(port, directory.path());
+    demo.wait_for(&format!("node 1 is not admitted: {} is not the directory", place(1).display()));
+    // Once the others serve, be that before or after.
+    demo.wait_for("nothing can take its place yet: keep");
+    assert_eq!(role(port), "not-admitted");
+    stop(&mut demo);
+
+    fs::remove_dir_all(place(2).join("wal")).unwrap();
+    let ended = start(port, directory.path()).wait_end();
+    assert_eq!(ended.status.code(), Some(1));
+    let line = ended.stderr.last().unwrap();
+    assert!(line.contains("nodes 1 and 2 are gone, so nothing can be served"), "{line}");
 }
 
 /// Of the same demo before it was begun anew: the addresses are the same.
