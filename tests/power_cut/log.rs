@@ -1,6 +1,7 @@
 //! A log that is written and cut, and what is known of it: what was printed and what it has shown.
 
 use std::{
+    env,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
@@ -49,7 +50,8 @@ impl Log {
     pub(crate) fn arguments(&self) -> Vec<OsString> {
         let keep = self.keep.map(|keep| ["--keep".to_owned(), keep.to_string()]);
         let size = ["--segment-mib".to_owned(), SEGMENT_MIB.to_string()];
-        let options = keep.into_iter().flatten().chain(size).map(OsString::from);
+        let mapped = is_mapped().then(|| "--mapped".to_owned());
+        let options = keep.into_iter().flatten().chain(size).chain(mapped).map(OsString::from);
         options.chain([self.directory.clone().into_os_string()]).collect()
     }
 
@@ -139,3 +141,8 @@ impl Log {
 
 /// Small, so that many segments are filled, and enough for the longest line.
 const SEGMENT_MIB: u64 = 1;
+
+/// `KONTIKI_WRITE_MODE=mapped` writes with stores into maps.
+pub(crate) fn is_mapped() -> bool {
+    env::var("KONTIKI_WRITE_MODE").is_ok_and(|mode| mode == "mapped")
+}

@@ -2,7 +2,10 @@
 
 use std::{fmt, path::Path};
 
-use crate::files::{files, is_being_reused, is_recycled};
+use crate::{
+    files::{files, is_being_reused, is_recycled},
+    log::is_mapped,
+};
 
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -33,6 +36,10 @@ impl Tally {
         assert!(self.rotations > cuts, "seed {seed}: too few changes of segment: {self}");
         assert!(self.recycled > 0, "seed {seed}: no file was used again: {self}");
         assert!(self.reused > 0, "seed {seed}: no cut came while a file was reused: {self}");
+        // A store is followed by its sync at once: a cut seldom comes between.
+        if is_mapped() {
+            return;
+        }
         assert!(self.torn_groups > 0, "seed {seed}: nothing unsynced was on the disk: {self}");
         assert!(self.torn_tails > 0, "seed {seed}: no frame was there without its elders: {self}");
     }

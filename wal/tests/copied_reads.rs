@@ -1,10 +1,14 @@
 //! What reading by copy keeps in memory: the indexes of a few segments, however many it has read.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
+mod support;
+
 use std::{alloc::System, path::Path, time::Duration};
 
 use cap::Cap;
 use kontiki_wal::{LogId, Wal};
+
+use support::mode;
 
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
@@ -16,8 +20,12 @@ const INDEX_BYTES: usize = SEGMENT_BYTES / 64 * 8;
 const SEGMENTS: u64 = 40;
 
 fn fill(path: &Path) {
-    let wal =
-        Wal::options().segment_bytes(SEGMENT_BYTES as u64).without_threads().open(path).unwrap();
+    let wal = Wal::options()
+        .segment_bytes(SEGMENT_BYTES as u64)
+        .write_mode(mode())
+        .without_threads()
+        .open(path)
+        .unwrap();
     let log = wal.log(LOG).unwrap();
     while wal.statistics().segments < SEGMENTS {
         while log.push(text(log.last() + 1)).is_ok() {}
@@ -37,7 +45,7 @@ fn reading_by_copy_keeps_the_indexes_of_a_few_segments() {
     let directory = tempfile::tempdir().unwrap();
     fill(directory.path());
     for is_read_only in [true, false] {
-        let options = Wal::options().without_threads().copied_reads();
+        let options = Wal::options().write_mode(mode()).without_threads().copied_reads();
         let wal = if is_read_only {
             options.open_read_only(directory.path()).unwrap()
         } else {

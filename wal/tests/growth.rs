@@ -2,6 +2,8 @@
 //! `KONTIKI_LARGE=1` uses the sizes of the promise (1 and 4 GiB of heap, 10 GiB to open), and takes minutes.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
+mod support;
+
 use std::{
     alloc::System,
     env,
@@ -12,6 +14,8 @@ use std::{
 use bytes::Bytes;
 use cap::Cap;
 use kontiki_wal::{Log, LogId, Wal};
+
+use support::mode;
 
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
@@ -49,7 +53,12 @@ fn fill(wal: &Wal, log: &Log, segment_bytes: u64, bytes: u64) {
 }
 
 fn open(path: &Path, segment_bytes: u64) -> Wal {
-    Wal::options().segment_bytes(segment_bytes).without_threads().open(path).unwrap()
+    Wal::options()
+        .segment_bytes(segment_bytes)
+        .write_mode(mode())
+        .without_threads()
+        .open(path)
+        .unwrap()
 }
 
 /// One test, so that nothing else uses the heap meanwhile.

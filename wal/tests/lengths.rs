@@ -2,6 +2,8 @@
 //! another program, or a stranger, could write. Frames are made here from FORMAT.md alone.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
+mod support;
+
 use std::{
     alloc::System,
     fs,
@@ -15,6 +17,8 @@ use kontiki_wal::{
     LogId, OpenError, Wal,
     inspect::{Frame, FrameKind, Scan},
 };
+
+use support::mode;
 
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
@@ -203,7 +207,12 @@ fn opened(segment: &[u8]) -> Result<Wal, OpenError> {
 }
 
 fn open(path: &Path) -> Result<Wal, OpenError> {
-    Wal::options().segment_bytes(SEGMENT_BYTES).uuid(UUID).without_threads().open(path)
+    Wal::options()
+        .segment_bytes(SEGMENT_BYTES)
+        .uuid(UUID)
+        .write_mode(mode())
+        .without_threads()
+        .open(path)
 }
 
 fn texts(wal: &Wal) -> Vec<String> {

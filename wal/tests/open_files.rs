@@ -2,6 +2,8 @@
 //! which has a lower one.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
+mod support;
+
 use std::{
     env,
     fs::{self, File},
@@ -11,6 +13,8 @@ use std::{
 };
 
 use kontiki_wal::{AppendError, LogId, OpenError, Wal};
+
+use support::mode;
 
 const LOG: LogId = LogId(1);
 
@@ -31,7 +35,7 @@ fn is_limited(name: &str, soft: u32, hard: u32) -> bool {
 }
 
 fn open(path: &Path) -> Result<Wal, OpenError> {
-    Wal::options().segment_bytes(16 << 10).without_threads().open(path)
+    Wal::options().segment_bytes(16 << 10).write_mode(mode()).without_threads().open(path)
 }
 
 /// Fills segments until there are so many, or until an append is refused for good.

@@ -1,6 +1,8 @@
 //! Opening without a lock, and looking frame by frame.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
+mod support;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -9,6 +11,8 @@ use kontiki_wal::{
     FollowError, LogId, OpenError, ReadError, Wal, WalError,
     inspect::{FrameKind, Scan, Verdict},
 };
+
+use support::mode;
 
 const DIRECTORY: &str = "log";
 const SEGMENT: &str = "log/0000000000000001.wal";
@@ -43,7 +47,12 @@ fn frames(disk: &MemoryDisk) -> Vec<kontiki_wal::inspect::Frame> {
 fn a_segment_that_was_used_again_since_it_was_opened_for_reading_is_no_corruption() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
-    let wal = Wal::options().segment_bytes(16 << 10).without_threads().open(&path).unwrap();
+    let wal = Wal::options()
+        .segment_bytes(16 << 10)
+        .write_mode(mode())
+        .without_threads()
+        .open(&path)
+        .unwrap();
     let log = wal.log(LogId(1)).unwrap();
     let work = |compacts: bool| {
         for _ in 0..60 {

@@ -3,6 +3,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
+mod support;
+
 use std::{
     collections::BTreeMap,
     env, fs,
@@ -15,13 +17,20 @@ use std::{
 
 use kontiki_wal::{LogId, OpenError, Wal, inspect::Scan};
 
+use support::mode;
+
 const ENTRIES: u64 = 40;
 
 /// A closed log of several segments, and one that was killed, whose opening would write; neither has a lock yet.
 fn write_logs(parent: &Path) {
     for (name, closes) in [("closed", true), ("killed", false)] {
         let writing = parent.join("writing");
-        let wal = Wal::options().segment_bytes(16 << 10).without_threads().open(&writing).unwrap();
+        let wal = Wal::options()
+            .segment_bytes(16 << 10)
+            .write_mode(mode())
+            .without_threads()
+            .open(&writing)
+            .unwrap();
         let log = wal.log(LogId(1)).unwrap();
         for number in 1..=ENTRIES {
             log.push(format!("{number} {}", "x".repeat(1000))).unwrap().1.wait().unwrap();
@@ -54,7 +63,8 @@ fn check(parent: &Path, expected: ErrorKind) {
         assert!(scan.frames().all(|frame| frame.unwrap().body.is_ok()) && !scan.is_live());
     }
     for name in ["closed", "killed", "new", "new/deep"] {
-        let error = Wal::options().open(parent.join(name)).map(drop).unwrap_err();
+        let error =
+            Wal::options().write_mode(mode()).open(parent.join(name)).map(drop).unwrap_err();
         let OpenError::Io { source, .. } = &error else { panic!("{name}: {error:?}") };
         assert_eq!(source.kind(), expected, "{name}: {error}");
         assert!(error.to_string().contains(name), "{error}");
