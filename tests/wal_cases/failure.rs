@@ -1,13 +1,13 @@
 //! The disk fails: after the first failed write or sync nothing is acknowledged and nothing more
 //! is written.
 
-use std::time::Duration;
+use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use kontiki_disk::{
     Disk,
     memory::{EDQUOT, EIO, ENOSPC, Fault, Kind},
 };
-use kontiki_wal::{AppendError, WalError};
+use kontiki_wal::{AppendError, Wal, WalError};
 
 use super::*;
 
@@ -200,7 +200,10 @@ fn all_work_is_done_on_a_full_disk_and_goes_on_when_a_compaction_has_made_room()
     }
     disk.set_capacity(Some(0));
     while push().is_ok() {}
-    assert!(matches!(push(), Err(AppendError::NoSpace { .. })));
+    let refused = push().map(drop).unwrap_err();
+    let AppendError::NoSpace { source } = &refused else { panic!("{refused:?}") };
+    assert_eq!(source.kind(), ErrorKind::StorageFull);
+    assert!(refused.to_string().contains(", at least 16 KiB must be free"), "{refused}");
     assert!(!wal.work(Duration::ZERO), "what fails is no work that was done");
 
     log.compact_before(log.last()).unwrap().wait().unwrap();
@@ -237,8 +240,14 @@ fn a_new_log_on_a_full_disk_is_none_until_there_is_room() {
     disk.set_capacity(Some(0));
     let error = open(&disk).map(drop).unwrap_err();
     let OpenError::Io { source, .. } = &error else { panic!("{error:?}") };
-    assert_eq!(source.raw_os_error(), Some(ENOSPC));
+    assert_eq!(source.kind(), ErrorKind::StorageFull);
     assert_eq!(files(&disk), []);
+    // The first segment is a small one, whatever the others are.
+    for (segment_bytes, needed) in [(64 << 20, "4 MiB"), (1 << 20, "1 MiB")] {
+        let options = Wal::options().segment_bytes(segment_bytes).disk(Arc::new(disk.clone()));
+        let error = options.open(DIRECTORY).unwrap_err().to_string();
+        assert!(error.ends_with(&format!(", at least {needed} must be free")), "{error}");
+    }
     disk.set_capacity(None);
     let mut session = start_on(&disk);
     acknowledge(&mut session, L, append(1, 1, &["room"]));

@@ -1,6 +1,9 @@
 //! What can go wrong, one enum per operation.
 
-use std::{io, sync::Arc};
+use std::{
+    io::{self, ErrorKind},
+    sync::Arc,
+};
 
 use crate::LogId;
 
@@ -134,6 +137,36 @@ pub enum OpenError {
 const RAISE_THE_LIMIT: &str = "a log keeps a file open for each segment: raise the limit of open files \
      (ulimit -n; of the system fs.file-max)";
 
+/// A disk that has no room for a segment's file.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}, at least {} must be free", size(*bytes))]
+struct NoRoom {
+    /// Length of the file: all of it is taken when it is made.
+    bytes: u64,
+    /// The system's answer.
+    source: io::Error,
+}
+
+/// Says of a disk that is full, or a quota that is used up, how much a segment of `bytes` needs; keeps the kind of the
+/// error. Others are as they were.
+pub(crate) fn with_needed_room(error: io::Error, bytes: u64) -> io::Error {
+    match error.kind() {
+        kind @ (ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            io::Error::new(kind, NoRoom { bytes, source: error })
+        }
+        _ => error,
+    }
+}
+
+/// For people; the size of a segment is a multiple of 4 KiB.
+fn size(bytes: u64) -> String {
+    if bytes.is_multiple_of(1 << 20) {
+        format!("{} MiB", bytes >> 20)
+    } else {
+        format!("{} KiB", bytes >> 10)
+    }
+}
+
 /// Why nothing more becomes durable.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -180,7 +213,7 @@ pub enum AppendError {
     /// can be made.
     #[error("cannot make another segment ({source}); nothing was taken")]
     NoSpace {
-        /// What the disk says.
+        /// What the disk says, and where it is full, how much must be free.
         source: Arc<io::Error>,
     },
     /// The next segment could not be opened: the process, or the system, has too many files open. Clears by itself when
@@ -285,4 +318,33 @@ pub enum ReadError {
         /// The system's answer.
         source: Arc<io::Error>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_the_room_that_the_segment_needs() {
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            let disk = io::Error::from(kind).to_string();
+            for (bytes, needs) in
+                [(64 << 20, "64 MiB"), (4 << 20, "4 MiB"), (1100 << 10, "1100 KiB")]
+            {
+                let error = with_needed_room(kind.into(), bytes);
+                assert_eq!(error.to_string(), format!("{disk}, at least {needs} must be free"));
+                assert_eq!(error.kind(), kind);
+            }
+        }
+        let error = with_needed_room(io::Error::from_raw_os_error(28), 4096);
+        assert!(error.source().is_some(), "the system's own error is behind it");
+    }
+
+    #[test]
+    fn what_needs_no_room_is_told_as_it_is() {
+        let error = with_needed_room(io::Error::from_raw_os_error(5), 64 << 20);
+        assert_eq!(error.raw_os_error(), Some(5));
+    }
 }

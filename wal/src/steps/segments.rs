@@ -11,6 +11,7 @@ use super::{unless_stopped, zero_parts};
 use crate::{
     LogId, Wal,
     core::{Core, State},
+    error::with_needed_room,
     frame::{FrameKind, Header},
     header::SegmentHeader,
     index::{self, FrameIndex},
@@ -167,9 +168,10 @@ pub(crate) fn prepare(
         directory.rename(&temporary, &file_name(header.sequence))?;
         Ok(file)
     };
-    attempt().inspect_err(|_| {
+    attempt().map_err(|error| {
         // Best effort: what stays refuses the next attempt, which so removes it; or the next open does.
         let _ = directory.remove(&temporary);
+        with_needed_room(error, header.segment_bytes)
     })
 }
 
