@@ -65,8 +65,8 @@ pub(crate) struct DumpArguments {
     /// Only frames of these kinds.
     #[arg(long = "kind", value_name = "KIND", value_enum, value_delimiter = ',')]
     pub(crate) kinds: Vec<Kind>,
-    /// Stop after so many frames.
-    #[arg(long, value_name = "FRAMES")]
+    /// Stop after so many frames, at least 1.
+    #[arg(long, value_name = "FRAMES", value_parser = parse_limit)]
     pub(crate) limit: Option<usize>,
     /// How many bytes of each payload to show; 0 for none.
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
@@ -163,6 +163,14 @@ fn parse_indexes(text: &str) -> Result<RangeInclusive<u64>, String> {
         return Err("the range is empty".to_owned());
     }
     Ok(first..=last)
+}
+
+fn parse_limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1 frame is shown".to_owned()),
+        Ok(limit) => Ok(limit),
+        Err(_) => Err(format!("{text:?} is not a number of frames")),
+    }
 }
 
 #[cfg(test)]

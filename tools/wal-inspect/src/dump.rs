@@ -23,7 +23,7 @@ pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
         Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => {
             return Ok(Outcome::Whole);
         }
-        Ok(0) if arguments.limit != Some(0) => {
+        Ok(0) => {
             let _unheard = writeln!(io::stderr(), "wal-inspect: no frame is what was asked for");
         }
         result => drop(result?),

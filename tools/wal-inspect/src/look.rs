@@ -28,7 +28,8 @@ impl Look {
     fn from(mut scan: Scan, directory: &Path) -> Result<Self, Failure> {
         // A directory without segments is most likely the wrong one, and never a good answer.
         if matches!(scan.verdict(), Verdict::Whole { .. }) && scan.segments().is_empty() {
-            return Err(Failure::NoLog { directory: directory.to_owned() });
+            let below = below(directory);
+            return Err(Failure::NoLog { directory: directory.to_owned(), below });
         }
         loop {
             let is_live = scan.is_live();
@@ -54,6 +55,13 @@ pub(crate) fn log_directory(directory: &Path) -> PathBuf {
     // Whoever hears nothing sees the log all the same.
     let _unheard = writeln!(io::stderr(), "wal-inspect: looking into {}", below.display());
     below
+}
+
+/// The first directory below `directory` that holds a log, or is a node's: what was meant, where `directory` holds none.
+fn below(directory: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(directory).ok()?;
+    let holds_a_log = |path: &PathBuf| has_segments(path) || has_segments(&path.join(NODE_LOG));
+    entries.flatten().map(|entry| entry.path()).filter(holds_a_log).min()
 }
 
 /// What cannot be listed is reported by the look itself.

@@ -20,11 +20,12 @@ mod rows;
 mod verify;
 
 use std::{
+    env,
     io::{self, Write},
     process::ExitCode,
 };
 
-use clap::{Parser, error::ErrorKind};
+use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::{
     arguments::{Arguments, Command},
@@ -65,6 +66,15 @@ fn usage(error: &clap::Error) -> Outcome {
         .collect::<Vec<_>>()
         .join(" ");
     let line = told.strip_prefix("error: ").unwrap_or(&told);
-    let _unheard = writeln!(io::stderr(), "wal-inspect: {line}; see wal-inspect --help");
+    let _unheard = writeln!(io::stderr(), "wal-inspect: {line}; see {} --help", asked_command());
     Outcome::Usage
+}
+
+/// The command whose help tells how to ask: that of the first argument, if it is one.
+fn asked_command() -> String {
+    let first = env::args_os().nth(1).unwrap_or_default();
+    match Arguments::command().find_subcommand(first) {
+        Some(command) => format!("wal-inspect {}", command.get_name()),
+        None => "wal-inspect".to_owned(),
+    }
 }

@@ -32,8 +32,8 @@ impl From<Outcome> for ExitCode {
 pub(crate) enum Failure {
     /// The log cannot be opened.
     Open(OpenError),
-    /// There are no segments.
-    NoLog { directory: PathBuf },
+    /// There are no segments; `below` is a directory in it that has some.
+    NoLog { directory: PathBuf, below: Option<PathBuf> },
     /// The result cannot be written.
     Write(io::Error),
 }
@@ -56,12 +56,17 @@ impl std::fmt::Display for Failure {
                 write!(f, "corrupt: {}", corruption_line(corruption))
             }
             Self::Open(error) => write!(f, "{error}"),
-            Self::NoLog { directory } => write!(
-                f,
-                "{} holds no log: no segment file is in it or in {NODE_LOG} below it; is it the \
-                 right directory?",
-                directory.display()
-            ),
+            Self::NoLog { directory, below } => {
+                let directory = directory.display();
+                write!(
+                    f,
+                    "{directory} holds no log: no segment file is in it or in {NODE_LOG} below it; "
+                )?;
+                match below {
+                    Some(below) => write!(f, "{} has one", below.display()),
+                    None => write!(f, "is it the right directory?"),
+                }
+            }
             Self::Write(error) => write!(f, "cannot write the result: {error}"),
         }
     }

@@ -12,6 +12,7 @@ fn what_is_not_understood_ends_with_4_and_changes_nothing() {
         &["dump", ".", "--kind", "nonsense"],
         &["dump", ".", "--format", "xml"],
         &["dump", ".", "--log", "-1"],
+        &["dump", ".", "--limit", "0"],
     ] {
         let run = wal_inspect(arguments);
         assert_eq!(run.code, Some(4), "{arguments:?}: {run:?}");
@@ -22,6 +23,22 @@ fn what_is_not_understood_ends_with_4_and_changes_nothing() {
     let run = wal_inspect(&[] as &[&str]);
     assert_eq!(run.code, Some(4), "{run:?}");
     assert!(run.stderr.contains("Usage:"), "{run:?}");
+}
+
+#[test]
+fn a_mistake_refers_to_the_help_that_tells_of_it() {
+    for (arguments, help) in [
+        (&["dump", ".", "--index", "5..2"][..], "wal-inspect dump --help"),
+        (&["dump", ".", "--limit", "0"], "wal-inspect dump --help"),
+        (&["dump"], "wal-inspect dump --help"),
+        (&["verify", ".", "--limit", "1"], "wal-inspect verify --help"),
+        (&["frobnicate", "dump"], "wal-inspect --help"),
+        (&["--frobnicate"], "wal-inspect --help"),
+    ] {
+        let run = wal_inspect(arguments);
+        assert_eq!(run.code, Some(4), "{arguments:?}: {run:?}");
+        assert!(run.stderr.ends_with(&format!("; see {help}\n")), "{arguments:?}: {run:?}");
+    }
 }
 
 #[test]

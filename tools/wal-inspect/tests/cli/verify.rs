@@ -51,6 +51,30 @@ fn an_empty_directory_is_no_log() {
     assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
 }
 
+/// As the directory of a cluster on one machine.
+#[test]
+fn a_directory_whose_subdirectories_hold_logs_is_told_the_first_of_them() {
+    let directory = TempDir::new().unwrap();
+    let below = |name: &str| directory.path().join(name);
+    for name in ["0", "2/wal", "3"] {
+        fs::create_dir_all(below(name)).unwrap();
+    }
+    fs::write(below("0/notes.txt"), "mine").unwrap();
+    let said = |ends: &str| {
+        for run in [verify(directory.path()), dump(directory.path(), &[])] {
+            assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{run:?}");
+            assert!(run.stderr.ends_with(ends), "{run:?}");
+            assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+        }
+    };
+    said("; is it the right directory?\n");
+    for (log, name) in [("3", "3"), ("2/wal", "2")] {
+        fs::rename(closed_log().path(), below(log)).unwrap();
+        said(&format!("; {} has one\n", below(name).display()));
+        assert_eq!(verify(&below(name)).code, Some(0));
+    }
+}
+
 #[test]
 fn the_data_directory_of_a_node_means_the_log_in_it() {
     let log = closed_log();
