@@ -1,4 +1,4 @@
-//! The examples of the log as commands: what a shell expects of them.
+//! The examples as commands: what a shell, and who runs them, expects of them.
 #![forbid(unsafe_code)]
 
 #[path = "power_cut/examples.rs"]
@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::examples::Examples;
+use crate::examples::{Examples, build};
 
 #[test]
 fn help_is_no_error_and_anything_else_that_is_no_directory_is() {
@@ -86,4 +86,36 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
     assert!(child.wait().unwrap().success(), "{errors}");
     assert_eq!(errors, "");
+}
+
+#[test]
+fn the_counter_goes_on_where_it_stopped_and_is_plain_about_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let [counter] = build("kontiki", ["counter"]);
+    let run = |argument: &Path| {
+        let output = Command::new(&counter).arg(argument).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    for stands_at in [3, 6] {
+        let (code, said, errors) = run(directory.path());
+        assert_eq!((code, errors.as_str()), (Some(0), ""));
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), 4, "{said}");
+        for (line, node) in lines.iter().zip(1..=3) {
+            assert!(line.starts_with(&format!("node {node} adds one: entry ")), "{said}");
+        }
+        assert!(lines[3].starts_with(&format!("the counter stands at {stands_at}; ")), "{said}");
+    }
+
+    let usage = (Some(0), "usage: counter [DIRECTORY]\n".to_owned(), String::new());
+    assert_eq!(run(Path::new("--help")), usage);
+
+    // As when it runs already: nobody reads how an error looks inside.
+    let file = directory.path().join("file");
+    std::fs::write(&file, "no directory").unwrap();
+    let (code, said, errors) = run(&file);
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert!(errors.starts_with("counter: cannot open the log: open "), "{errors}");
+    assert!(!errors.contains('{') && errors.lines().count() == 1, "{errors}");
 }

@@ -1,8 +1,6 @@
-//! A replicated counter: three nodes in one process, each with its own durable log.
-//!
-//! Run it twice: the second run goes on where the first one stopped.
+//! A replicated counter: three nodes in one process, each with its own durable log. Run it twice: it goes on.
 
-use std::{error::Error, io};
+use std::{env, error::Error, io, process::ExitCode};
 
 use bytes::Bytes;
 use kontiki::{ApplyContext, Loopback, Node, Read, SnapshotWriter, StateMachine};
@@ -23,9 +21,7 @@ impl StateMachine for Counter {
 
     fn restore(&mut self, image: &mut dyn io::Read) -> io::Result<()> {
         let mut bytes = [0; 8];
-        image.read_exact(&mut bytes)?;
-        self.0 = u64::from_le_bytes(bytes);
-        Ok(())
+        image.read_exact(&mut bytes).map(|()| self.0 = u64::from_le_bytes(bytes))
     }
 }
 
@@ -35,8 +31,12 @@ impl SnapshotWriter for Counter {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let directory = std::env::args().nth(1).unwrap_or_else(|| "counter-data".to_owned());
+fn main() -> ExitCode {
+    run().inspect_err(|error| eprintln!("counter: {error}")).map_or(1_u8, |()| 0).into()
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let directory = env::args().nth(1).unwrap_or_else(|| "counter-data".to_owned());
     if directory.starts_with('-') {
         println!("usage: counter [DIRECTORY]");
         return Ok(());
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for node in &nodes {
         let applied = node.propose(vec![1]).wait()?; // Any member takes it; `.await` works as well.
-        println!("{} adds one at {}", node.status().id, applied.position);
+        println!("node {} adds one: entry {}", node.status().id, applied.position.index);
     }
     let value = nodes[2].read(Read::Linearizable, |counter: &Counter| counter.0).wait()?;
     println!("the counter stands at {value}; run it again to go on from {directory}");

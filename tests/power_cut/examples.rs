@@ -1,4 +1,4 @@
-//! The two examples as programs. Cargo builds them before it runs this test when everything is
+//! The examples as programs. Cargo builds them before it runs this test when everything is
 //! tested, and not when only this test is; so they are built here, which then costs nothing.
 
 use std::{
@@ -6,6 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+/// Those of the log.
 pub(crate) struct Examples {
     pub(crate) append_lines: PathBuf,
     pub(crate) read_lines: PathBuf,
@@ -13,20 +14,23 @@ pub(crate) struct Examples {
 
 impl Examples {
     pub(crate) fn build() -> Self {
-        let output = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--message-format=json", "--package=kontiki-wal"])
-            .args(["--example=append_lines", "--example=read_lines"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("cargo");
-        assert!(output.status.success(), "the examples do not build");
-        let messages = String::from_utf8(output.stdout).expect("JSON");
-        Self {
-            append_lines: executable(&messages, "append_lines"),
-            read_lines: executable(&messages, "read_lines"),
-        }
+        let [append_lines, read_lines] = build("kontiki-wal", ["append_lines", "read_lines"]);
+        Self { append_lines, read_lines }
     }
+}
+
+/// Builds examples of `package`.
+pub(crate) fn build<const N: usize>(package: &str, names: [&str; N]) -> [PathBuf; N] {
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--message-format=json", "--package", package])
+        .args(names.map(|name| format!("--example={name}")))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo");
+    assert!(output.status.success(), "the examples do not build");
+    let messages = String::from_utf8(output.stdout).expect("JSON");
+    names.map(|name| executable(&messages, name))
 }
 
 /// Where Cargo put an executable, by the messages of its build.
