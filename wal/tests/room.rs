@@ -1,14 +1,17 @@
 //! Word of room: whoever asks for it while something is in the way hears when that is out of it.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use kontiki_disk::{
     MemoryDisk,
-    memory::{EIO, Fault, Kind},
+    memory::{EIO, ENOSPC, Fault, Kind},
 };
 use kontiki_wal::{Log, LogId, Wal, steps::SegmentJob};
 
@@ -65,4 +68,21 @@ fn who_asks_while_files_are_removed_hears_also_if_that_fails() {
         }
     });
     assert!(failures > 0 && !disk.has_faults(), "{failures}");
+}
+
+/// The second attempt follows the first, because what failed may have freed something; the others wait.
+#[test]
+fn a_disk_without_room_is_not_asked_all_the_time() {
+    let disk = MemoryDisk::new();
+    let options = Wal::options().segment_bytes(16 << 10).disk(Arc::new(disk.clone()));
+    let wal = options.open("log").unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    (1..=3).for_each(|nth| disk.inject(Kind::Create, nth, Fault::Fail(ENOSPC)));
+    let fourth = disk.hold(Kind::Create, 4);
+    let begun = Instant::now();
+    while log.push(vec![1; 500]).is_ok() {}
+    fourth.wait_reached();
+    assert!(begun.elapsed() > Duration::from_millis(400), "twice a pause of 250 ms");
+    fourth.release();
+    wal.close().unwrap();
 }
