@@ -91,7 +91,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 #[test]
 fn the_counter_goes_on_where_it_stopped_and_is_plain_about_it() {
     let directory = tempfile::tempdir().unwrap();
-    let [counter] = build("kontiki", ["counter"]);
+    let [counter] = build(["counter"]);
     let run = |argument: &Path| {
         let output = Command::new(&counter).arg(argument).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -111,7 +111,7 @@ fn the_counter_goes_on_where_it_stopped_and_is_plain_about_it() {
     let usage = (Some(0), "usage: counter [DIRECTORY]\n".to_owned(), String::new());
     assert_eq!(run(Path::new("--help")), usage);
 
-    // As when it runs already: nobody reads how an error looks inside.
+    // A file where a directory should be: told in words, not as the error looks inside.
     let file = directory.path().join("file");
     std::fs::write(&file, "no directory").unwrap();
     let (code, said, errors) = run(&file);

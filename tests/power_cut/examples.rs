@@ -14,15 +14,15 @@ pub(crate) struct Examples {
 
 impl Examples {
     pub(crate) fn build() -> Self {
-        let [append_lines, read_lines] = build("kontiki-wal", ["append_lines", "read_lines"]);
+        let [append_lines, read_lines] = build(["append_lines", "read_lines"]);
         Self { append_lines, read_lines }
     }
 }
 
-/// Builds examples of `package`.
-pub(crate) fn build<const N: usize>(package: &str, names: [&str; N]) -> [PathBuf; N] {
+/// Builds examples. Of the packages that are tested all together, so that nothing is built twice.
+pub(crate) fn build<const N: usize>(names: [&str; N]) -> [PathBuf; N] {
     let output = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--message-format=json", "--package", package])
+        .args(["build", "--quiet", "--message-format=json"])
         .args(names.map(|name| format!("--example={name}")))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit())

@@ -144,5 +144,9 @@ const SEGMENT_MIB: u64 = 1;
 
 /// `KONTIKI_WRITE_MODE=mapped` writes with stores into maps.
 pub(crate) fn is_mapped() -> bool {
-    env::var("KONTIKI_WRITE_MODE").is_ok_and(|mode| mode == "mapped")
+    match env::var("KONTIKI_WRITE_MODE").as_deref() {
+        Ok("mapped") => true,
+        Ok("positional") | Err(_) => false,
+        Ok(other) => panic!("KONTIKI_WRITE_MODE is mapped or positional, not {other:?}"),
+    }
 }

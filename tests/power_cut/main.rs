@@ -64,7 +64,8 @@ fn cut_often(kind: &str, flags: &[&str]) {
         env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
     };
     let (cuts, seed) = (number("POWER_CUTS", CUTS), number("POWER_CUT_SEED", 1));
-    say(&format!("power_cut on {kind} runs with POWER_CUT_SEED={seed}"));
+    let mode = if log::is_mapped() { "mapped" } else { "positional" };
+    say(&format!("power_cut on {kind}: POWER_CUT_SEED={seed} KONTIKI_WRITE_MODE={mode}"));
     let mut random = Random::new(seed);
     let mut tally = Tally::default();
     let new_log = |keeps: bool, round: u64| {

@@ -36,7 +36,7 @@ impl Tally {
         assert!(self.rotations > cuts, "seed {seed}: too few changes of segment: {self}");
         assert!(self.recycled > 0, "seed {seed}: no file was used again: {self}");
         assert!(self.reused > 0, "seed {seed}: no cut came while a file was reused: {self}");
-        // A store is followed by its sync at once: a cut seldom comes between.
+        // Seldom so with stores into maps: a page that is mapped cannot be dropped alone, and a store dirties a whole folio.
         if is_mapped() {
             return;
         }

@@ -61,8 +61,8 @@ impl Writer {
         }
     }
 
-    /// Stops it where it stands, between two of its system calls: a sync that is under way ends
-    /// first, but what was written and is not being synced yet waits in the page cache.
+    /// Stops it where it stands, between two of its system calls or stores: a sync that is under way
+    /// ends first, but what was written and is not being synced yet waits in the page cache.
     pub(crate) fn freeze(&mut self) {
         kill_process(self.pid(), Signal::STOP).expect("our child");
         let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
@@ -90,6 +90,7 @@ impl Writer {
         assert!(!status.success(), "it went on without a disk");
         // A store into a map of a file whose disk is gone has no other answer.
         if is_mapped() && status.signal() == Some(Signal::BUS.as_raw()) {
+            assert!(errors.is_empty(), "{errors}");
             return self.printed;
         }
         assert_eq!(status.code(), Some(1), "it did not end by itself: {status}: {errors}");

@@ -203,7 +203,7 @@ fn all_work_is_done_on_a_full_disk_and_goes_on_when_a_compaction_has_made_room()
     let refused = push().map(drop).unwrap_err();
     let AppendError::NoSpace { source } = &refused else { panic!("{refused:?}") };
     assert_eq!(source.kind(), ErrorKind::StorageFull);
-    assert!(refused.to_string().contains(", at least 16 KiB must be free"), "{refused}");
+    assert!(refused.to_string().contains(", the file takes 16 KiB"), "{refused}");
     assert!(!wal.work(Duration::ZERO), "what fails is no work that was done");
 
     log.compact_before(log.last()).unwrap().wait().unwrap();
@@ -246,7 +246,7 @@ fn a_new_log_on_a_full_disk_is_none_until_there_is_room() {
     for (segment_bytes, needed) in [(64 << 20, "4 MiB"), (1 << 20, "1 MiB")] {
         let options = Wal::options().segment_bytes(segment_bytes).disk(Arc::new(disk.clone()));
         let error = options.open(DIRECTORY).unwrap_err().to_string();
-        assert!(error.ends_with(&format!(", at least {needed} must be free")), "{error}");
+        assert!(error.ends_with(&format!(", the file takes {needed}")), "{error}");
     }
     disk.set_capacity(None);
     let mut session = start_on(&disk);

@@ -137,17 +137,17 @@ pub enum OpenError {
 const RAISE_THE_LIMIT: &str = "a log keeps a file open for each segment: raise the limit of open files \
      (ulimit -n; of the system fs.file-max)";
 
-/// A disk that has no room for a segment's file.
+/// A disk that has no room for a segment's file: too few bytes, or no file more.
 #[derive(Debug, thiserror::Error)]
-#[error("{source}, at least {} must be free", size(*bytes))]
+#[error("{source}, the file takes {}", size(*bytes))]
 struct NoRoom {
-    /// Length of the file: all of it is taken when it is made.
+    /// Length of the file; all of it is taken when it is made.
     bytes: u64,
     /// The system's answer.
     source: io::Error,
 }
 
-/// Says of a disk that is full, or a quota that is used up, how much a segment of `bytes` needs; keeps the kind of the
+/// Says of a disk that is full, or a quota that is used up, how much a new segment of `bytes` takes; keeps the kind of the
 /// error. Others are as they were.
 pub(crate) fn with_needed_room(error: io::Error, bytes: u64) -> io::Error {
     match error.kind() {
@@ -213,7 +213,7 @@ pub enum AppendError {
     /// can be made.
     #[error("cannot make another segment ({source}); nothing was taken")]
     NoSpace {
-        /// What the disk says, and where it is full, how much must be free.
+        /// What the disk says, and where it has no room for a new file, how much that takes.
         source: Arc<io::Error>,
     },
     /// The next segment could not be opened: the process, or the system, has too many files open. Clears by itself when
@@ -327,14 +327,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_told_with_the_room_that_the_segment_needs() {
+    fn a_full_disk_is_told_with_the_room_that_a_segment_takes() {
         for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
             let disk = io::Error::from(kind).to_string();
             for (bytes, needs) in
                 [(64 << 20, "64 MiB"), (4 << 20, "4 MiB"), (1100 << 10, "1100 KiB")]
             {
                 let error = with_needed_room(kind.into(), bytes);
-                assert_eq!(error.to_string(), format!("{disk}, at least {needs} must be free"));
+                assert_eq!(error.to_string(), format!("{disk}, the file takes {needs}"));
                 assert_eq!(error.kind(), kind);
             }
         }

@@ -114,7 +114,7 @@ fn a_full_disk_holds_writes_up_and_lets_them_go_on() {
     let cause = await_held(&mut events);
     let place = cluster.data(1).join("wal");
     assert!(cause.contains("the disk is full"), "{cause}");
-    assert!(cause.contains(", at least 64 KiB must be free; make room there"), "{cause}");
+    assert!(cause.contains(", the file takes 64 KiB; make room there"), "{cause}");
     assert!(cause.contains(place.to_str().unwrap()) && cause.contains("os error 28"), "{cause}");
     assert_eq!(node.status().writes_held, Some(cause));
     disk.set_capacity(None);

@@ -29,7 +29,7 @@ fn log_line(cause: &OpenError, data: &Path, peers: &Members) -> String {
     let wal = wal.display();
     match cause {
         OpenError::Io { source, .. } => match source.kind() {
-            io::ErrorKind::StorageFull => {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 format!("cannot open the log in {wal}: {cause}; make room there, then start again")
             }
             io::ErrorKind::NotFound
@@ -118,6 +118,7 @@ mod tests {
             (io(io::ErrorKind::NotADirectory), "check the path and its owner"),
             (io(io::ErrorKind::ReadOnlyFilesystem), "check the path and its owner"),
             (io(io::ErrorKind::StorageFull), "; make room there"),
+            (io(io::ErrorKind::QuotaExceeded), "; make room there"),
             (io(io::ErrorKind::Other), "see to the disk"),
             (
                 OpenError::NewerFormat { segment: segment(), found: 2, supported: 1 },

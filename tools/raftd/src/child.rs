@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::failure::{FAILURE_PREFIX, FailureKind};
+use crate::failure::FailureKind;
 
 /// How to start one node.
 #[derive(Clone, Debug)]
@@ -35,12 +35,14 @@ pub(crate) enum ChildEvent {
     Ready { id: u64, process: u32, leader: String },
     /// It runs, but the cluster knows it with another disk and leaves it out.
     NotAdmitted { id: u64 },
+    /// It runs, but these, most of the members, are of another cluster.
+    Foreign { id: u64, members: String },
     /// It died and is started again.
     Died { id: u64, how: String },
     /// It waits for these nodes, because a first start needs all.
     Waits { missing: Vec<u64> },
     /// It is not started again: it died too often in a row, or for a reason that does not pass.
-    GaveUp { id: u64, why: String },
+    GaveUp { id: u64, how: String },
 }
 
 /// How urgently children are to stop.
@@ -70,13 +72,13 @@ pub(crate) async fn supervise(
             },
         };
         let End::Died { how, had_served, is_final } = end else { return };
-        deaths_in_a_row = if had_served { 1 } else { deaths_in_a_row + 1 };
+        deaths_in_a_row = if had_served { 0 } else { deaths_in_a_row + 1 };
         if is_final || deaths_in_a_row >= DEATHS_IN_A_ROW_MAX {
-            let why = match deaths_in_a_row {
-                1 => how,
-                times => format!("died {times} times in a row; at last it {how}"),
+            let how = match deaths_in_a_row {
+                0 | 1 => how,
+                times => format!("{how}, {times} times in a row without having served"),
             };
-            let _ = events.send(ChildEvent::GaveUp { id, why }).await;
+            let _ = events.send(ChildEvent::GaveUp { id, how }).await;
             return;
         }
         if events.send(ChildEvent::Died { id, how }).await.is_err() {
@@ -99,7 +101,6 @@ fn pause(short_lives: u32) -> Duration {
 /// How a process came to its end.
 enum End {
     Died {
-        /// With what it said at its end.
         how: String,
         had_served: bool,
         /// It would end the same way again.
@@ -149,23 +150,17 @@ async fn run(
         status = process.wait() => Some(status),
         () = told(stop, Stop::Gently) => None,
     };
-    let Some(status) = died else {
+    if died.is_none() {
         drop(stdin);
         stop_process(&mut process, stop).await;
-        return End::Stopped;
-    };
-    // The pipes end with the process, so what it said last is soon here.
-    let last_words = async { (announcing.await, logging.await) };
-    let (had_served, said) = match timeout(LAST_WORDS, last_words).await {
-        Ok((announced, logged)) => (announced.unwrap_or(false), logged.ok().flatten()),
-        Err(_) => (false, None),
-    };
-    let is_final = status.as_ref().is_ok_and(|status| FailureKind::is_final(status.code()));
-    let mut how = describe(status);
-    if let Some(said) = said {
-        how = format!("{how}; it said: {said}");
     }
-    End::Died { how, had_served, is_final }
+    // The pipes end with the process, so what it said last is soon passed on; before its end is told.
+    let last_words = async { (logging.await, announcing.await) };
+    let announced = timeout(LAST_WORDS, last_words).await.map(|(_, announced)| announced);
+    let Some(status) = died else { return End::Stopped };
+    let is_final = status.as_ref().is_ok_and(|status| FailureKind::is_final(status.code()));
+    let had_served = announced.is_ok_and(|announced| announced.unwrap_or(false));
+    End::Died { how: describe(status), had_served, is_final }
 }
 
 /// Waits for a process whose standard input was closed; by force when there is no time or no answer.
@@ -210,6 +205,9 @@ async fn forward_ready(
                 ChildEvent::Waits { missing: missing.filter_map(|id| id.parse().ok()).collect() }
             }
             Some("not-admitted") => ChildEvent::NotAdmitted { id },
+            Some("foreign") => {
+                ChildEvent::Foreign { id, members: word("members=").unwrap_or("").to_owned() }
+            }
             _ => continue,
         };
         let _ = events.send(event).await;
@@ -217,20 +215,12 @@ async fn forward_ready(
     had_served
 }
 
-/// Passes a child's log on, each line with its id; returns what it said at its end instead, so that
-/// it is told once.
-async fn forward_log(id: u64, stderr: impl AsyncRead + Unpin) -> Option<String> {
-    let mut lines = BufReader::new(stderr).lines();
-    let mut said = None;
-    while let Ok(Some(line)) = lines.next_line().await {
-        match line.strip_prefix(FAILURE_PREFIX) {
-            Some(failure) => said = Some(failure.to_owned()),
-            None => {
-                let _ = writeln!(io::stderr(), "[node {id}] {line}");
-            }
-        }
+/// Passes a child's log on, each line with its id, and the line that it ends with.
+async fn forward_log(id: u64, stderr: impl AsyncRead + Unpin) {
+    let mut lines = BufReader::new(stderr).split(b'\n');
+    while let Ok(Some(line)) = lines.next_segment().await {
+        let _ = writeln!(io::stderr(), "[node {id}] {}", String::from_utf8_lossy(&line));
     }
-    said
 }
 
 fn describe(status: io::Result<ExitStatus>) -> String {

@@ -1,7 +1,6 @@
 //! `raftd demo`: three nodes on this machine, kept running until they are asked to stop.
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek as _, Write as _},
     net::TcpListener,
@@ -18,10 +17,11 @@ use tokio::{
 };
 
 use crate::{
-    child::{ChildEvent, ChildOptions, Stop, data_directory, supervise},
+    child::{ChildOptions, Stop, data_directory, supervise},
     failure::{Failure, FailureKind, cannot_start},
     members::Members,
     signals::StopSignals,
+    story::Story,
 };
 
 /// What `raftd demo` is told.
@@ -73,7 +73,7 @@ async fn supervise_all(
         supervisors.spawn(supervise(child, events.clone(), stopping.clone()));
     }
 
-    let mut story = Story::new(options);
+    let mut story = Story::new(options.port, options.data.clone());
     let mut progress_at = Instant::now() + PROGRESS_FIRST;
     let failure = loop {
         tokio::select! {
@@ -82,11 +82,11 @@ async fn supervise_all(
                 break None;
             }
             Some(event) = heard.recv() => {
-                if let Some(failure) = story.tell(event) {
+                if let Err(failure) = story.tell(event, &mut |line| say(line)) {
                     break Some(failure);
                 }
             }
-            () = sleep_until(progress_at.into()), if !story.leader_announced => {
+            () = sleep_until(progress_at.into()), if !story.leader_announced() => {
                 say("waiting for a leader: the nodes greet each other and elect one");
                 progress_at += PROGRESS_NEXT;
             }
@@ -109,116 +109,6 @@ async fn supervise_all(
             let line = format!("stopped at once by a second signal ({signal}); the data is kept");
             Err(Failure::new(FailureKind::Run, line))
         }
-    }
-}
-
-/// What the user has been told so far.
-struct Story {
-    port: u16,
-    data: PathBuf,
-    leader_announced: bool,
-    /// Nodes that the others have to do without.
-    lost: BTreeSet<u64>,
-    /// Whom nodes wait for at the first start.
-    waited_for: BTreeSet<u64>,
-}
-
-impl Story {
-    fn new(options: &DemoOptions) -> Self {
-        Self {
-            port: options.port,
-            data: options.data.clone(),
-            leader_announced: false,
-            lost: BTreeSet::new(),
-            waited_for: BTreeSet::new(),
-        }
-    }
-
-    /// Tells of an event; a failure ends the demo.
-    fn tell(&mut self, event: ChildEvent) -> Option<Failure> {
-        match event {
-            ChildEvent::Ready { id, process, leader } => {
-                if leader == id.to_string() {
-                    say(format!("node {id} serves, and leads (process {process})"));
-                } else {
-                    say(format!("node {id} serves; node {leader} leads (process {process})"));
-                }
-                if !std::mem::replace(&mut self.leader_announced, true) {
-                    self.lost.iter().for_each(|id| self.tell_of_loss(*id));
-                    self.tell_what_to_try(id);
-                }
-            }
-            ChildEvent::Died { id, how } => say(format!("node {id} {how}; starting it again")),
-            ChildEvent::Waits { missing } => {
-                self.waited_for.extend(missing);
-                if let Some(id) = self.lost.intersection(&self.waited_for).next() {
-                    return Some(self.cannot_begin(*id));
-                }
-            }
-            ChildEvent::GaveUp { id, why } => {
-                say(format!("node {id} {why}"));
-                if self.waited_for.contains(&id) {
-                    return Some(self.cannot_begin(id));
-                }
-                return self.lose(id);
-            }
-            ChildEvent::NotAdmitted { id } => {
-                say(format!(
-                    "node {id} is not admitted: {} is not the directory that the cluster knows it \
-                     by; it was emptied or exchanged, and only the old one is taken back",
-                    data_directory(&self.data, id).display()
-                ));
-                return self.lose(id);
-            }
-        }
-        None
-    }
-
-    /// One node less; a failure if too few are left.
-    fn lose(&mut self, id: u64) -> Option<Failure> {
-        self.lost.insert(id);
-        if self.lost.len() > NODES / 2 {
-            let lost = self.lost.iter().map(u64::to_string).collect::<Vec<_>>().join(" and ");
-            let text = format!(
-                "nodes {lost} are gone, so nothing can be served: put right what they said, and \
-                 start again. Until then keep {}: what was acknowledged may be on them alone",
-                self.data.display()
-            );
-            return Some(Failure::new(FailureKind::Run, text));
-        }
-        // Before anybody serves it may be a first start, which nobody goes on with.
-        if self.leader_announced {
-            self.tell_of_loss(id);
-        }
-        None
-    }
-
-    fn tell_of_loss(&self, id: u64) {
-        say(format!("the others go on without node {id} and have all that was acknowledged"));
-        say(format!(
-            "nothing can take its place yet: keep {}, and start the demo again if node {id} can be \
-             put right",
-            self.data.display()
-        ));
-    }
-
-    /// The node that serves, and those that will.
-    fn tell_what_to_try(&self, id: u64) {
-        let others = IDS.into_iter().filter(|other| *other != id && !self.lost.contains(other));
-        let ports = others.map(|other| client_port(self.port, other).to_string());
-        say(format!(
-            "try: redis-cli -p {}     (or {})",
-            client_port(self.port, id),
-            ports.collect::<Vec<_>>().join(", ")
-        ));
-    }
-
-    fn cannot_begin(&self, id: u64) -> Failure {
-        let text = format!(
-            "node {id} cannot start, and a first start needs all three: put right what it said, \
-             then start again"
-        );
-        Failure::new(FailureKind::Run, text)
     }
 }
 
@@ -310,7 +200,7 @@ fn peers(port: u16) -> Members {
     Members::parse(&list).expect("made of ids and ports that differ")
 }
 
-fn client_port(port: u16, id: u64) -> u16 {
+pub(crate) fn client_port(port: u16, id: u64) -> u16 {
     port + u16::try_from(id - 1).expect("ids are 1 to 3")
 }
 
@@ -324,8 +214,8 @@ fn say(line: impl AsRef<str>) {
     let _ = io::stdout().flush();
 }
 
-const NODES: usize = 3;
-const IDS: [u64; NODES] = [1, 2, 3];
+pub(crate) const NODES: usize = 3;
+pub(crate) const IDS: [u64; NODES] = [1, 2, 3];
 const PEER_PORT_OFFSET: u16 = 100;
 
 /// Holds the lock, and the port that the data was made with.

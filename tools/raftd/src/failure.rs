@@ -61,9 +61,6 @@ pub(crate) fn cannot_start(error: impl fmt::Display) -> Failure {
     Failure::new(FailureKind::Run, format!("cannot start: {error}"))
 }
 
-/// How the one line on standard error begins.
-pub(crate) const FAILURE_PREFIX: &str = "raftd: ";
-
 /// The table of exit codes, for `--help`.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main      flags, logging, exit code
-//! serve     one node: start, clients, stop           demo, child   three of them on this machine
+//! serve     one node: start, clients, stop           demo, child, story   three of them on this machine
 //! advice, failure   what is said at an end, and its exit code
 //! clients   connections in and out
 //! connection  requests of one client -> batches -> replies
@@ -27,6 +27,7 @@ mod serve;
 mod service;
 mod signals;
 mod store;
+mod story;
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -38,7 +39,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     demo::DemoOptions,
-    failure::{EXIT_CODES, FAILURE_PREFIX, Failure, FailureKind},
+    failure::{EXIT_CODES, Failure, FailureKind},
     serve::ServeOptions,
 };
 
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // Standard error may be gone with whoever started us.
-            let _ = writeln!(io::stderr(), "{FAILURE_PREFIX}{failure}");
+            let _ = writeln!(io::stderr(), "raftd: {failure}");
             failure.exit_code()
         }
     }
@@ -168,8 +169,8 @@ Examples:
   raftd serve --id 3 --data data/3 --peers $PEERS --client 127.0.0.1:7003
   RAFTD_ID=1 RAFTD_DATA=data/1 RAFTD_PEERS=$PEERS raftd serve --log debug
 
-Prints one line to standard output when it serves clients: ready id=1 client=... leader=2; or, if
-the cluster knows this node with another disk: not-admitted id=1
+Prints one line to standard output when it serves clients: ready id=1 client=... leader=2; or why it
+does not: not-admitted id=1, foreign id=1 members=2,3, waiting missing=2 (see tools/raftd/README.md)
 The errors that clients may get are listed in tools/raftd/README.md.";
 
 /// Errors, what raftd warns of, who is refused, and when the disk takes writes again after the error

@@ -13,7 +13,7 @@ use std::{
 };
 
 use clap::Args;
-use kontiki::{Event, Node, Read, ReadError, Role};
+use kontiki::{Event, Node, Read, ReadError, Role, Status};
 use tokio::{
     net::TcpListener,
     runtime::Builder,
@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     advice, clients,
     failure::{Failure, FailureKind, cannot_start},
+    info::ids,
     members::{Members, is_loopback, parse_address},
     service::{Service, Stopping},
     signals::StopSignals,
@@ -183,23 +184,38 @@ fn start(options: &ServeOptions) -> Result<Node<Store>, Failure> {
         .map_err(|error| advice::start_failed(&error, &options.data, &options.peers))
 }
 
-/// Tells whoever started this process that clients are served, or that they never will be, in one
-/// line on standard output. Not before a read is: after a start the whole log is applied first.
+/// Tells whoever started this process that clients are served, or why they are not, in one line on
+/// standard output. Not before a read is: after a start the whole log is applied first.
 async fn announce(id: u64, node: Node<Store>, address: SocketAddr) {
+    let mut told_of_foreign = false;
     let leader = loop {
-        match node.read(Read::Linearizable, |_: &Store| ()).await {
-            Ok(()) => {}
+        let read = node.read(Read::Linearizable, |_: &Store| ()).await;
+        let status = node.status();
+        match read {
+            Ok(()) => match status.leader {
+                Some((leader, _)) => break leader,
+                // Lost again meanwhile.
+                None => task::yield_now().await,
+            },
             Err(ReadError::Stopped | ReadError::Fatal(_)) => return,
             Err(ReadError::NotAdmitted(_)) => return print_line(&format!("not-admitted id={id}")),
-            Err(error) => tracing::info!(%error, "not ready yet"),
+            Err(error) => {
+                tracing::info!(%error, "not ready yet");
+                if !told_of_foreign && is_alone(&status) {
+                    told_of_foreign = true;
+                    let foreign = ids(&status.foreign_members);
+                    print_line(&format!("foreign id={id} members={foreign}"));
+                }
+            }
         }
-        // It may have been lost again meanwhile.
-        if let Some((leader, _)) = node.status().leader {
-            break leader;
-        }
-        task::yield_now().await;
     };
     print_line(&format!("ready id={id} client={address} leader={leader}"));
+}
+
+/// Without the members that are of another cluster there is no majority.
+fn is_alone(status: &Status) -> bool {
+    let foreign = status.foreign_members.len();
+    foreign > 0 && status.members.len().saturating_sub(foreign) <= status.members.len() / 2
 }
 
 /// For whoever started this process; nobody may be listening.

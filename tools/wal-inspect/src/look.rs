@@ -57,7 +57,7 @@ pub(crate) fn log_directory(directory: &Path) -> PathBuf {
     below
 }
 
-/// The first directory below `directory` that holds a log, or is a node's: what was meant, where `directory` holds none.
+/// The first directory by name below `directory` that holds a log, or is a node's: what was meant, where `directory` holds none.
 fn below(directory: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(directory).ok()?;
     let holds_a_log = |path: &PathBuf| has_segments(path) || has_segments(&path.join(NODE_LOG));
