@@ -142,12 +142,12 @@ fn judge_cluster(ours: &Hello, theirs: &Hello) -> Judgement {
     match known.last() {
         Some(incarnation) if incarnation == ours.incarnation => Judgement::Accept,
         incarnation => Judgement::NotAdmitted(format!(
-            "cluster {:016x} knows node {} with another disk ({:016x}, this one is {:016x}): stop \
-             this node and give it its old data directory back",
+            "cluster {:016x} knows node {node} with another disk ({:016x}, this one is {:016x}): stop \
+             node {node} and give it its old data directory back",
             theirs.cluster,
-            ours.node,
             incarnation.unwrap_or_default(),
-            ours.incarnation
+            ours.incarnation,
+            node = ours.node
         )),
     }
 }

@@ -56,6 +56,23 @@ fn a_sync_that_lies_about_the_last_group_is_a_cut() {
     assert!(cuts >= 3, "{cuts} of {items}");
 }
 
+/// What one log cannot know (FORMAT.md, assumption 7): what attests the newest frames lies behind them, and a block at the end
+/// that the disk lost takes it along.
+#[test]
+fn zeros_to_the_end_are_not_told_from_what_was_never_written() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 5, &["first"]));
+    acknowledge(&mut session, L, append(2, 5, &["second"]));
+    let (_, disk) = session.close();
+    let (name, entry) = find(&disk, "second");
+    let file = Path::new(DIRECTORY).join(name);
+    let bytes = disk.contents(&file).unwrap();
+    for at in header_of(entry)..bytes.len() as u64 {
+        disk.corrupt(&file, at, bytes[usize::try_from(at).unwrap()]);
+    }
+    assert_eq!(entries(&world(&disk), L), ["first"]);
+}
+
 /// WAL-CASE 27: whichever sync of three lives lies, in whatever the log does: once it was closed, what is lost is told, by
 /// opening or by reading, or nothing depended on it.
 #[test]

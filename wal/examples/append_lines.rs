@@ -65,7 +65,11 @@ fn append_lines(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         if line.ends_with(b"\n") {
             line.pop();
         }
-        group.add(Bytes::from(std::mem::take(&mut line)))?;
+        if let Err(error) = group.add(Bytes::from(std::mem::take(&mut line))) {
+            // What was taken before may be durable: whoever goes on must know where.
+            group.acknowledge()?;
+            return Err(error.into());
+        }
         // Lines that already wait share one sync; when none waits, nobody is kept waiting for
         // the next one. This is all that group commit asks of a caller.
         if !input.buffer().contains(&b'\n') {

@@ -134,7 +134,7 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
             None
         }
         _ = &mut parent_gone => {
-            tracing::info!(id, "the program that started this node is gone: stopping");
+            tracing::info!(id, "told to stop by the program that started this node, or that is gone");
             None
         }
         failure = other_cluster(&node, &peers, &data) => Some(failure),

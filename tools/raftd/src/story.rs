@@ -50,7 +50,7 @@ impl Story {
                 } else {
                     format!("; node {leader} leads")
                 };
-                say(format!("node {id} serves{leads} (process {process})"));
+                say(format!("node {id} serves in process {process}{leads}"));
                 if !std::mem::replace(&mut self.leader_announced, true) {
                     self.lost.iter().for_each(|id| self.tell_of_loss(*id, say));
                     say(self.what_to_try(id));
@@ -251,7 +251,7 @@ mod tests {
     fn the_others_are_spoken_of_when_one_of_them_serves() {
         let lines = told([gave_up(1), ready(3)]);
         assert_eq!(lines[0], "node 1 ended with exit code 4; it is not started again");
-        assert_eq!(lines[1], "node 3 serves; node 2 leads (process 7)");
+        assert_eq!(lines[1], "node 3 serves in process 7; node 2 leads");
         assert!(lines[2].starts_with("the others can go on without node 1, they have all"));
     }
 }

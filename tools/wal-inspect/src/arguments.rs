@@ -10,8 +10,8 @@ Exit codes:
   0  whole; also a live tail, that is, a writer is at work. Bytes behind the end that belong to
      no frame are not told from room that was never used: opening writes over them
   1  torn tail (verify): a frame behind the last whole one whose body is damaged, or frames behind
-     a damaged one, as a crash leaves them; opening cuts them off, and nothing that was
-     acknowledged and attested is among them
+     a damaged one, as a crash leaves them; opening cuts them off, and nothing that a frame
+     which is left attests as durable is among them
   2  corrupt: bytes that were durable are damaged or missing
   3  cannot read: no such directory, no log in it, no permission, a newer format
   4  usage: an unknown command, flag or value";
