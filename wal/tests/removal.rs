@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kontiki_disk::{
@@ -93,6 +93,7 @@ fn the_logs_thread_tries_a_failed_removal_again() {
     disk.inject(Kind::Remove, 1, Fault::Fail(EIO));
     // More than a first attempt removes.
     let again = disk.hold(Kind::Remove, 14);
+    let begun = Instant::now();
     compact(&wal);
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -101,6 +102,7 @@ fn the_logs_thread_tries_a_failed_removal_again() {
         sender.send(()).unwrap();
     });
     receiver.recv_timeout(Duration::from_secs(20)).expect("another attempt");
+    assert!(begun.elapsed() > Duration::from_millis(200), "after a pause of 250 ms");
     wal.close().unwrap();
 }
 
