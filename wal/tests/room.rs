@@ -13,7 +13,7 @@ use kontiki_disk::{
     MemoryDisk,
     memory::{EIO, ENOSPC, Fault, Kind},
 };
-use kontiki_wal::{Log, LogId, Wal, steps::SegmentJob};
+use kontiki_wal::{AppendError, Log, LogId, Wal, steps::SegmentJob};
 
 /// Is set when there is room.
 fn ask(log: &Log) -> Arc<AtomicBool> {
@@ -85,4 +85,28 @@ fn a_disk_without_room_is_not_asked_all_the_time() {
     assert!(begun.elapsed() > Duration::from_millis(400), "twice a pause of 250 ms");
     fourth.release();
     wal.close().unwrap();
+}
+
+/// What waits for its sync is bounded; a single append that is larger goes alone.
+#[test]
+fn beyond_the_bound_of_what_is_unsynced_an_append_is_refused_until_a_sync() {
+    const LIMIT: u64 = 4096;
+    let options = Wal::options().segment_bytes(64 << 10).unsynced_bytes_max(LIMIT);
+    let wal = options.disk(Arc::new(MemoryDisk::new())).without_threads().open("log").unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    let mut taken = 0;
+    let refusal = loop {
+        match log.push(vec![1; 500]) {
+            Ok(_) => taken += 1,
+            Err(refusal) => break refusal,
+        }
+    };
+    let AppendError::Full { unsynced, limit: LIMIT } = refusal else { panic!("{refusal}") };
+    assert!((LIMIT - 600..=LIMIT).contains(&unsynced) && taken >= 5, "{taken}: {unsynced}");
+    let told = ask(&log);
+    assert!(!told.load(Ordering::Relaxed));
+    wal.work(Duration::ZERO);
+    assert!(told.load(Ordering::Relaxed), "a sync made room");
+    log.push(vec![1; 6000]).expect("nothing else waits");
+    log.push(vec![1; 1]).unwrap_err();
 }
