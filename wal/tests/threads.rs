@@ -199,6 +199,23 @@ fn files(path: &Path) -> Vec<String> {
     names.filter(|name| name != "LOCK").collect()
 }
 
+/// Also when the log was idle for so long that its thread sleeps.
+#[test]
+fn what_nobody_waits_for_becomes_durable_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let log = wal.log(LogId(1)).unwrap();
+    let mut follow = log.follow(1).unwrap();
+    for round in 0..3 {
+        let idle = follow.wait_next_timeout(Duration::from_millis(200)).unwrap();
+        assert!(idle.is_none(), "nothing was appended");
+        drop(push(&log, "alone"));
+        // A follower does not sync.
+        let followed = follow.wait_next_timeout(Duration::from_secs(20)).unwrap();
+        assert!(followed.is_some(), "round {round}: it is not durable after 20 s");
+    }
+}
+
 /// WAL-CASE 45, with the log's own threads and on the machine's own disk: it does not grow. That nothing is written at all
 /// is shown where writes are counted.
 #[test]
