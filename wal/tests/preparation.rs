@@ -1,5 +1,4 @@
 //! Segments made ahead: what is written to them, and who uses them.
-#![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
 use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
