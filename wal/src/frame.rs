@@ -16,7 +16,7 @@ use byteorder::{ByteOrder, LittleEndian};
 use crate::{LogId, Lsn, options::STATE_BYTES_MAX};
 
 /// Length of a frame's header.
-pub(crate) const HEADER_BYTES: u64 = 48;
+pub const HEADER_BYTES: u64 = 48;
 /// Frames begin at multiples of this.
 pub(crate) const ALIGN_BYTES: u64 = 8;
 /// Entries in one frame at most: `count` is a u16.

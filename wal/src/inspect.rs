@@ -1,13 +1,20 @@
 //! Looking into a log's files frame by frame, without opening it: what `wal-inspect` stands on.
 //! Takes no writer's lock and changes nothing; [`Scan::is_live`] shares the lock for a moment, which a starting writer waits for.
 
-use std::{path::Path, sync::Arc};
+mod live;
+mod summary;
+
+use std::{ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use kontiki_disk::{Access, Directory, Disk};
 
+pub use self::summary::{SegmentSummary, Standing};
+use self::{live::Replaced, summary::spares};
 use crate::{
-    Corruption, LogId, Lsn, OpenError, checkpoint,
+    Corruption, LogId, Lsn, OpenError,
+    catalog::Catalog,
+    checkpoint,
     frame::{Header, entry_range},
     recovery::{
         Depth,
@@ -16,7 +23,10 @@ use crate::{
     },
     segment::{FRAMES_AT, Segment},
 };
-pub use crate::{bounds::Bounds, frame::FrameKind};
+pub use crate::{
+    bounds::Bounds,
+    frame::{FrameKind, HEADER_BYTES},
+};
 
 /// One frame as it lies on disk.
 #[derive(Clone, Debug)]
@@ -73,22 +83,6 @@ impl Frame {
     }
 }
 
-/// One segment as it lies on disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SegmentSummary {
-    /// Its file's name.
-    pub file: String,
-    /// Its sequence number.
-    pub sequence: u64,
-    /// LSN of its first frame; `None` if it does not begin as a segment with frames should, as one that was prepared and
-    /// not used yet.
-    pub base: Option<Lsn>,
-    /// Bytes of frames up to where whole headers end.
-    pub used_bytes: u64,
-    /// Length of its file.
-    pub segment_bytes: u64,
-}
-
 /// How the log ends, and whether it is whole: the torn-or-corrupt rule, without the repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -120,6 +114,12 @@ pub struct Scan {
     files: Vec<SegmentFile>,
     /// Base LSN and end of what is used, for the segments that begin as they should.
     placed: Vec<Option<(Lsn, u64)>>,
+    standings: Vec<Standing>,
+    spares: Vec<SegmentSummary>,
+    catalog: Catalog,
+    replaced: Replaced,
+    attested: Lsn,
+    end: Lsn,
     verdict: Verdict,
 }
 
@@ -143,15 +143,21 @@ impl Scan {
             opened.map_err(|source| io_error("open", &path.display().to_string(), source))?;
         let look = settle(&*directory, Depth::All)?;
         let mut placed = Vec::with_capacity(look.files.len());
+        let mut replaced = Replaced::default();
         for file in &look.files {
             let sequence = file.header.sequence;
             let mut segments = look.older.segments.iter().chain(&look.gathered.segments);
             let segment = segments.find(|segment| segment.sequence == sequence);
             placed.push(match segment {
-                Some(segment) => Some((segment.base, used(file, segment)?)),
+                Some(segment) => {
+                    Some((segment.base, used(file, segment, look.end_lsn, &mut replaced)?))
+                }
                 None => None,
             });
         }
+        let standing = |(number, placed)| look.standing(number, placed);
+        let standings = placed.iter().map(Option::is_some).enumerate().map(standing).collect();
+        let spares = spares(&*directory, &look.files)?;
         let verdict = if !look.damage.is_empty() {
             Verdict::Corrupt(look.damage)
         } else if let (true, Some((number, offset))) = (look.torn, look.end) {
@@ -159,7 +165,18 @@ impl Scan {
         } else {
             Verdict::Whole { end: look.end_lsn, closed: look.closed }
         };
-        Ok(Self { directory, files: look.files, placed, verdict })
+        Ok(Self {
+            directory,
+            files: look.files,
+            placed,
+            standings,
+            spares,
+            catalog: look.gathered.catalog,
+            replaced,
+            attested: look.attested,
+            end: look.end_lsn,
+            verdict,
+        })
     }
 
     /// Some process holds the writer's lock, this one included.
@@ -169,24 +186,64 @@ impl Scan {
 
     /// Every segment, in the order of their numbers.
     pub fn segments(&self) -> Vec<SegmentSummary> {
-        let segments = self.files.iter().zip(&self.placed);
-        let summary = |(file, placed): (&SegmentFile, &Option<(Lsn, u64)>)| SegmentSummary {
-            file: file.name(),
-            sequence: file.header.sequence,
-            base: placed.map(|(base, _)| base),
-            used_bytes: placed.map_or(0, |(_, end)| end - FRAMES_AT),
-            segment_bytes: file.header.segment_bytes,
-        };
+        let segments = self.files.iter().zip(&self.placed).zip(&self.standings);
+        let summary =
+            |((file, placed), &standing): ((&SegmentFile, &Option<_>), _)| SegmentSummary {
+                file: file.name(),
+                sequence: file.header.sequence,
+                base: placed.map(|(base, _)| base),
+                used_bytes: placed.map_or(0, |(_, end)| end - FRAMES_AT),
+                index_bytes: placed.and(file.trailer).map_or(0, |trailer| trailer.index_bytes()),
+                segment_bytes: file.header.segment_bytes,
+                standing,
+            };
         segments.map(summary).collect()
+    }
+
+    /// Files that are no segments and wait to become one, in the order of the numbers in their names.
+    pub fn spares(&self) -> &[SegmentSummary] {
+        &self.spares
+    }
+
+    /// Every log that has entries or a state at the end of the log, with where it stands there.
+    pub fn logs(&self) -> Vec<(LogId, Bounds)> {
+        let logs = self.catalog.logs();
+        logs.map(|log| (log, self.catalog.bounds(log).into_owned())).collect()
+    }
+
+    /// The indexes of those entries of a frame that its log still has from there at the end of the log: not truncated,
+    /// replaced, reset, forgotten or compacted, and not behind the end. Empty for other kinds of frames.
+    pub fn live(&self, frame: &Frame) -> Range<u64> {
+        let first = frame.first_index;
+        if frame.kind != FrameKind::Entries || frame.lsn >= self.end {
+            return first..first;
+        }
+        let indexes = first..first.saturating_add(frame.count.into());
+        self.replaced.live(frame.lsn, frame.log, &self.catalog.bounds(frame.log), indexes)
+    }
+
+    /// Everything below was synced, as later frames and the trailers of sealed segments tell. The last sync is attested by
+    /// nothing until something is written after it.
+    pub fn attested(&self) -> Lsn {
+        self.attested
     }
 
     /// Frames in the order of their LSNs, in each segment up to where whole headers end. A frame
     /// whose header is whole is shown even behind the end of the log. Of a segment that cannot be
     /// read further the error is the last item.
     pub fn frames(&self) -> Box<dyn Iterator<Item = Result<Frame, OpenError>> + '_> {
-        let placed = self.files.iter().zip(&self.placed);
-        let placed = placed.filter_map(|(file, placed)| placed.map(|(base, _)| (file, base)));
-        Box::new(placed.flat_map(|(file, base)| Frames::new(file, base)))
+        Box::new(self.files.iter().flat_map(|file| self.segment_frames(file.header.sequence)))
+    }
+
+    /// The frames of one segment, likewise; none if there is no such segment, or it does not begin as it should. Of a file
+    /// that a writer uses again meanwhile they end early: together they are shorter than the segment's `used_bytes`.
+    pub fn segment_frames(
+        &self,
+        sequence: u64,
+    ) -> impl Iterator<Item = Result<Frame, OpenError>> + '_ {
+        let number = self.files.binary_search_by_key(&sequence, |file| file.header.sequence).ok();
+        let placed = number.and_then(|number| Some((&self.files[number], self.placed[number]?.0)));
+        placed.into_iter().flat_map(|(file, base)| Frames::new(file, base))
     }
 
     /// How the log ends.
@@ -195,11 +252,19 @@ impl Scan {
     }
 }
 
-/// Where the chain of whole headers ends in a segment.
-fn used(file: &SegmentFile, segment: &Segment) -> Result<u64, OpenError> {
+/// Where the chain of whole headers ends in a segment; what they replace goes to `replaced`, up to the end of the log.
+fn used(
+    file: &SegmentFile,
+    segment: &Segment,
+    end: Lsn,
+    replaced: &mut Replaced,
+) -> Result<u64, OpenError> {
     let mut window = Window::new(file);
     let (mut offset, mut link) = (FRAMES_AT, None);
     while let Ok(found) = window.frame(offset, link, Some(segment.lsn(offset)))? {
+        if segment.lsn(offset) < end {
+            replaced.take(segment.lsn(offset), &found.header);
+        }
         (offset, link) = (offset + found.header.frame_bytes(), Some(found.crc));
     }
     Ok(offset)

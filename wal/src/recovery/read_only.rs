@@ -1,6 +1,6 @@
 //! Opening a directory for reading: no lock, no change, and as much as can be shown.
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, io, path::Path, sync::Arc};
 
 use kontiki_disk::{Access, Directory};
 
@@ -9,6 +9,7 @@ use crate::{
     catalog::{Catalog, Missing},
     core::Core,
     header::SegmentHeader,
+    inspect::Standing,
     mode::Mode,
     recovery::{
         older::{Older, Parted, part},
@@ -39,6 +40,8 @@ pub(crate) struct Look {
     /// Where whole frames end, as the number of one of `files` and an offset; `None` without a frame.
     pub(crate) end: Option<(usize, u64)>,
     pub(crate) end_lsn: Lsn,
+    /// Everything below was synced, as frames and trailers tell.
+    pub(crate) attested: Lsn,
     /// The last frame is the mark of a close, and nothing follows it.
     pub(crate) closed: bool,
     /// Something that was written lies behind the end.
@@ -138,6 +141,7 @@ impl Look {
             gathered: Gathered::new(Catalog::new(FIRST_SEQUENCE)),
             end: None,
             end_lsn: Lsn(0),
+            attested: Lsn(0),
             closed: false,
             torn: false,
             is_partial: !damage.is_empty(),
@@ -183,6 +187,7 @@ impl Look {
         let mut catalog = Catalog::restore(sequence, opening.checkpoint.clone());
         self.gather_older(parted, &mut catalog, depth)?;
         let attested = attested(parted, opening.clone())?;
+        self.attested = attested;
         self.gathered = Gathered::new(catalog);
         self.gathered.follow_until = attested;
         let end = self.gathered.walk(tail, opening)?;
@@ -251,6 +256,24 @@ impl Look {
         self.index_bytes = end.index_bytes;
         self.last_crc = end.last.map_or(0, |last| last.crc);
         Ok(())
+    }
+
+    /// What the segment of one of `files` is to the log; `is_walked` if it has a place in the stream.
+    pub(crate) fn standing(&self, number: usize, is_walked: bool) -> Standing {
+        let file = &self.files[number];
+        let is_needed = self.gathered.catalog.segments.numbers().contains(file.header.sequence);
+        let is_damaged = self.damage.iter().any(|found| found.segment == file.name());
+        match self.end.map(|(end, _)| number.cmp(&end)) {
+            Some(Ordering::Less | Ordering::Equal) if !is_needed || !file.is_still_itself() => {
+                Standing::Freed
+            }
+            _ if is_damaged && !is_walked => Standing::Damaged,
+            None | Some(Ordering::Greater) => Standing::Prepared,
+            Some(_) if !is_walked => Standing::Damaged,
+            Some(Ordering::Equal) => Standing::Active,
+            Some(Ordering::Less) if file.trailer.is_some() => Standing::Sealed,
+            Some(Ordering::Less) => Standing::Full,
+        }
     }
 
     /// Segments that are not there although nothing has freed them are damage, and so are live entries that none holds.

@@ -1,0 +1,57 @@
+//! Which entries of a frame are still in their log: those within the log's bounds that no later frame has replaced. A later
+//! truncation, reset or compaction shows in the bounds, or in what was appended behind it.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use crate::{
+    Bounds, LogId, Lsn,
+    frame::{FrameKind, Header},
+};
+
+/// Where each log's entries were replaced, gathered in the order of the frames' LSNs.
+#[derive(Debug, Default)]
+pub(super) struct Replaced {
+    logs: BTreeMap<LogId, LogReplaced>,
+}
+
+/// A few bytes for each frame that replaces entries, and none for those that only append.
+#[derive(Debug, Default)]
+struct LogReplaced {
+    /// One past the last index of the newest frame.
+    end: u64,
+    /// Where a frame lies, and the first index that it replaced. Both ascend: what begins lower makes those before it
+    /// needless.
+    from: Vec<(Lsn, u64)>,
+}
+
+impl Replaced {
+    /// Takes in the frame at `lsn`.
+    pub(super) fn take(&mut self, lsn: Lsn, header: &Header) {
+        if header.kind != FrameKind::Entries {
+            return;
+        }
+        let first = header.first_index;
+        let log = self.logs.entry(header.log).or_default();
+        if first < log.end {
+            while log.from.pop_if(|before| before.1 >= first).is_some() {}
+            log.from.push((lsn, first));
+        }
+        log.end = first.saturating_add(header.count.into());
+    }
+
+    /// Those of `indexes`, in a frame at `lsn`, that a log with these bounds still has from there.
+    pub(super) fn live(
+        &self,
+        lsn: Lsn,
+        log: LogId,
+        bounds: &Bounds,
+        indexes: Range<u64>,
+    ) -> Range<u64> {
+        let from = self.logs.get(&log).map_or(&[][..], |log| &log.from);
+        let later = from.partition_point(|replaced| replaced.0 <= lsn);
+        let replaced = from.get(later).map_or(u64::MAX, |replaced| replaced.1);
+        let first = indexes.start.max(bounds.first);
+        let end = indexes.end.min(bounds.last.saturating_add(1)).min(replaced);
+        first..end.max(first)
+    }
+}

@@ -1,0 +1,88 @@
+//! The files of a log, one by one: how much is in each, and what it is to the log.
+
+use kontiki_disk::Directory;
+
+use crate::{
+    Lsn, OpenError,
+    recovery::scan::{SegmentFile, io_error},
+    segment::{PAGE_BYTES, is_spare, is_temporary},
+};
+
+/// One segment as it lies on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentSummary {
+    /// Its file's name.
+    pub file: String,
+    /// Its sequence number.
+    pub sequence: u64,
+    /// LSN of its first frame; `None` if it does not begin as a segment with frames should, as one that was prepared and
+    /// not used yet.
+    pub base: Option<Lsn>,
+    /// Bytes of frames up to where whole headers end.
+    pub used_bytes: u64,
+    /// Length of its index, if it is sealed.
+    pub index_bytes: u64,
+    /// Length of its file.
+    pub segment_bytes: u64,
+    /// What it is to the log.
+    pub standing: Standing,
+}
+
+impl SegmentSummary {
+    /// The space between its frames and what ends it, where no frame lies.
+    pub fn free_bytes(&self) -> u64 {
+        self.segment_bytes.saturating_sub(2 * PAGE_BYTES + self.used_bytes + self.index_bytes)
+    }
+}
+
+/// What a segment's file is to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Standing {
+    /// Full, durable, and with its own index.
+    Sealed,
+    /// Full: the log goes on in the next one, and this one has no trailer that holds.
+    Full,
+    /// The one in which whole frames end.
+    Active,
+    /// Behind the end of the log: it waits for its first frame, or that is not whole.
+    Prepared,
+    /// Nothing needs it: a frame says so, or a writer has used its file again since it was listed.
+    Freed,
+    /// It is needed and cannot be walked.
+    Damaged,
+    /// No segment: the file of a freed one that waits to be used again.
+    Spare,
+    /// No segment yet: a file that gets its name once it is prepared.
+    Preparing,
+}
+
+/// The files that wait to become a segment, but for those that were used meanwhile.
+pub(super) fn spares(
+    directory: &dyn Directory,
+    segments: &[SegmentFile],
+) -> Result<Vec<SegmentSummary>, OpenError> {
+    let path = directory.path().display().to_string();
+    let listed = directory.list().map_err(|source| io_error("list", &path, source))?;
+    let spare = |(file, segment_bytes): (String, u64)| {
+        let standing = match &file {
+            name if is_spare(name) => Standing::Spare,
+            name if is_temporary(name) => Standing::Preparing,
+            _ => return None,
+        };
+        let sequence = u64::from_str_radix(file.split('.').next()?, 16).ok()?;
+        let (base, used_bytes, index_bytes) = (None, 0, 0);
+        Some(SegmentSummary {
+            file,
+            sequence,
+            base,
+            used_bytes,
+            index_bytes,
+            segment_bytes,
+            standing,
+        })
+    };
+    let is_listed = |sequence| segments.iter().any(|file| file.header.sequence == sequence);
+    let spares = listed.into_iter().filter_map(spare);
+    Ok(spares.filter(|spare| !is_listed(spare.sequence)).collect())
+}
