@@ -5,6 +5,8 @@ use std::{ops::RangeInclusive, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kontiki_wal::inspect::FrameKind;
 
+use crate::{segments, stats};
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  whole; also a live tail, that is, a writer is at work. Bytes behind the end that belong to
@@ -46,6 +48,12 @@ pub(crate) enum Command {
     /// Reads every frame of the log and says whether all are whole, and if not, where it is damaged.
     #[command(after_help = format!("{VERIFY_EXAMPLES}\n\n{EXIT_CODES}"))]
     Verify(VerifyArguments),
+    /// Shows each segment: how much of it is live, dead and free, and where.
+    #[command(after_help = segments::HELP)]
+    Segments(ReportArguments),
+    /// Counts entries, frames and syncs, and says which log keeps which segments from being freed.
+    #[command(after_help = stats::HELP)]
+    Stats(ReportArguments),
 }
 
 #[derive(Debug, Args)]
@@ -78,6 +86,16 @@ pub(crate) struct VerifyArguments {
     /// Directory of the log, or the data directory of a node, which has it in wal below it.
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArguments {
+    /// Directory of the log, or the data directory of a node, which has it in wal below it.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Print JSON objects, one a line, instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

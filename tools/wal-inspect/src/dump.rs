@@ -5,13 +5,13 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use bytes::Bytes;
 use kontiki_wal::{
     LogId,
-    inspect::{Bounds, Frame, FrameKind, Scan, Verdict},
+    inspect::{Bounds, Frame, FrameKind, Scan},
 };
 
 use crate::{
     arguments::{DumpArguments, Format, Kind},
     look::{Look, log_directory},
-    outcome::{Failure, Outcome, corruption_line},
+    outcome::{Failure, Outcome},
     raft::{RaftEntry, RaftLogs, RaftState},
     rows::{EntryRow, FrameRow, LogRow, Payload, StateRow, belongs_to_a_log},
 };
@@ -28,7 +28,7 @@ pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
         }
         result => drop(result?),
     }
-    Ok(remark(&look))
+    Ok(look.remark())
 }
 
 /// Returns how many frames were shown.
@@ -131,26 +131,4 @@ fn state_row(body: &Bytes, preview: usize) -> StateRow {
     };
     let payload = if raft.is_some() { Payload::none() } else { Payload::of(body, preview) };
     StateRow { bytes: body.len(), raft, raft_unreadable, payload }
-}
-
-/// Says on standard error what a reader of the frames cannot see in them.
-fn remark(Look { scan, is_live }: &Look) -> Outcome {
-    let mut remarks = io::stderr().lock();
-    match scan.verdict() {
-        Verdict::Whole { .. } => Outcome::Whole,
-        Verdict::TornTail { .. } if *is_live => Outcome::Whole,
-        Verdict::TornTail { segment, offset, .. } => {
-            // An unheard remark changes nothing: `verify` is the command that tells.
-            let _unheard =
-                writeln!(remarks, "wal-inspect: torn tail at segment {segment} offset {offset}");
-            Outcome::Whole
-        }
-        Verdict::Corrupt(corruptions) => {
-            for corruption in corruptions {
-                let _unheard =
-                    writeln!(remarks, "wal-inspect: corrupt: {}", corruption_line(corruption));
-            }
-            Outcome::Corrupt
-        }
-    }
 }

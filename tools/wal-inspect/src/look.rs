@@ -8,7 +8,7 @@ use std::{
 
 use kontiki_wal::inspect::{Scan, Verdict};
 
-use crate::outcome::Failure;
+use crate::outcome::{Failure, Outcome, corruption_line};
 
 /// A scan, and whether a writer is at work.
 pub(crate) struct Look {
@@ -41,6 +41,30 @@ impl Look {
                 return Ok(Self { scan: again, is_live: false });
             }
             scan = again;
+        }
+    }
+
+    /// Says on standard error what a reader of the frames cannot see in them.
+    pub(crate) fn remark(&self) -> Outcome {
+        let mut remarks = io::stderr().lock();
+        // An unheard remark changes nothing: `verify` is the command that tells.
+        match self.scan.verdict() {
+            Verdict::Whole { .. } => Outcome::Whole,
+            Verdict::TornTail { .. } if self.is_live => Outcome::Whole,
+            Verdict::TornTail { segment, offset, .. } => {
+                let _unheard = writeln!(
+                    remarks,
+                    "wal-inspect: torn tail at segment {segment} offset {offset}"
+                );
+                Outcome::Whole
+            }
+            Verdict::Corrupt(corruptions) => {
+                for corruption in corruptions {
+                    let _unheard =
+                        writeln!(remarks, "wal-inspect: corrupt: {}", corruption_line(corruption));
+                }
+                Outcome::Corrupt
+            }
         }
     }
 }

@@ -10,13 +10,19 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod count;
 mod dump;
+mod histogram;
 mod look;
 mod outcome;
+mod picture;
 mod place;
 mod progress;
 mod raft;
 mod rows;
+mod segments;
+mod stats;
+mod terminal;
 mod verify;
 
 use std::{
@@ -40,6 +46,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Dump(arguments) => dump::dump(&arguments),
         Command::Verify(arguments) => verify::verify(&arguments),
+        Command::Segments(arguments) => segments::segments(&arguments),
+        Command::Stats(arguments) => stats::stats(&arguments),
     };
     outcome
         .unwrap_or_else(|failure| {

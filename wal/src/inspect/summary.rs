@@ -1,11 +1,13 @@
 //! The files of a log, one by one: how much is in each, and what it is to the log.
 
+use std::ops::Range;
+
 use kontiki_disk::Directory;
 
 use crate::{
     Lsn, OpenError,
     recovery::scan::{SegmentFile, io_error},
-    segment::{PAGE_BYTES, is_spare, is_temporary},
+    segment::{FRAMES_AT, PAGE_BYTES, is_spare, is_temporary},
 };
 
 /// One segment as it lies on disk.
@@ -29,9 +31,12 @@ pub struct SegmentSummary {
 }
 
 impl SegmentSummary {
-    /// The space between its frames and what ends it, where no frame lies.
-    pub fn free_bytes(&self) -> u64 {
-        self.segment_bytes.saturating_sub(2 * PAGE_BYTES + self.used_bytes + self.index_bytes)
+    /// Where no frame lies in its file: between its frames and the index, or the place of the trailer page. Nowhere, if it
+    /// is damaged.
+    pub fn free(&self) -> Range<u64> {
+        let end = self.segment_bytes.saturating_sub(PAGE_BYTES + self.index_bytes);
+        let is_known = self.standing != Standing::Damaged;
+        if is_known { (FRAMES_AT + self.used_bytes).min(end)..end } else { end..end }
     }
 }
 

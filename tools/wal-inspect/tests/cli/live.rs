@@ -57,15 +57,16 @@ fn a_busy_writer_is_never_taken_for_corruption() {
             }
         });
         let mut failed = None;
-        // How many segments were made of used files while each of the two looked.
-        let mut recycled = [0; 2];
+        // How many segments were made of used files while each of them looked.
+        let commands = ["verify", "dump", "segments", "stats"];
+        let mut recycled = [0; 4];
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut looks = 0;
         while failed.is_none()
             && !writer.is_finished()
             && (looks < 20 || recycled.iter().any(|&count| count < 10))
         {
-            for (command, recycled) in ["verify", "dump"].iter().zip(&mut recycled) {
+            for (command, recycled) in commands.iter().zip(&mut recycled) {
                 let before = wal.statistics().recycled_segments;
                 let run = wal_inspect([OsStr::new(command), directory.path().as_os_str()]);
                 *recycled += wal.statistics().recycled_segments - before;

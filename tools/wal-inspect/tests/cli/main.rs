@@ -6,6 +6,9 @@
 mod damage;
 mod dump;
 mod live;
+mod segments;
+mod stats;
 mod support;
+mod terminal;
 mod usage;
 mod verify;

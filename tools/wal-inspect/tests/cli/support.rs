@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     ffi::OsStr,
     fs::{self, File},
     os::unix::fs::FileExt,
@@ -14,6 +15,7 @@ use kontiki_wal::{
     Log, LogId, Options, Wal,
     inspect::{Frame, FrameKind, Scan},
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// What a run of the command gave.
@@ -47,6 +49,37 @@ pub(crate) fn verify(directory: &Path) -> Run {
 pub(crate) fn dump(directory: &Path, arguments: &[&str]) -> Run {
     let arguments = arguments.iter().map(OsStr::new);
     wal_inspect([OsStr::new("dump"), directory.as_os_str()].into_iter().chain(arguments))
+}
+
+/// `wal-inspect COMMAND DIRECTORY --json`, which ends well: its lines.
+pub(crate) fn json(command: &str, directory: &Path) -> Vec<Value> {
+    let run = wal_inspect([OsStr::new(command), directory.as_os_str(), OsStr::new("--json")]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+    run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A number in a line of JSON; 0 if it is left out.
+pub(crate) fn number(row: &Value, field: &str) -> u64 {
+    row[field].as_u64().unwrap_or(0)
+}
+
+/// Runs `wal-inspect COMMAND` on a golden log, as text and as JSON, and compares what it prints with what it printed when that
+/// was found right. `KONTIKI_FIXTURES=write` makes files that are not there; to change one, remove it first.
+pub(crate) fn check_golden(command: &str, log: &str) {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let fixture = tests.join("../../../tests/fixtures/format-1").join(log);
+    let before = files(&fixture);
+    for (ending, flag) in [("txt", None), ("jsonl", Some("--json"))] {
+        let flag = flag.map(OsStr::new);
+        let run = wal_inspect([OsStr::new(command), fixture.as_os_str()].into_iter().chain(flag));
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+        let path = tests.join("golden").join(format!("{command}-{log}.{ending}"));
+        if !path.exists() && env::var_os("KONTIKI_FIXTURES").is_some_and(|value| value == "write") {
+            fs::write(&path, &run.stdout).unwrap();
+        }
+        assert_eq!(run.stdout, fs::read_to_string(&path).unwrap(), "{}", path.display());
+    }
+    assert_eq!(files(&fixture), before, "{command} changed a file");
 }
 
 /// Small segments, and no thread that would write a mark whenever it likes.

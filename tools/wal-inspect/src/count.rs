@@ -1,0 +1,133 @@
+//! What is in a segment, counted frame by frame.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use kontiki_wal::{
+    LogId,
+    inspect::{Frame, FrameKind, HEADER_BYTES, Scan, SegmentSummary},
+};
+
+use crate::outcome::Failure;
+
+/// What bytes of a segment are to the logs. All others are the log's own: header page, index, trailer page, and frames that
+/// hold no entries. These keep no segment from being freed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// An entry that is in its log, with what its frame needs.
+    Live,
+    /// An entry that was replaced, truncated, reset, forgotten or compacted, or its whole frame, if none in it is live.
+    Dead,
+    /// No frame lies there.
+    Free,
+}
+
+impl Class {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 3;
+}
+
+/// What is in one segment.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentCount {
+    pub(crate) frames: u64,
+    /// The logs that have entries in it, live or not.
+    pub(crate) logs: BTreeMap<LogId, LogCount>,
+}
+
+/// The entries of one log. Their bytes are those of their frames, so that they add up to what is on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogCount {
+    pub(crate) live_entries: u64,
+    pub(crate) live_bytes: u64,
+    pub(crate) dead_entries: u64,
+    pub(crate) dead_bytes: u64,
+}
+
+impl SegmentCount {
+    /// Takes in a frame with those of its indexes that are live.
+    pub(crate) fn take(&mut self, frame: &Frame, live: &Range<u64>) {
+        self.frames += 1;
+        if frame.kind != FrameKind::Entries {
+            return;
+        }
+        let log = self.logs.entry(frame.log).or_default();
+        log.live_entries += live.end - live.start;
+        log.dead_entries += u64::from(frame.count) - (live.end - live.start);
+        for (range, class) in pieces(frame, live) {
+            let bytes = range.end - range.start;
+            match class {
+                Class::Live => log.live_bytes += bytes,
+                Class::Dead => log.dead_bytes += bytes,
+                Class::Free => {}
+            }
+        }
+    }
+
+    /// All logs together.
+    pub(crate) fn total(&self) -> LogCount {
+        let mut total = LogCount::default();
+        self.logs.values().for_each(|count| total.add(count));
+        total
+    }
+
+    /// The logs that keep the segment from being freed.
+    pub(crate) fn live_logs(&self) -> impl Iterator<Item = LogId> + '_ {
+        self.logs.iter().filter(|(_, count)| count.live_entries > 0).map(|(&log, _)| log)
+    }
+}
+
+impl LogCount {
+    /// Adds what there is elsewhere.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.live_entries += other.live_entries;
+        self.live_bytes += other.live_bytes;
+        self.dead_entries += other.dead_entries;
+        self.dead_bytes += other.dead_bytes;
+    }
+}
+
+/// Shows every frame of a segment to `visit`, with those of its indexes that are live. False if a writer has used the file
+/// again meanwhile: it was freed, and what was seen of it counts for nothing.
+pub(crate) fn visit_frames(
+    scan: &Scan,
+    segment: &SegmentSummary,
+    mut visit: impl FnMut(&Frame, &Range<u64>),
+) -> Result<bool, Failure> {
+    let mut read_bytes = 0;
+    for frame in scan.segment_frames(segment.sequence) {
+        let frame = frame?;
+        read_bytes += frame.frame_bytes;
+        visit(&frame, &scan.live(&frame));
+    }
+    Ok(read_bytes == segment.used_bytes)
+}
+
+/// Where in the file the bytes of a frame of entries lie, by what they are. A live entry keeps the frame's header, table and
+/// padding, but no other entry.
+pub(crate) fn pieces(frame: &Frame, live: &Range<u64>) -> Vec<(Range<u64>, Class)> {
+    let whole = frame.offset..frame.offset + frame.frame_bytes;
+    if frame.kind != FrameKind::Entries {
+        return Vec::new();
+    }
+    if live.is_empty() {
+        return vec![(whole, Class::Dead)];
+    }
+    // Before the live ones, they themselves, and behind them.
+    let mut bytes = [0; 3];
+    for (index, entry) in frame.entries() {
+        let part = usize::from(index >= live.start) + usize::from(index >= live.end);
+        bytes[part] += entry.len() as u64;
+    }
+    let entries = whole.start + HEADER_BYTES + TABLE_ENTRY_BYTES * u64::from(frame.count);
+    let (start, end) = (entries + bytes[0], entries + bytes[0] + bytes[1]);
+    vec![
+        (whole.start..entries, Class::Live),
+        (entries..start, Class::Dead),
+        (start..end, Class::Live),
+        (end..end + bytes[2], Class::Dead),
+        (end + bytes[2]..whole.end, Class::Live),
+    ]
+}
+
+/// What each entry takes in its frame's table.
+const TABLE_ENTRY_BYTES: u64 = 4;

@@ -1,0 +1,193 @@
+//! `segments`: a line for each segment, and what lies where in it.
+
+use kontiki_wal::inspect::{Scan, SegmentSummary, Standing};
+use serde::Serialize;
+
+use crate::{
+    arguments::ReportArguments,
+    count::{Class, SegmentCount, pieces, visit_frames},
+    look::{Look, log_directory},
+    outcome::{Failure, Outcome},
+    picture::{LEGEND, Picture},
+    progress, terminal,
+};
+
+pub(crate) const HELP: &str = "\
+A row a segment, by number, files that wait to become one last; then a picture of each segment.
+An entry is live if it is in its log: not truncated, replaced, reset, forgotten or compacted.
+The fields of --json; the table leaves out some, and the ending _bytes:
+  segment           its number; file: its file's name; bytes: the file's length
+  standing          sealed; full: waits to be sealed; active: takes frames; prepared: made ahead;
+                    freed: to be removed, or used again while it was read; damaged;
+                    spare: a freed one's file, kept; preparing: has no segment's name yet
+  base_lsn          LSN of its first frame; end_lsn: behind its last one
+  frames, entries   how many, live or not; logs: how many logs have entries in it
+  live_bytes        live entries with their frames; dead_bytes: entries that are not live
+  free_bytes        where no frame lies
+  own_bytes         the rest, so that the four add up to bytes: header, index and trailer page,
+                    checkpoint, and all other frames that hold no entries
+  unattested_bytes  of frames at the end of the log of which no later one says that they were
+                    synced. The newest sync is attested by what is written after it
+  pinned_by         the logs with live entries in it: what keeps it from being freed
+
+Examples, with the data directory of a node or the log's own:
+  wal-inspect segments data/1
+  wal-inspect segments data/1 --json | jq 'select(.live_bytes < .dead_bytes) | .file'
+
+Exit codes: 0 done, 2 done but the log is corrupt (see standard error), 3 cannot read, 4 usage.";
+
+pub(crate) fn segments(arguments: &ReportArguments) -> Result<Outcome, Failure> {
+    let directory = log_directory(&arguments.directory);
+    let (look, segments) = progress::watched(&directory, || {
+        let look = Look::at(&directory)?;
+        let segments = shown(&look.scan, terminal::columns())?;
+        Ok::<_, Failure>((look, segments))
+    })?;
+    let rows = segments.iter().map(|(row, _)| row);
+    terminal::print(&if arguments.json { terminal::json_lines(rows)? } else { text(&segments) })?;
+    Ok(look.remark())
+}
+
+/// One segment.
+#[derive(Debug, Serialize)]
+struct SegmentRow {
+    segment: u64,
+    file: String,
+    standing: &'static str,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_lsn: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_lsn: Option<u64>,
+    frames: u64,
+    entries: u64,
+    logs: usize,
+    live_bytes: u64,
+    dead_bytes: u64,
+    own_bytes: u64,
+    free_bytes: u64,
+    unattested_bytes: u64,
+    pinned_by: Vec<u32>,
+}
+
+/// Every file, with its picture; pictures and numbers together are `columns` wide.
+fn shown(scan: &Scan, columns: usize) -> Result<Vec<(SegmentRow, Picture)>, Failure> {
+    let mut summaries = scan.segments();
+    summaries.extend_from_slice(scan.spares());
+    let numbers = summaries.iter().map(|summary| summary.sequence.to_string().len()).max();
+    let cells = columns - numbers.unwrap_or(0) - 1;
+    summaries.into_iter().map(|summary| one(scan, summary, cells)).collect()
+}
+
+fn one(
+    scan: &Scan,
+    mut summary: SegmentSummary,
+    cells: usize,
+) -> Result<(SegmentRow, Picture), Failure> {
+    let mut count = SegmentCount::default();
+    let mut picture = Picture::new(summary.segment_bytes, cells);
+    let is_there = visit_frames(scan, &summary, |frame, live| {
+        count.take(frame, live);
+        pieces(frame, live).iter().for_each(|(range, class)| picture.add(range, *class));
+    })?;
+    if !is_there {
+        count = SegmentCount::default();
+        picture = Picture::new(summary.segment_bytes, cells);
+        summary = SegmentSummary {
+            base: None,
+            used_bytes: 0,
+            index_bytes: 0,
+            standing: Standing::Freed,
+            ..summary
+        };
+    }
+    picture.add(&summary.free(), Class::Free);
+    Ok((row(scan, summary, &count), picture))
+}
+
+fn row(scan: &Scan, summary: SegmentSummary, count: &SegmentCount) -> SegmentRow {
+    let free = summary.free();
+    let (total, free_bytes) = (count.total(), free.end - free.start);
+    let end_lsn = summary.base.map(|base| base.0 + summary.used_bytes);
+    let unattested = end_lsn.map_or(0, |end| end.saturating_sub(scan.attested().0));
+    SegmentRow {
+        segment: summary.sequence,
+        file: summary.file,
+        standing: name(summary.standing),
+        bytes: summary.segment_bytes,
+        base_lsn: summary.base.map(|base| base.0),
+        end_lsn,
+        frames: count.frames,
+        entries: total.live_entries + total.dead_entries,
+        logs: count.logs.len(),
+        live_bytes: total.live_bytes,
+        dead_bytes: total.dead_bytes,
+        own_bytes: summary.segment_bytes - total.live_bytes - total.dead_bytes - free_bytes,
+        free_bytes,
+        unattested_bytes: unattested.min(summary.used_bytes),
+        pinned_by: count.live_logs().map(|log| log.0).collect(),
+    }
+}
+
+fn text(segments: &[(SegmentRow, Picture)]) -> String {
+    let is_seen = |row: &SegmentRow| row.base_lsn.is_some() || row.standing == PREPARED;
+    let mut text = terminal::table(&HEADER, segments.iter().map(|(row, _)| cells(row)));
+    let numbers = segments.iter().map(|(row, _)| row.segment.to_string().len()).max().unwrap_or(0);
+    text.push('\n');
+    for (row, picture) in segments.iter().filter(|(row, _)| is_seen(row)) {
+        text.push_str(&format!("{:>numbers$} {}\n", row.segment, picture.text()));
+    }
+    text.push_str(&format!("\n{LEGEND}\n"));
+    text
+}
+
+/// As the fields of JSON, without the ending that most share: so a row stays short.
+const HEADER: [&str; 12] = [
+    "segment",
+    "file",
+    "standing",
+    "bytes",
+    "base_lsn",
+    "frames",
+    "entries",
+    "logs",
+    "live",
+    "dead",
+    "free",
+    "unattested",
+];
+
+/// What stands below [`HEADER`].
+fn cells(row: &SegmentRow) -> Vec<String> {
+    let base_lsn = row.base_lsn.map_or_else(|| "-".to_owned(), |lsn| lsn.to_string());
+    vec![
+        row.segment.to_string(),
+        row.file.clone(),
+        row.standing.to_owned(),
+        row.bytes.to_string(),
+        base_lsn,
+        row.frames.to_string(),
+        row.entries.to_string(),
+        row.logs.to_string(),
+        row.live_bytes.to_string(),
+        row.dead_bytes.to_string(),
+        row.free_bytes.to_string(),
+        row.unattested_bytes.to_string(),
+    ]
+}
+
+fn name(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Sealed => "sealed",
+        Standing::Full => "full",
+        Standing::Active => "active",
+        Standing::Prepared => PREPARED,
+        Standing::Freed => "freed",
+        Standing::Damaged => "damaged",
+        Standing::Spare => "spare",
+        Standing::Preparing => "preparing",
+        _ => "unknown",
+    }
+}
+
+const PREPARED: &str = "prepared";

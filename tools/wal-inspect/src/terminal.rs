@@ -1,0 +1,55 @@
+//! Standard output: how wide it is, tables in it, and colour only where somebody sees it.
+
+use std::io::{self, ErrorKind, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use terminal_size::{Width, terminal_size_of};
+
+use crate::outcome::Failure;
+
+/// Columns of the terminal; of anything else those of an old one.
+pub(crate) fn columns() -> usize {
+    let columns = terminal_size_of(io::stdout()).map_or(80, |(Width(columns), _)| columns.into());
+    columns.max(COLUMNS_MIN)
+}
+
+/// Prints a result. Styles are taken out unless standard output is a terminal, and NO_COLOR is not set.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // The reader has seen enough, as in `| head`.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A table without lines, numbers to the right, two blanks between columns.
+pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
+    for (number, column) in table.column_iter_mut().enumerate() {
+        let is_text = TEXT_COLUMNS.contains(&header[number]);
+        column.set_cell_alignment(if is_text { CellAlignment::Left } else { CellAlignment::Right });
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt() + "\n"
+}
+
+/// Each of `rows` as a JSON object on a line of its own.
+pub(crate) fn json_lines<Row: Serialize>(
+    rows: impl IntoIterator<Item = Row>,
+) -> Result<String, Failure> {
+    let mut lines = String::new();
+    for row in rows {
+        lines.push_str(&serde_json::to_string(&row).map_err(io::Error::from)?);
+        lines.push('\n');
+    }
+    Ok(lines)
+}
+
+/// Headers of columns that hold no numbers.
+const TEXT_COLUMNS: [&str; 2] = ["file", "standing"];
+
+/// Bars and pictures need some room.
+const COLUMNS_MIN: usize = 40;
