@@ -86,8 +86,8 @@ impl LogCount {
     }
 }
 
-/// Shows every frame of a segment to `visit`, with those of its indexes that are live. False if a writer has used the file
-/// again meanwhile: it was freed, and what was seen of it counts for nothing.
+/// Shows every frame that a segment had when it was looked at to `visit`, with those of its indexes that are live. False if a
+/// writer has used the file again meanwhile: it was freed, and what was seen of it counts for nothing.
 pub(crate) fn visit_frames(
     scan: &Scan,
     segment: &SegmentSummary,
@@ -98,6 +98,9 @@ pub(crate) fn visit_frames(
         let frame = frame?;
         read_bytes += frame.frame_bytes;
         visit(&frame, &scan.live(&frame));
+        if read_bytes >= segment.used_bytes {
+            break;
+        }
     }
     Ok(read_bytes == segment.used_bytes)
 }

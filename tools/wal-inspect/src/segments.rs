@@ -191,3 +191,49 @@ fn name(standing: Standing) -> &'static str {
 }
 
 const PREPARED: &str = "prepared";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kontiki_wal::{AppendError, LogId, Wal};
+
+    use super::*;
+
+    /// WAL-CASE 41
+    #[test]
+    fn a_file_that_a_writer_uses_again_before_it_is_read_is_a_freed_segment() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Wal::options().segment_bytes(16 << 10).without_threads();
+        let wal = options.open(directory.path()).unwrap();
+        let log = wal.log(LogId(1)).unwrap();
+        let fill = |sealed: u64| {
+            while wal.statistics().sealed_segments < sealed {
+                match log.push(vec![b'x'; 500]) {
+                    Ok((_, pending)) => pending.wait().unwrap(),
+                    Err(AppendError::Full { .. }) => assert!(wal.work(Duration::ZERO)),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        fill(4);
+        let scan = Scan::open(directory.path()).unwrap();
+        // What is appended after the look is not in it, and does not make another segment of this one.
+        log.push("more").unwrap().1.wait().unwrap();
+        let before = shown(&scan, 80).unwrap();
+        // A file that is only made ready to be used again still holds its old frames, whole.
+        while wal.statistics().recycled_segments < 2 {
+            log.compact_before(log.last()).unwrap().wait().unwrap();
+            fill(wal.statistics().sealed_segments + 1);
+        }
+        let freed = |(row, _): &&(SegmentRow, Picture)| row.standing == name(Standing::Freed);
+        assert_eq!(before.iter().filter(freed).count(), 0);
+        let after = shown(&scan, 80).unwrap();
+        let freed: Vec<_> = after.iter().filter(freed).collect();
+        assert!(!freed.is_empty(), "{after:?}");
+        for (row, picture) in freed {
+            assert_eq!((row.frames, row.live_bytes, row.dead_bytes), (0, 0, 0), "{row:?}");
+            assert!(!picture.text().contains(['#', '+', 'x']), "{row:?}");
+        }
+    }
+}
