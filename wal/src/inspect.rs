@@ -235,8 +235,9 @@ impl Scan {
         Box::new(self.files.iter().flat_map(|file| self.segment_frames(file.header.sequence)))
     }
 
-    /// The frames of one segment, likewise; none if there is no such segment, or it does not begin as it should. Of a file
-    /// that a writer uses again meanwhile they end early: together they are shorter than the segment's `used_bytes`.
+    /// The frames of one segment, likewise; none if there is no such segment, or it does not begin as it should. Those of a
+    /// live log can be more than the segment's `used_bytes` since it was looked at, and those of a file that was used again
+    /// are less.
     pub fn segment_frames(
         &self,
         sequence: u64,
@@ -252,7 +253,8 @@ impl Scan {
     }
 }
 
-/// Where the chain of whole headers ends in a segment; what they replace goes to `replaced`, up to the end of the log.
+/// Where the chain of whole headers ends in a segment, at the end of the log at the latest; what they replace goes to
+/// `replaced`.
 fn used(
     file: &SegmentFile,
     segment: &Segment,
@@ -261,10 +263,10 @@ fn used(
 ) -> Result<u64, OpenError> {
     let mut window = Window::new(file);
     let (mut offset, mut link) = (FRAMES_AT, None);
-    while let Ok(found) = window.frame(offset, link, Some(segment.lsn(offset)))? {
-        if segment.lsn(offset) < end {
-            replaced.take(segment.lsn(offset), &found.header);
-        }
+    while segment.lsn(offset) < end
+        && let Ok(found) = window.frame(offset, link, Some(segment.lsn(offset)))?
+    {
+        replaced.take(segment.lsn(offset), &found.header);
         (offset, link) = (offset + found.header.frame_bytes(), Some(found.crc));
     }
     Ok(offset)

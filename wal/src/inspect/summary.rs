@@ -20,7 +20,7 @@ pub struct SegmentSummary {
     /// LSN of its first frame; `None` if it does not begin as a segment with frames should, as one that was prepared and
     /// not used yet.
     pub base: Option<Lsn>,
-    /// Bytes of frames up to where whole headers end.
+    /// Bytes of its frames, up to the end of the log.
     pub used_bytes: u64,
     /// Length of its index, if it is sealed.
     pub index_bytes: u64,

@@ -120,6 +120,22 @@ fn what_no_later_frame_attests_is_told() {
     assert_eq!(unattested(&closed_log()), HEADER_BYTES);
 }
 
+/// What opening cuts off is in no log, and its place is free.
+#[test]
+fn a_torn_tail_is_free_space() {
+    let log = crashed_log();
+    let before = json("segments", log.path());
+    let last = entries_frames(log.path()).pop().unwrap();
+    flip_bit(log.path(), &last, HEADER_BYTES + 25);
+    let run = wal_inspect(["segments", "--json", log.path().to_str().unwrap()]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stderr.contains("torn tail at segment"), "{run:?}");
+    let after: Value = serde_json::from_str(run.stdout.lines().next().unwrap()).unwrap();
+    let grown = number(&after, "free_bytes") - number(&before[0], "free_bytes");
+    assert_eq!(grown, last.frame_bytes, "{after}");
+    assert_eq!((number(&after, "entries"), number(&after, "dead_bytes")), (10, 0), "{after}");
+}
+
 #[test]
 fn a_corrupt_log_is_shown_and_ends_with_2() {
     let log = crashed_log();
