@@ -134,3 +134,40 @@ pub(crate) fn pieces(frame: &Frame, live: &Range<u64>) -> Vec<(Range<u64>, Class
 
 /// What each entry takes in its frame's table.
 const TABLE_ENTRY_BYTES: u64 = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use bytes::Bytes;
+    use kontiki_wal::Wal;
+
+    use super::*;
+
+    #[test]
+    fn pieces_are_where_their_entries_lie_in_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let wal = Wal::options().without_threads().open(directory.path()).unwrap();
+        let log = wal.log(LogId(1)).unwrap();
+        let entries = ["first", "second", "third", "fourth", "fifth"].map(Bytes::from);
+        log.append(1, 1, &entries).unwrap().wait().unwrap();
+        log.compact_before(3).unwrap().wait().unwrap();
+        log.truncate_after(4).unwrap().wait().unwrap();
+        let scan = Scan::open(directory.path()).unwrap();
+        let mut frames = scan.frames().map(Result::unwrap);
+        let frame = frames.find(|frame| frame.kind == FrameKind::Entries).unwrap();
+        let file = fs::read(directory.path().join(&frame.file)).unwrap();
+        let pieces = pieces(&frame, &scan.live(&frame));
+        let bytes = |(range, _): &(Range<u64>, Class)| {
+            let [start, end] = [range.start, range.end].map(|at| usize::try_from(at).unwrap());
+            file[start..end].to_vec()
+        };
+        let classes: Vec<Class> = pieces.iter().map(|piece| piece.1).collect();
+        assert_eq!(classes, [Class::Live, Class::Dead, Class::Live, Class::Dead, Class::Live]);
+        assert_eq!(bytes(&pieces[1]), b"firstsecond");
+        assert_eq!(bytes(&pieces[2]), b"thirdfourth");
+        assert_eq!(bytes(&pieces[3]), b"fifth");
+        let total: usize = pieces.iter().map(|piece| bytes(piece).len()).sum();
+        assert_eq!(total as u64, frame.frame_bytes);
+    }
+}

@@ -18,20 +18,23 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-What is counted, the same in --json, where each object says in \"row\" what it is:
-  segments      how many with frames, and their bytes: of live entries with their frames, of dead
-                ones (not in their log any more), of the log's own pages and frames, and free
+An entry is live if it is in its log: not truncated, replaced, reset, forgotten or compacted. What
+is counted; in --json a row is an object that says in \"row\" which it is:
+  segments      those with frames: how many, and their bytes: live_bytes of live entries with their
+                frames, dead_bytes of other entries, own_bytes of the log's pages and of frames
+                without entries, free_bytes where no frame lies
   entry_bytes   sizes of all entries, live or not, without their frames
   frame_bytes   sizes of frames of entries, with header, table and padding
   group_frames, group_bytes
                 frames and bytes of each sync group: what one write and one sync put on the disk.
                 A frame's watermark (durable_lsn in dump) is the LSN at which its group began, so
-                frames of a segment with one watermark are a group
-  log           a log's first and last index; its live and dead entries, and their bytes;
-                oldest_segment: the oldest with a live entry of it;
-                pinned_segments, pinned_bytes: all that have one; they are freed when none has;
-                alone_segments, alone_bytes: of these, which no other log keeps. Compacting this
-                log to its end frees them. The active segment is never freed and not among them
+                the frames of a segment with one watermark are a group
+  log           one log: first_index and last_index; live_entries, live_bytes, dead_entries,
+                dead_bytes; oldest_segment: the oldest with a live entry of it; pinned_segments,
+                pinned_bytes: all that have one, which are not freed before none has;
+                alone_segments, alone_bytes: those of them that no other log keeps, but for the
+                active one. Compacting this log to its end frees them
+Sizes have count, sum, min, max, and buckets: count of those from first to last.
 
 Sync groups do not tell whether the last group was synced, how long a sync took, how many appends
 or threads shared it, or what was in segments that are freed. Marks alone are not counted: an idle

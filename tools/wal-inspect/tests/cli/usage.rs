@@ -1,6 +1,6 @@
 //! What the command line takes, and what it says otherwise.
 
-use crate::support::wal_inspect;
+use crate::support::{closed_log, json, wal_inspect};
 
 #[test]
 fn what_is_not_understood_ends_with_4_and_changes_nothing() {
@@ -48,7 +48,27 @@ fn help_tells_exit_codes_and_examples() {
     for code in ["0  whole", "1  torn tail", "2  corrupt", "3  cannot read", "4  usage"] {
         assert!(run.stdout.contains(code), "{code}: {run:?}");
     }
-    let run = wal_inspect(["dump", "--help"]);
-    assert_eq!(run.code, Some(0), "{run:?}");
-    assert!(run.stdout.contains("\nExamples"), "{run:?}");
+    for command in ["dump", "segments", "stats"] {
+        let run = wal_inspect([command, "--help"]);
+        assert_eq!(run.code, Some(0), "{run:?}");
+        assert!(run.stdout.contains("\nExamples"), "{run:?}");
+        assert!(run.stdout.contains("\nExit codes: "), "{run:?}");
+    }
+}
+
+#[test]
+fn every_field_of_json_is_told_of_in_the_help() {
+    let log = closed_log();
+    for command in ["segments", "stats"] {
+        let help = wal_inspect([command, "--help"]).stdout;
+        let is_told = |field: &str| {
+            help.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == field)
+        };
+        for row in json(command, log.path()) {
+            for field in row.as_object().unwrap().keys() {
+                assert!(is_told(field), "{command} --help says nothing of {field}");
+            }
+            assert!(row["row"].as_str().is_none_or(is_told), "{row}");
+        }
+    }
 }
