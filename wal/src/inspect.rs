@@ -2,14 +2,20 @@
 //! Takes no writer's lock and changes nothing; [`Scan::is_live`] shares the lock for a moment, which a starting writer waits for.
 
 mod live;
+mod raw;
 mod summary;
+mod tail;
 
 use std::{ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use kontiki_disk::{Access, Directory, Disk};
 
-pub use self::summary::{SegmentSummary, Standing};
+pub use self::{
+    raw::{HeaderPage, RawFrame},
+    summary::{SegmentSummary, Standing},
+    tail::{Tail, Tailed},
+};
 use self::{live::Replaced, summary::spares};
 use crate::{
     Corruption, LogId, Lsn, OpenError,
@@ -120,6 +126,10 @@ pub struct Scan {
     replaced: Replaced,
     attested: Lsn,
     end: Lsn,
+    /// The same place as the number of one of `files` and an offset; `None` without a whole frame.
+    end_place: Option<(usize, u64)>,
+    /// `header_crc` of the last whole frame, which the next one links to.
+    last_crc: u32,
     verdict: Verdict,
 }
 
@@ -175,6 +185,8 @@ impl Scan {
             replaced,
             attested: look.attested,
             end: look.end_lsn,
+            end_place: look.end,
+            last_crc: look.last_crc,
             verdict,
         })
     }
@@ -245,6 +257,13 @@ impl Scan {
         let number = self.files.binary_search_by_key(&sequence, |file| file.header.sequence).ok();
         let placed = number.and_then(|number| Some((&self.files[number], self.placed[number]?.0)));
         placed.into_iter().flat_map(|(file, base)| Frames::new(file, base))
+    }
+
+    /// Goes on where the log ends at this look, as a writer appends; `None` if there is no whole frame yet, or none is left.
+    pub fn tail(&self) -> Option<Tail> {
+        let (number, offset) = self.end_place?;
+        let (directory, file) = (Arc::clone(&self.directory), self.files[number].clone());
+        Some(Tail::new(directory, file, offset, self.end, self.last_crc))
     }
 
     /// How the log ends.

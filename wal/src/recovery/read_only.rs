@@ -49,7 +49,8 @@ pub(crate) struct Look {
     /// What is damaged although it was durable.
     pub(crate) damage: Vec<Corruption>,
     index_bytes: u64,
-    last_crc: u32,
+    /// `header_crc` of the last whole frame.
+    pub(crate) last_crc: u32,
     /// Of the sealed segments; one that a later frame has freed does not count.
     sealed_damage: BTreeMap<u64, Vec<Corruption>>,
     /// Newer segments lie behind a damaged header page, or a writer used a file again during the look: which entries live,
