@@ -22,8 +22,33 @@ const DUMP_EXAMPLES: &str = "\
 Examples, with the data directory of a node or the log's own:
   wal-inspect dump data/1                          every frame, every entry
   wal-inspect dump data/1 --log 1 --index 100..200 the entries 100 to 199 of log 1
+  wal-inspect dump data/1 --lsn 4096.. --term 7    entries of term 7 behind the first 4 KiB of frames
   wal-inspect dump data/1 --kind state             terms and votes over time
-  wal-inspect dump data/1 --format jsonl | jq .    one JSON object a frame
+  wal-inspect dump data/1 --hex --preview 16       payloads in hexadecimal, 16 bytes of each
+  wal-inspect dump data/1 --json | jq .            one JSON object a frame
+  wal-inspect dump data/1 --follow --kind entries  goes on as the writer appends, until Ctrl-C
+
+JSON, a line for each frame; what a frame does not have is left out:
+  segment, file, offset      number and file name of the segment, and where the frame begins in it
+  lsn, frame_bytes           where it begins in the stream, and its length
+  kind                       as --kind takes it
+  log                        of frames that belong to a log
+  first_index, last_index    of entries; where a truncate, compact or reset has its cut: first_index
+  term                       of the entries; of the entry before first_index for compact and reset
+  durable_lsn, closed        everything below was durable; the mark of a clean close
+  damage                     what is wrong with its body
+  entries                    index, bytes (their number), payload or payload_hex, payload_cut if more
+                             follows; of a Raft log raft: command, empty, configuration (with
+                             members) or unknown
+  state                      bytes, payload or payload_hex; raft: term, vote, cluster, incarnation,
+                             configurations; raft_unreadable if it cannot be read
+  logs                       of a checkpoint: log, first_index, last_index, term_before, runs (first
+                             index and term of each), state
+
+--follow shows frames when they are whole in the file, which can be before they are durable. No
+other process is told that a log has grown, so it looks again ten times a second. Ctrl-C, SIGTERM
+and a closed pipe end it as the end of the log would. Frames that were freed before they could be
+shown are named on standard error. A corrupt log that no writer has open is not followed.
 
 Exit codes: 0 done, 2 done but the log is corrupt (see standard error), 3 cannot read, 4 usage.";
 
@@ -64,12 +89,21 @@ pub(crate) struct DumpArguments {
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
+    /// The same as --format jsonl.
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
     /// Only frames of these logs.
     #[arg(long = "log", value_name = "LOG", value_delimiter = ',')]
     pub(crate) logs: Vec<u32>,
     /// Only entries with these indexes: A..B (without B), A..=B, A.., ..B or A.
-    #[arg(long, value_name = "A..B", value_parser = parse_indexes)]
+    #[arg(long, value_name = "A..B", value_parser = parse_range)]
     pub(crate) index: Option<RangeInclusive<u64>>,
+    /// Only entries of these terms.
+    #[arg(long, value_name = "A..B", value_parser = parse_range)]
+    pub(crate) term: Option<RangeInclusive<u64>>,
+    /// Only frames that begin at these places in the stream.
+    #[arg(long, value_name = "A..B", value_parser = parse_range)]
+    pub(crate) lsn: Option<RangeInclusive<u64>>,
     /// Only frames of these kinds.
     #[arg(long = "kind", value_name = "KIND", value_enum, value_delimiter = ',')]
     pub(crate) kinds: Vec<Kind>,
@@ -79,6 +113,18 @@ pub(crate) struct DumpArguments {
     /// How many bytes of each payload to show; 0 for none.
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     pub(crate) preview: usize,
+    /// Show payloads in hexadecimal.
+    #[arg(long)]
+    pub(crate) hex: bool,
+    /// Go on as the writer appends.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+impl DumpArguments {
+    pub(crate) fn is_json(&self) -> bool {
+        self.json || self.format == Format::Jsonl
+    }
 }
 
 #[derive(Debug, Args)]
@@ -159,28 +205,25 @@ impl Kind {
     }
 }
 
-/// Reads a range of indexes as Rust writes it; a number alone is that index.
-fn parse_indexes(text: &str) -> Result<RangeInclusive<u64>, String> {
+/// Reads a range as Rust writes it; a number alone is the range of that number.
+fn parse_range(text: &str) -> Result<RangeInclusive<u64>, String> {
     let number = |text: &str| {
         text.parse::<u64>()
-            .map_err(|_| format!("{text:?} is not an index; write A..B, as in 5..10"))
+            .map_err(|_| format!("{text:?} is not a number; write A..B, as in 5..10"))
     };
     let Some((first, end)) = text.split_once("..") else {
-        let index = number(text)?;
-        return Ok(index..=index);
+        let only = number(text)?;
+        return Ok(only..=only);
     };
     let first = if first.is_empty() { 0 } else { number(first)? };
     let last = match end.strip_prefix('=') {
-        _ if end.is_empty() => u64::MAX,
-        Some(last) => number(last)?,
-        None => {
-            number(end)?.checked_sub(1).ok_or("no index lies before 0; indexes count from 1")?
-        }
+        _ if end.is_empty() => Some(u64::MAX),
+        Some(last) => Some(number(last)?),
+        None => number(end)?.checked_sub(1),
     };
-    if first > last {
-        return Err("the range is empty".to_owned());
-    }
-    Ok(first..=last)
+    last.filter(|&last| first <= last)
+        .map(|last| first..=last)
+        .ok_or_else(|| "the range is empty".to_owned())
 }
 
 fn parse_limit(text: &str) -> Result<usize, String> {
@@ -210,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_of_indexes_are_read_as_rust_writes_them() {
+    fn ranges_are_read_as_rust_writes_them() {
         for (text, range) in [
             ("5..10", 5..=9),
             ("5..=10", 5..=10),
@@ -219,10 +262,10 @@ mod tests {
             ("7", 7..=7),
             ("..", 0..=u64::MAX),
         ] {
-            assert_eq!(parse_indexes(text), Ok(range), "{text}");
+            assert_eq!(parse_range(text), Ok(range), "{text}");
         }
         for text in ["", "a", "5..a", "-1", "10..5", "5..5", "..0", "5...9", "5..=4"] {
-            assert!(parse_indexes(text).is_err(), "{text}");
+            assert!(parse_range(text).is_err(), "{text}");
         }
     }
 }

@@ -1,98 +1,123 @@
 //! `dump`: the frames of a log, each with its place, and what they hold.
 
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::{
+    io::{self, BufWriter, ErrorKind, StdoutLock, Write},
+    ops::RangeInclusive,
+};
 
 use bytes::Bytes;
 use kontiki_wal::{
     LogId,
-    inspect::{Bounds, Frame, FrameKind, Scan},
+    inspect::{Bounds, Frame, FrameKind},
 };
 
 use crate::{
-    arguments::{DumpArguments, Format, Kind},
+    arguments::{DumpArguments, Kind},
+    follow::follow,
     look::{Look, log_directory},
     outcome::{Failure, Outcome},
     raft::{RaftEntry, RaftLogs, RaftState},
-    rows::{EntryRow, FrameRow, LogRow, Payload, StateRow, belongs_to_a_log},
+    rows::{EntryRow, FrameRow, LogRow, Payload, Preview, StateRow, belongs_to_a_log},
 };
 
 pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
-    let look = Look::at(&log_directory(&arguments.directory))?;
-    match write_frames(&look.scan, arguments, &mut BufWriter::new(io::stdout().lock())) {
+    let directory = log_directory(&arguments.directory);
+    let look = Look::at(&directory)?;
+    let mut printer = Printer::new(arguments);
+    let outcome = if arguments.follow {
+        follow(&directory, look, &mut printer)
+    } else {
+        printer.show_all(&look).map(|()| look.remark())
+    };
+    match outcome {
         // The reader has seen enough, as in `| head`.
-        Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => {
-            return Ok(Outcome::Whole);
+        Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(Outcome::Whole),
+        Ok(outcome) => {
+            if printer.shown == 0 {
+                let _unheard =
+                    writeln!(io::stderr(), "wal-inspect: no frame is what was asked for");
+            }
+            Ok(outcome)
         }
-        Ok(0) => {
-            let _unheard = writeln!(io::stderr(), "wal-inspect: no frame is what was asked for");
-        }
-        result => drop(result?),
+        failed => failed,
     }
-    Ok(look.remark())
 }
 
-/// Returns how many frames were shown.
-fn write_frames(
-    scan: &Scan,
-    arguments: &DumpArguments,
-    out: &mut impl Write,
-) -> Result<usize, Failure> {
-    let mut raft_logs = RaftLogs::default();
-    let limit = arguments.limit.unwrap_or(usize::MAX);
-    let mut shown = 0;
-    for frame in scan.frames() {
-        let frame = frame?;
-        raft_logs.observe(&frame);
-        if shown == limit {
-            break;
-        }
-        let Some(row) = row(&frame, arguments, raft_logs.contain(frame.log)) else { continue };
-        shown += 1;
-        match arguments.format {
-            Format::Text => row.write_text(out)?,
-            Format::Jsonl => {
-                serde_json::to_writer(&mut *out, &row).map_err(io::Error::from)?;
-                out.write_all(b"\n")?;
+/// Writes what is asked for of the frames that it is shown, in their order.
+pub(crate) struct Printer<'a> {
+    arguments: &'a DumpArguments,
+    raft_logs: RaftLogs,
+    /// How many frames were written.
+    shown: usize,
+    out: BufWriter<StdoutLock<'static>>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(arguments: &'a DumpArguments) -> Self {
+        let out = BufWriter::new(io::stdout().lock());
+        Self { arguments, raft_logs: RaftLogs::default(), shown: 0, out }
+    }
+
+    fn show_all(&mut self, look: &Look) -> Result<(), Failure> {
+        for frame in look.scan.frames() {
+            if !self.show(&frame?)? {
+                break;
             }
         }
+        self.flush()
     }
-    out.flush()?;
-    Ok(shown)
+
+    /// Returns whether more is asked for.
+    pub(crate) fn show(&mut self, frame: &Frame) -> Result<bool, Failure> {
+        let is_behind = |lsns: &RangeInclusive<u64>| *lsns.end() < frame.lsn.0;
+        if self.arguments.lsn.as_ref().is_some_and(is_behind) {
+            return Ok(false);
+        }
+        self.raft_logs.observe(frame);
+        if let Some(row) = row(frame, self.arguments, self.raft_logs.contain(frame.log)) {
+            self.write(&row)?;
+            self.shown += 1;
+        }
+        Ok(self.arguments.limit.is_none_or(|limit| self.shown < limit))
+    }
+
+    fn write(&mut self, row: &FrameRow) -> io::Result<()> {
+        if !self.arguments.is_json() {
+            return row.write_text(&mut self.out);
+        }
+        serde_json::to_writer(&mut self.out, row)?;
+        self.out.write_all(b"\n")
+    }
+
+    /// Hands on what was written.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.out.flush()?)
+    }
 }
 
 /// What is shown of a frame, if anything is asked for.
 fn row(frame: &Frame, arguments: &DumpArguments, is_raft: bool) -> Option<FrameRow> {
-    let DumpArguments { logs, kinds, index, preview, .. } = arguments;
-    let of_an_asked_log = belongs_to_a_log(frame.kind) && logs.contains(&frame.log.0);
-    if !(logs.is_empty() || of_an_asked_log) {
+    if !is_asked_for(frame, arguments) {
         return None;
     }
-    if !kinds.is_empty() && !kinds.contains(&Kind::from(frame.kind)) {
-        return None;
-    }
-    if let Some(indexes) = index {
-        let end = frame.first_index.saturating_add(u64::from(frame.count));
-        let overlaps = frame.first_index <= *indexes.end() && *indexes.start() < end;
-        if frame.kind != FrameKind::Entries || !overlaps {
-            return None;
-        }
-    }
+    let index = arguments.index.as_ref();
+    let preview = Preview { bytes_max: arguments.preview, is_hex: arguments.hex };
     let mut row = FrameRow::of(frame);
     match (frame.kind, &frame.body) {
         (FrameKind::Entries, Ok(_)) => {
             row.entries = frame
                 .entries()
                 .into_iter()
-                .filter(|(number, _)| index.as_ref().is_none_or(|asked| asked.contains(number)))
-                .map(|(number, bytes)| entry_row(number, frame.term, bytes, is_raft, *preview))
+                .filter(|(number, _)| index.is_none_or(|asked| asked.contains(number)))
+                .map(|(number, bytes)| entry_row(number, frame.term, bytes, is_raft, preview))
                 .collect();
         }
-        (FrameKind::State, Ok(body)) => row.state = Some(state_row(body, *preview)),
+        (FrameKind::State, Ok(body)) => row.state = Some(state_row(body, preview)),
         (FrameKind::Checkpoint, Ok(_)) => {
             row.logs = frame
                 .checkpoint()
                 .into_iter()
-                .map(|(log, bounds)| log_row(log, bounds, *preview))
+                .map(|(log, bounds)| log_row(log, bounds, preview))
                 .collect();
         }
         _ => {}
@@ -100,7 +125,21 @@ fn row(frame: &Frame, arguments: &DumpArguments, is_raft: bool) -> Option<FrameR
     Some(row)
 }
 
-fn entry_row(index: u64, term: u64, bytes: Bytes, is_raft: bool, preview: usize) -> EntryRow {
+fn is_asked_for(frame: &Frame, arguments: &DumpArguments) -> bool {
+    let DumpArguments { logs, kinds, index, term, lsn, .. } = arguments;
+    let of_an_asked_log = belongs_to_a_log(frame.kind) && logs.contains(&frame.log.0);
+    let end = frame.first_index.saturating_add(u64::from(frame.count));
+    let is_entries = frame.kind == FrameKind::Entries;
+    (logs.is_empty() || of_an_asked_log)
+        && (kinds.is_empty() || kinds.contains(&Kind::from(frame.kind)))
+        && lsn.as_ref().is_none_or(|asked| asked.contains(&frame.lsn.0))
+        && term.as_ref().is_none_or(|asked| is_entries && asked.contains(&frame.term))
+        && index.as_ref().is_none_or(|asked| {
+            is_entries && frame.first_index <= *asked.end() && *asked.start() < end
+        })
+}
+
+fn entry_row(index: u64, term: u64, bytes: Bytes, is_raft: bool, preview: Preview) -> EntryRow {
     let length = bytes.len();
     let (raft, unexplained) = if is_raft {
         let (raft, unexplained) = RaftEntry::read(index, term, bytes);
@@ -112,7 +151,7 @@ fn entry_row(index: u64, term: u64, bytes: Bytes, is_raft: bool, preview: usize)
     EntryRow { index, bytes: length, raft, payload }
 }
 
-fn log_row(log: LogId, bounds: Bounds, preview: usize) -> LogRow {
+fn log_row(log: LogId, bounds: Bounds, preview: Preview) -> LogRow {
     LogRow {
         log: log.0,
         first_index: bounds.first,
@@ -123,7 +162,7 @@ fn log_row(log: LogId, bounds: Bounds, preview: usize) -> LogRow {
     }
 }
 
-fn state_row(body: &Bytes, preview: usize) -> StateRow {
+fn state_row(body: &Bytes, preview: Preview) -> StateRow {
     let (raft, raft_unreadable) = match RaftState::read(body) {
         None => (None, None),
         Some(Ok(raft)) => (Some(raft), None),

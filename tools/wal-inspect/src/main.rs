@@ -12,6 +12,7 @@
 mod arguments;
 mod count;
 mod dump;
+mod follow;
 mod histogram;
 mod look;
 mod outcome;
@@ -22,6 +23,7 @@ mod raft;
 mod rows;
 mod segments;
 mod stats;
+mod stop;
 mod terminal;
 mod verify;
 

@@ -1,4 +1,4 @@
-//! Words for places in a log, the same in every line that is printed.
+//! Words for places in a log and for bytes, the same in every line that is printed.
 
 use std::fmt::{Display, Write};
 
@@ -14,6 +14,11 @@ pub(crate) fn push(line: &mut String, name: &str, value: Option<impl Display>) {
 /// The indexes from `first` to `last`, both included.
 pub(crate) fn range(first: u64, last: u64) -> String {
     if first == last { format!("{first}") } else { format!("{first}..={last}") }
+}
+
+/// Two digits for each byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Of a frame of entries. What a frame says of itself may be anything.

@@ -81,14 +81,24 @@ pub(crate) struct StateRow {
     pub(crate) payload: Payload,
 }
 
-/// The beginning of some bytes, with everything escaped that is not printable ASCII.
+/// The beginning of some bytes: with everything escaped that is not printable ASCII, or in hexadecimal.
 #[derive(Debug, Serialize)]
 pub(crate) struct Payload {
     #[serde(rename = "payload", skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+    #[serde(rename = "payload_hex", skip_serializing_if = "Option::is_none")]
+    hex: Option<String>,
     /// More bytes follow than are shown.
     #[serde(rename = "payload_cut", skip_serializing_if = "std::ops::Not::not")]
     cut: bool,
+}
+
+/// How payloads are shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Preview {
+    /// Of each; 0 for nothing of any.
+    pub(crate) bytes_max: usize,
+    pub(crate) is_hex: bool,
 }
 
 impl FrameRow {
@@ -198,22 +208,29 @@ impl StateRow {
 }
 
 impl Payload {
-    /// Shows at most `bytes_max` of `bytes`; nothing if that is 0.
-    pub(crate) fn of(bytes: &Bytes, bytes_max: usize) -> Self {
+    /// Shows the beginning of `bytes`.
+    pub(crate) fn of(bytes: &Bytes, Preview { bytes_max, is_hex }: Preview) -> Self {
+        if bytes_max == 0 {
+            return Self::none();
+        }
         let shown = &bytes[..bytes.len().min(bytes_max)];
-        let text = (bytes_max > 0).then(|| shown.escape_ascii().to_string());
-        Self { text, cut: bytes_max > 0 && shown.len() < bytes.len() }
+        let text = (!is_hex).then(|| shown.escape_ascii().to_string());
+        Self { text, hex: is_hex.then(|| place::hex(shown)), cut: shown.len() < bytes.len() }
     }
 
     /// For what was shown in another way.
     pub(crate) fn none() -> Self {
-        Self { text: None, cut: false }
+        Self { text: None, hex: None, cut: false }
     }
 
     fn push_text(&self, line: &mut String) {
-        let Some(text) = &self.text else { return };
         let more = if self.cut { "..." } else { "" };
-        line.push_str(&format!(" \"{text}\"{more}"));
+        if let Some(text) = &self.text {
+            line.push_str(&format!(" \"{text}\"{more}"));
+        }
+        if let Some(hex) = &self.hex {
+            line.push_str(&format!(" hex {hex}{more}"));
+        }
     }
 }
 
@@ -230,16 +247,16 @@ mod tests {
     #[test]
     fn payloads_are_cut_and_escaped() {
         let bytes = Bytes::from_static(b"a\"\x1b[31m\n\xff");
-        let mut line = String::new();
-        Payload::of(&bytes, 64).push_text(&mut line);
-        assert_eq!(line, r#" "a\"\x1b[31m\n\xff""#);
-
-        line.clear();
-        Payload::of(&bytes, 2).push_text(&mut line);
-        assert_eq!(line, r#" "a\""..."#);
-
-        line.clear();
-        Payload::of(&bytes, 0).push_text(&mut line);
-        assert_eq!(line, "");
+        let shown = |bytes_max, is_hex| {
+            let mut line = String::new();
+            Payload::of(&bytes, Preview { bytes_max, is_hex }).push_text(&mut line);
+            line
+        };
+        assert_eq!(shown(64, false), r#" "a\"\x1b[31m\n\xff""#);
+        assert_eq!(shown(2, false), r#" "a\""..."#);
+        assert_eq!(shown(0, false), "");
+        assert_eq!(shown(64, true), " hex 61221b5b33316d0aff");
+        assert_eq!(shown(3, true), " hex 61221b...");
+        assert_eq!(shown(0, true), "");
     }
 }

@@ -93,6 +93,59 @@ fn filters_choose_by_log_index_and_kind() {
 }
 
 #[test]
+fn filters_choose_by_lsn_and_term() {
+    let log = closed_log();
+    let lines = |arguments: &[&str]| {
+        let run = dump(log.path(), arguments);
+        assert_eq!(run.code, Some(0), "{run:?}");
+        let all = run.stdout.lines();
+        all.filter(|line| !line.starts_with(' ')).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = lines(&[]);
+    let lsn = |line: &str| line.split(' ').nth(5).unwrap().parse::<u64>().unwrap();
+    let (second, last) = (lsn(&all[1]), lsn(all.last().unwrap()));
+    assert!(all.len() > 4 && second > 0);
+
+    assert_eq!(lines(&["--lsn", &format!("{second}..")]), all[1..]);
+    assert_eq!(lines(&["--lsn", &format!("..{last}")]), all[..all.len() - 1]);
+    assert_eq!(lines(&["--lsn", &format!("..={last}")]), all);
+    assert_eq!(lines(&["--lsn", &second.to_string()]), all[1..2]);
+    assert_eq!(lines(&["--lsn", &(second + 1).to_string()]), [""; 0], "no frame begins there");
+
+    let of = |term: &str| all.iter().filter(|line| line.contains(term)).cloned().collect();
+    let (three, four): (Vec<String>, Vec<String>) = (of(" term 3 "), of(" term 4 "));
+    assert_eq!((three.len(), four.len()), (1, 1));
+    assert_eq!(lines(&["--term", "3"]), three);
+    assert_eq!(lines(&["--term", "4.."]), four);
+    assert_eq!(lines(&["--term", "3..5"]), [three, four].concat());
+    assert_eq!(lines(&["--term", "0..3"]), [""; 0], "frames without a term have none, not 0");
+}
+
+#[test]
+fn payloads_are_shown_in_hexadecimal_where_asked() {
+    let log = crashed_log();
+    let run = dump(log.path(), &["--index", "10", "--hex"]);
+    assert!(run.stdout.contains("\n  index 10 bytes 7 hex 6c696e65203130\n"), "{run:?}");
+    let run = dump(log.path(), &["--index", "10", "--hex", "--preview", "2"]);
+    assert!(run.stdout.contains("\n  index 10 bytes 7 hex 6c69...\n"), "{run:?}");
+    let run = dump(log.path(), &["--index", "10", "--hex", "--json"]);
+    let frame: Value = serde_json::from_str(&run.stdout).unwrap();
+    let entry = &frame["entries"][0];
+    assert_eq!(
+        (&entry["payload_hex"], &entry["payload"]),
+        (&"6c696e65203130".into(), &Value::Null)
+    );
+}
+
+#[test]
+fn json_is_short_for_json_lines() {
+    let log = closed_log();
+    let long = dump(log.path(), &["--format", "jsonl"]);
+    assert_eq!(dump(log.path(), &["--json"]).stdout, long.stdout);
+    assert_eq!(dump(log.path(), &["--json", "--format", "text"]).code, Some(4));
+}
+
+#[test]
 fn filters_that_match_nothing_are_said_on_standard_error() {
     let log = crashed_log();
     let run = dump(log.path(), &["--log", "99"]);

@@ -5,6 +5,7 @@
 
 mod damage;
 mod dump;
+mod follow;
 mod live;
 mod segments;
 mod stats;

@@ -9,6 +9,8 @@ fn what_is_not_understood_ends_with_4_and_changes_nothing() {
         &["frobnicate"],
         &["verify", ".", "--frobnicate"],
         &["dump", ".", "--index", "9..3"],
+        &["dump", ".", "--lsn", "..0"],
+        &["dump", ".", "--term", "x"],
         &["dump", ".", "--kind", "nonsense"],
         &["dump", ".", "--format", "xml"],
         &["dump", ".", "--log", "-1"],
