@@ -40,7 +40,7 @@ fn drain(tail: &mut Tail) -> Vec<Frame> {
     let mut frames = Vec::new();
     loop {
         match tail.try_next().unwrap() {
-            Tailed::Frame(frame) => frames.push(frame),
+            Tailed::Frame(frame) => frames.push(*frame),
             Tailed::Nothing => return frames,
             Tailed::Gone => panic!("gone at {:?}", tail.lsn()),
         }

@@ -5,7 +5,10 @@ use std::{ops::RangeInclusive, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kontiki_wal::inspect::FrameKind;
 
-use crate::{segments, stats};
+use crate::{
+    hexdump::{self, HexdumpArguments},
+    segments, stats,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -70,6 +73,9 @@ pub(crate) enum Command {
     /// Prints the frames of the log, each with its place, and what they hold.
     #[command(after_help = DUMP_EXAMPLES)]
     Dump(DumpArguments),
+    /// Prints the bytes of one frame field by field, and what is wrong with them.
+    #[command(after_help = hexdump::HELP)]
+    Hexdump(HexdumpArguments),
     /// Reads every frame of the log and says whether all are whole, and if not, where it is damaged.
     #[command(after_help = format!("{VERIFY_EXAMPLES}\n\n{EXIT_CODES}"))]
     Verify(VerifyArguments),

@@ -12,7 +12,9 @@
 mod arguments;
 mod count;
 mod dump;
+mod fields;
 mod follow;
+mod hexdump;
 mod histogram;
 mod look;
 mod outcome;
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     };
     let outcome = match arguments.command {
         Command::Dump(arguments) => dump::dump(&arguments),
+        Command::Hexdump(arguments) => hexdump::hexdump(&arguments),
         Command::Verify(arguments) => verify::verify(&arguments),
         Command::Segments(arguments) => segments::segments(&arguments),
         Command::Stats(arguments) => stats::stats(&arguments),

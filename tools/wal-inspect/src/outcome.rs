@@ -34,6 +34,8 @@ pub(crate) enum Failure {
     Open(OpenError),
     /// There are no segments; `below` is a directory in it that has some.
     NoLog { directory: PathBuf, below: Option<PathBuf> },
+    /// What was asked for is not there.
+    NoFrame(String),
     /// The result cannot be written.
     Write(io::Error),
 }
@@ -44,7 +46,9 @@ impl Failure {
             Self::Open(OpenError::Corruption(_) | OpenError::MissingSegment { .. }) => {
                 Outcome::Corrupt
             }
-            Self::Open(_) | Self::NoLog { .. } | Self::Write(_) => Outcome::CannotRead,
+            Self::Open(_) | Self::NoLog { .. } | Self::NoFrame(_) | Self::Write(_) => {
+                Outcome::CannotRead
+            }
         }
     }
 }
@@ -67,6 +71,7 @@ impl std::fmt::Display for Failure {
                     None => write!(f, "is it the right directory?"),
                 }
             }
+            Self::NoFrame(line) => f.write_str(line),
             Self::Write(error) => write!(f, "cannot write the result: {error}"),
         }
     }

@@ -30,7 +30,7 @@ pub struct Tail {
 #[derive(Clone, Debug)]
 pub enum Tailed {
     /// The next frame. It is whole; it need not be durable yet.
-    Frame(Frame),
+    Frame(Box<Frame>),
     /// There is no whole one yet.
     Nothing,
     /// What comes next was freed before it was read, or the log does not go on from the frame that was read last. Another
@@ -70,16 +70,16 @@ impl Tail {
     /// The disk's, a newer format, or a header page that is damaged.
     pub fn try_next(&mut self) -> Result<Tailed, OpenError> {
         if let Some(frame) = self.read()? {
-            return Ok(Tailed::Frame(frame));
+            return Ok(Tailed::Frame(frame.into()));
         }
         match self.successor()? {
             Successor::Begun(next) => {
                 // The writer may have filled this segment between the two looks.
                 if let Some(frame) = self.read()? {
-                    return Ok(Tailed::Frame(frame));
+                    return Ok(Tailed::Frame(frame.into()));
                 }
                 (self.file, self.offset) = (next, FRAMES_AT);
-                Ok(self.read()?.map_or(Tailed::Gone, Tailed::Frame))
+                Ok(self.read()?.map_or(Tailed::Gone, |frame| Tailed::Frame(frame.into())))
             }
             Successor::NotYet if self.file.is_still_itself() => Ok(Tailed::Nothing),
             Successor::NotYet | Successor::Gone => Ok(Tailed::Gone),

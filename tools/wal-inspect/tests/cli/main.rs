@@ -6,6 +6,7 @@
 mod damage;
 mod dump;
 mod follow;
+mod hexdump;
 mod live;
 mod segments;
 mod stats;

@@ -1,0 +1,266 @@
+//! `hexdump`: the bytes of one frame, field by field, and what is wrong with them.
+
+use std::{
+    io::{self, BufWriter, ErrorKind, Write},
+    path::PathBuf,
+};
+
+use clap::Args;
+use kontiki_wal::{
+    Lsn, OpenError,
+    inspect::{HeaderPage, RawFrame, Verdict},
+};
+use serde::Serialize;
+
+use crate::{
+    fields::{self, Field},
+    look::{Look, log_directory},
+    outcome::{Failure, Outcome, corruption_line},
+    place, progress,
+};
+
+pub(crate) const HELP: &str = "\
+Examples, with the data directory of a node or the log's own:
+  wal-inspect hexdump data/1 --lsn 4096
+  wal-inspect hexdump data/1 --lsn 4096 --header            the header page of its segment, too
+  wal-inspect hexdump data/1 --segment 0000000000000003.wal --offset 4240
+                                                            a place as verify names it
+  wal-inspect hexdump data/1 --segment 3                    the header page of segment 3
+  wal-inspect hexdump data/1 --lsn 4096 --json | jq .fields
+
+Each line: place in the file, in hexadecimal; place in the frame; bytes; name by wal/FORMAT.md; value;
+behind a ! what is wrong. A place in the middle of a frame means that frame. Of a frame whose header
+does not hold, and was not so by one flipped bit, the header alone is shown.
+
+JSON, a line for the header page and one for the frame; what is not known is left out:
+  what                   header page or frame
+  segment, file, offset  number and file name of the segment, and where this begins in it
+  lsn                    where the frame begins in the stream
+  whole, damage          whether it holds, and if not, why
+  fields                 of each: offset in the file, at in the frame, bytes in hexadecimal, name,
+                         value, wrong
+
+Exit codes: 0 whole, also where a writer has not finished it, 1 not whole, and behind the end of the
+log (torn tail), 2 damaged, 3 cannot read, or no frame lies there, 4 usage.";
+
+#[derive(Debug, Args)]
+pub(crate) struct HexdumpArguments {
+    /// Directory of the log, or the data directory of a node, which has it in wal below it.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// The frame at this place in the stream.
+    #[arg(long, required_unless_present = "segment", conflicts_with = "segment")]
+    lsn: Option<u64>,
+    /// The header page of this segment, given by file name or number; with --offset a frame in it.
+    #[arg(long, value_parser = parse_segment)]
+    segment: Option<u64>,
+    /// The frame at this place in the segment's file.
+    #[arg(long, requires = "segment")]
+    offset: Option<u64>,
+    /// Show the header page of the frame's segment, too.
+    #[arg(long)]
+    header: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn hexdump(arguments: &HexdumpArguments) -> Result<Outcome, Failure> {
+    let directory = log_directory(&arguments.directory);
+    let look = progress::watched(&directory, || Look::at(&directory))?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&look, arguments, &mut out) {
+        Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(Outcome::Whole),
+        result => result,
+    }
+}
+
+fn write(
+    look: &Look,
+    arguments: &HexdumpArguments,
+    out: &mut impl Write,
+) -> Result<Outcome, Failure> {
+    let HexdumpArguments { segment, offset, header, json, .. } = arguments;
+    let mut outcome = Outcome::Whole;
+    let frame = match (*segment, *offset, arguments.lsn) {
+        (Some(segment), offset, _) => {
+            if *header || offset.is_none() {
+                outcome = write_page(look, segment, *json, out)?;
+            }
+            let Some(offset) = offset else { return Ok(outcome) };
+            look.scan.raw_frame_at(segment, offset)?
+        }
+        (None, _, lsn) => {
+            let frame = look.scan.raw_frame(Lsn(lsn.unwrap_or(0)))?;
+            if let (Some(frame), true) = (&frame, header) {
+                outcome = write_page(look, frame.segment, *json, out)?;
+            }
+            frame
+        }
+    };
+    let Some((frame, of_frame)) = frame.and_then(|frame| judge(look, frame)) else {
+        out.flush()?;
+        return Err(no_frame(look, arguments));
+    };
+    Shown::frame(&frame).write(*json, out)?;
+    Ok(if outcome == Outcome::Whole { of_frame } else { outcome })
+}
+
+/// A page that does not hold is shown; the checksums of its frames cannot be told then.
+fn write_page(
+    look: &Look,
+    segment: u64,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<Outcome, Failure> {
+    let page = look.scan.header_page(segment)?;
+    Shown::page(&page).write(json, out)?;
+    Ok(match page.fault {
+        None => Outcome::Whole,
+        Some(OpenError::Corruption(_)) => Outcome::Corrupt,
+        Some(_) => Outcome::CannotRead,
+    })
+}
+
+/// The frame and how it stands; `None` if what lies there is no frame and never was.
+fn judge(look: &Look, frame: RawFrame) -> Option<(RawFrame, Outcome)> {
+    if frame.fault.is_none() {
+        return Some((frame, Outcome::Whole));
+    }
+    let is_behind = |end: &Lsn| frame.lsn.is_none_or(|lsn| lsn >= *end);
+    let is_written = frame.bytes.iter().any(|&byte| byte != 0);
+    match look.scan.verdict() {
+        Verdict::Corrupt(_) => Some((frame, Outcome::Corrupt)),
+        Verdict::TornTail { end, .. } if is_behind(end) && is_written => {
+            Some((frame, if look.is_live { Outcome::Whole } else { Outcome::TornTail }))
+        }
+        _ => None,
+    }
+}
+
+fn no_frame(
+    look: &Look,
+    HexdumpArguments { lsn, segment, offset, .. }: &HexdumpArguments,
+) -> Failure {
+    let mut line = "no frame lies at".to_owned();
+    place::push(&mut line, "lsn", *lsn);
+    place::push(&mut line, "segment", *segment);
+    place::push(&mut line, "offset", *offset);
+    if let Verdict::Whole { end, .. } | Verdict::TornTail { end, .. } = look.scan.verdict() {
+        line.push_str(&format!("; the log ends at lsn {}", end.0));
+    }
+    Failure::NoFrame(line)
+}
+
+/// A segment by its number, or by its file's name, which has it in hexadecimal.
+fn parse_segment(text: &str) -> Result<u64, String> {
+    let number = match text.strip_suffix(".wal") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    number.ok_or_else(|| format!("{text:?} is neither a segment's number nor its file's name"))
+}
+
+/// What is shown of a frame or a header page.
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    what: &'static str,
+    segment: u64,
+    file: &'a str,
+    offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lsn: Option<u64>,
+    whole: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damage: Option<String>,
+    fields: Vec<Field>,
+}
+
+impl<'a> Shown<'a> {
+    fn frame(frame: &'a RawFrame) -> Self {
+        let RawFrame { segment, file, offset, lsn, .. } = frame;
+        let damage = frame.fault.as_ref().map(corruption_line);
+        let fields = fields::of_frame(frame);
+        let (lsn, whole) = (lsn.map(|lsn| lsn.0), damage.is_none());
+        Self { what: "frame", segment: *segment, file, offset: *offset, lsn, whole, damage, fields }
+    }
+
+    fn page(page: &'a HeaderPage) -> Self {
+        let damage = page.fault.as_ref().map(|fault| match fault {
+            OpenError::Corruption(corruption) => corruption_line(corruption),
+            error => error.to_string(),
+        });
+        let (what, whole) = ("header page", damage.is_none());
+        let fields = fields::of_header_page(page);
+        let (segment, file) = (page.segment, &page.file);
+        Self { what, segment, file, offset: 0, lsn: None, whole, damage, fields }
+    }
+
+    fn write(&self, json: bool, out: &mut impl Write) -> io::Result<()> {
+        if json {
+            serde_json::to_writer(&mut *out, self)?;
+            out.write_all(b"\n")?;
+        } else {
+            self.write_text(out)?;
+        }
+        out.flush()
+    }
+
+    fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut line = format!("{} segment {} offset {}", self.what, self.file, self.offset);
+        place::push(&mut line, "lsn", self.lsn);
+        writeln!(out, "{line}")?;
+        for field in &self.fields {
+            write_field(field, out)?;
+        }
+        match &self.damage {
+            None => writeln!(out, "whole"),
+            Some(damage) => writeln!(out, "damaged: {damage}"),
+        }
+    }
+}
+
+/// Eight bytes a line, with the name in the first; zeros that would take more are told by their number.
+fn write_field(field: &Field, out: &mut impl Write) -> io::Result<()> {
+    let mut ahead = 0;
+    loop {
+        let (line, rest) = field.bytes[ahead..].split_at(line_bytes(&field.bytes[ahead..]));
+        let shown = match line.len() > LINE_BYTES {
+            true => format!("00 x {}", line.len()),
+            false => line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" "),
+        };
+        let (offset, at) = (field.offset + ahead as u64, format!("+{}", field.at + ahead));
+        let name = if ahead == 0 { &field.name } else { "" };
+        let value = match &field.value {
+            Some(value) if ahead == 0 => value.text(),
+            None if line.iter().any(|&byte| byte != 0) => characters(line),
+            _ => String::new(),
+        };
+        let mut text = format!("{offset:08x} {at:<6} {shown:<23}  {name:<20} {value}");
+        if let (Some(wrong), true) = (&field.wrong, ahead == 0) {
+            text.push_str(&format!("  ! {wrong}"));
+        }
+        writeln!(out, "{}", text.trim_end())?;
+        ahead += line.len();
+        if rest.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// How many of the bytes come into the next line.
+fn line_bytes(bytes: &[u8]) -> usize {
+    let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
+    zeros.max(bytes.len().min(LINE_BYTES))
+}
+
+/// The bytes as characters, a dot for each that is not printable ASCII.
+fn characters(bytes: &[u8]) -> String {
+    let character = |&byte: &u8| match byte {
+        b' '..=b'~' => char::from(byte),
+        _ => '.',
+    };
+    format!("|{}|", bytes.iter().map(character).collect::<String>())
+}
+
+const LINE_BYTES: usize = 8;
