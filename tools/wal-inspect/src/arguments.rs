@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kontiki_wal::inspect::FrameKind;
 
 use crate::{
+    diff::{self, DiffArguments},
     hexdump::{self, HexdumpArguments},
     segments, stats,
 };
@@ -16,7 +17,7 @@ Exit codes:
      no frame are not told from room that was never used: opening writes over them
   1  torn tail (verify): a frame behind the last whole one whose body is damaged, or frames behind
      a damaged one, as a crash leaves them; opening cuts them off, and nothing that a frame
-     which is left attests as durable is among them
+     which is left attests as durable is among them. Two logs that are different (diff)
   2  corrupt: bytes that were durable are damaged or missing
   3  cannot read: no such directory, no log in it, no permission, a newer format
   4  usage: an unknown command, flag or value";
@@ -73,6 +74,9 @@ pub(crate) enum Command {
     /// Prints the frames of the log, each with its place, and what they hold.
     #[command(after_help = DUMP_EXAMPLES)]
     Dump(DumpArguments),
+    /// Says where the logs of two replicas part, if they do.
+    #[command(after_help = diff::HELP)]
+    Diff(DiffArguments),
     /// Prints the bytes of one frame field by field, and what is wrong with them.
     #[command(after_help = hexdump::HELP)]
     Hexdump(HexdumpArguments),

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kontiki_wal::inspect::{Scan, Verdict};
+use kontiki_wal::{
+    OpenError, Wal,
+    inspect::{Scan, Verdict},
+};
 
 use crate::outcome::{Failure, Outcome, corruption_line};
 
@@ -69,6 +72,20 @@ impl Look {
     }
 }
 
+/// The log in `directory`, to be read entry by entry.
+pub(crate) fn reader(directory: &Path) -> Result<Wal, Failure> {
+    Wal::open_read_only(directory).map_err(|error| match error {
+        OpenError::Io { source, .. }
+            if source.kind() == ErrorKind::NotFound
+                && directory.is_dir()
+                && !has_segments(directory) =>
+        {
+            Failure::NoLog { directory: directory.to_owned(), below: below(directory) }
+        }
+        error => error.into(),
+    })
+}
+
 /// The directory of the log that is meant by `directory`: a node of Kontiki keeps its log in `wal`
 /// below its data directory. Says so on standard error if it is that.
 pub(crate) fn log_directory(directory: &Path) -> PathBuf {
@@ -113,7 +130,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use bytes::Bytes;
-    use kontiki_wal::{LogId, Wal};
+    use kontiki_wal::LogId;
 
     use super::*;
 

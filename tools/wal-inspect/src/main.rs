@@ -11,6 +11,7 @@
 
 mod arguments;
 mod count;
+mod diff;
 mod dump;
 mod fields;
 mod follow;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error).into(),
     };
     let outcome = match arguments.command {
+        Command::Diff(arguments) => diff::diff(&arguments),
         Command::Dump(arguments) => dump::dump(&arguments),
         Command::Hexdump(arguments) => hexdump::hexdump(&arguments),
         Command::Verify(arguments) => verify::verify(&arguments),

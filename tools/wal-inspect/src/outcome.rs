@@ -6,24 +6,32 @@ use kontiki_wal::{Corruption, OpenError};
 
 use crate::{look::NODE_LOG, place};
 
-/// The exit code. Ordered by how bad it is for the log.
+/// What the exit code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Nothing is missing.
-    Whole = 0,
+    Whole,
     /// Bytes that nobody vouches for lie behind the last whole frame: the usual crash.
-    TornTail = 1,
+    TornTail,
+    /// Two logs are not the same.
+    Different,
     /// Bytes that were durable are damaged.
-    Corrupt = 2,
+    Corrupt,
     /// Could not look.
-    CannotRead = 3,
+    CannotRead,
     /// Was asked something it does not understand.
-    Usage = 4,
+    Usage,
 }
 
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
-        Self::from(outcome as u8)
+        Self::from(match outcome {
+            Outcome::Whole => 0,
+            Outcome::TornTail | Outcome::Different => 1,
+            Outcome::Corrupt => 2,
+            Outcome::CannotRead => 3,
+            Outcome::Usage => 4,
+        })
     }
 }
 
@@ -34,6 +42,8 @@ pub(crate) enum Failure {
     Open(OpenError),
     /// There are no segments; `below` is a directory in it that has some.
     NoLog { directory: PathBuf, below: Option<PathBuf> },
+    /// Entries cannot be read, though they are not damaged.
+    Read(String),
     /// What was asked for is not there.
     NoFrame(String),
     /// The result cannot be written.
@@ -46,9 +56,11 @@ impl Failure {
             Self::Open(OpenError::Corruption(_) | OpenError::MissingSegment { .. }) => {
                 Outcome::Corrupt
             }
-            Self::Open(_) | Self::NoLog { .. } | Self::NoFrame(_) | Self::Write(_) => {
-                Outcome::CannotRead
-            }
+            Self::Open(_)
+            | Self::NoLog { .. }
+            | Self::Read(_)
+            | Self::NoFrame(_)
+            | Self::Write(_) => Outcome::CannotRead,
         }
     }
 }
@@ -71,7 +83,7 @@ impl std::fmt::Display for Failure {
                     None => write!(f, "is it the right directory?"),
                 }
             }
-            Self::NoFrame(line) => f.write_str(line),
+            Self::Read(line) | Self::NoFrame(line) => f.write_str(line),
             Self::Write(error) => write!(f, "cannot write the result: {error}"),
         }
     }

@@ -135,7 +135,7 @@ fn fill(wal: &Wal, sealed: u64) {
 }
 
 /// Twenty lines, durable; waits for a segment where there is none yet.
-fn write_some(log: &Log) {
+pub(crate) fn write_some(log: &Log) {
     let lines = vec![Bytes::from_static(b"a line of the busy one"); 20];
     loop {
         match log.append(log.last() + 1, 1, &lines) {

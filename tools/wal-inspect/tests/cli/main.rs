@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod damage;
+mod diff;
 mod dump;
 mod follow;
+mod golden;
 mod hexdump;
 mod live;
 mod segments;

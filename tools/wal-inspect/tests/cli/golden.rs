@@ -1,0 +1,61 @@
+//! What is printed of the golden logs of format 1, line by line.
+//!
+//! `KONTIKI_GOLDEN=write cargo test -p wal-inspect golden` writes the files anew; what changed is then for a review.
+
+use std::{env, fs, path::Path};
+
+use crate::support::wal_inspect;
+
+fn check(name: &str, code: i32, commands: &[&[&str]]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let fixtures = root.join("../../tests/fixtures/format-1");
+    let mut printed = String::new();
+    for command in commands {
+        let arguments = command.iter().map(|&argument| match argument {
+            "closed" | "killed" => fixtures.join(argument).into_os_string(),
+            other => other.into(),
+        });
+        let run = wal_inspect(arguments);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(code), ""), "{command:?}");
+        printed.push_str(&format!("$ wal-inspect {}\n{}\n", command.join(" "), run.stdout));
+    }
+    let file = root.join("tests/golden").join(name);
+    if env::var_os("KONTIKI_GOLDEN").is_some_and(|value| value == "write") {
+        fs::write(&file, &printed).unwrap();
+    }
+    let expected = fs::read_to_string(&file).unwrap();
+    for (number, (printed, expected)) in printed.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(printed, expected, "{name} line {}", number + 1);
+    }
+    assert_eq!(printed.lines().count(), expected.lines().count(), "{name}");
+}
+
+#[test]
+fn dump_prints_the_golden_log_as_it_always_did() {
+    let commands: [&[&str]; 4] = [
+        &["dump", "closed", "--preview", "16"],
+        &["dump", "closed", "--lsn", "17000..19000", "--hex", "--preview", "8"],
+        &["dump", "closed", "--term", "3..", "--json", "--preview", "8"],
+        &["dump", "killed", "--lsn", "39000..", "--preview", "8"],
+    ];
+    check("dump.txt", 0, &commands);
+}
+
+#[test]
+fn hexdump_prints_a_frame_of_each_kind_as_it_always_did() {
+    let lsns =
+        ["12832", "36016", "38864", "30720", "17376", "38656", "38704", "38752", "38800", "40288"];
+    let commands: Vec<Vec<&str>> =
+        lsns.iter().map(|lsn| vec!["hexdump", "closed", "--lsn", lsn]).collect();
+    let mut commands: Vec<&[&str]> = commands.iter().map(Vec::as_slice).collect();
+    commands.push(&["hexdump", "closed", "--segment", "3"]);
+    commands.push(&["hexdump", "closed", "--lsn", "17376", "--header", "--json"]);
+    check("hexdump.txt", 0, &commands);
+}
+
+#[test]
+fn diff_prints_the_golden_logs_as_it_always_did() {
+    let commands: [&[&str]; 2] =
+        [&["diff", "closed", "killed"], &["diff", "closed", "killed", "--json"]];
+    check("diff.txt", 0, &commands);
+}
