@@ -11,12 +11,12 @@ use std::{ops::Range, path::Path, sync::Arc};
 use bytes::Bytes;
 use kontiki_disk::{Access, Directory, Disk};
 
+use self::{live::Replaced, summary::spares};
 pub use self::{
     raw::{HeaderPage, RawFrame},
     summary::{SegmentSummary, Standing},
     tail::{Tail, Tailed},
 };
-use self::{live::Replaced, summary::spares};
 use crate::{
     Corruption, LogId, Lsn, OpenError,
     catalog::Catalog,

@@ -1,6 +1,6 @@
 //! What is printed of the golden logs of format 1, line by line.
 //!
-//! `KONTIKI_GOLDEN=write cargo test -p wal-inspect golden` writes the files anew; what changed is then for a review.
+//! `KONTIKI_FIXTURES=write cargo test -p wal-inspect golden` makes files that are not there; to change one, remove it first.
 
 use std::{env, fs, path::Path};
 
@@ -20,7 +20,7 @@ fn check(name: &str, code: i32, commands: &[&[&str]]) {
         printed.push_str(&format!("$ wal-inspect {}\n{}\n", command.join(" "), run.stdout));
     }
     let file = root.join("tests/golden").join(name);
-    if env::var_os("KONTIKI_GOLDEN").is_some_and(|value| value == "write") {
+    if !file.exists() && env::var_os("KONTIKI_FIXTURES").is_some_and(|value| value == "write") {
         fs::write(&file, &printed).unwrap();
     }
     let expected = fs::read_to_string(&file).unwrap();
