@@ -1,13 +1,14 @@
 //! `diff`: where the logs of two replicas part, if they do.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeSet,
     io::{self, BufWriter, ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
 use clap::Args;
-use kontiki_wal::{Entry, Log, LogId, ReadError, Wal};
+use kontiki_wal::{Corruption, Entry, Log, LogId, ReadError, Wal};
 use serde::Serialize;
 
 use crate::{
@@ -36,7 +37,7 @@ JSON, a line for each log; what there is nothing of is left out:
               log, compacted or lost
   difference  index, what (term or payload), and for a and b each: term, bytes (their number), crc
               (CRC-32 of the payload)
-  damage      of (a or b), why: what is wrong with the first entry that cannot be read
+  damage      of (a or b), why: what is wrong where that side cannot be read further
   a, b        first_index and last_index of what each side holds
 
 Exit codes: 0 no difference in what both hold, 1 different, 2 damaged on either side (see the
@@ -122,7 +123,7 @@ fn compare(sides: &mut [Side; 2], id: LogId) -> Result<Compared, Failure> {
     loop {
         let logs = [sides[0].log(id)?, sides[1].log(id)?];
         let ended = read_both(&logs, next);
-        let Ended::Unreadable { index, side, error } = &ended else {
+        let Ended::Unreadable { index, error, .. } = &ended else {
             return Ok(Compared::of(sides, &logs, ended));
         };
         match error {
@@ -133,8 +134,11 @@ fn compare(sides: &mut [Side; 2], id: LogId) -> Result<Compared, Failure> {
             ReadError::Corruption(_) => damaged_before = Some(*index),
             error => return Err(Failure::Read(error.to_string())),
         }
-        sides[*side].wal = reader(&sides[*side].directory)?;
         next = *index;
+        // Both, so that none is far ahead of the other.
+        for side in sides.iter_mut() {
+            side.wal = reader(&side.directory)?;
+        }
     }
 }
 
@@ -161,6 +165,7 @@ fn read_both(logs: &[Log; 2], next: u64) -> Ended {
             read[side] = match entries.next() {
                 Some(Err(error)) => return Ended::Unreadable { index, side, error },
                 Some(Ok(entry)) => Some(entry),
+                // Nobody cuts a log that was opened for reading, so this is its end.
                 None => return Ended::Same,
             };
         }
@@ -251,11 +256,16 @@ impl Compared {
     fn of(sides: &[Side; 2], logs: &[Log; 2], ended: Ended) -> Self {
         let (start, last) = held_by_both(logs);
         let [a, b] = [0, 1].map(|side| Span::of(logs[side].first(), logs[side].last()));
+        let cut_short = Damage::at_the_end(sides, logs);
         let (verdict, end, difference, damage) = match ended {
-            Ended::Same if start > last.saturating_add(1) => {
-                (Verdict::Incomparable, start, None, None)
+            Ended::Same => {
+                let verdict = match cut_short {
+                    Some(_) => Verdict::Damaged,
+                    None if start > last.saturating_add(1) => Verdict::Incomparable,
+                    None => Verdict::Same,
+                };
+                (verdict, last.saturating_add(1), None, cut_short)
             }
-            Ended::Same => (Verdict::Same, last.saturating_add(1), None, None),
             Ended::Different(found) => (Verdict::Different, found.index, Some(found), None),
             Ended::Unreadable { index, side, error } => {
                 let why = match error {
@@ -322,6 +332,21 @@ impl Span {
     }
 }
 
+impl Damage {
+    /// What may have ended the log of one side before that of the other.
+    fn at_the_end(sides: &[Side; 2], logs: &[Log; 2]) -> Option<Self> {
+        let short = match logs[0].last().cmp(&logs[1].last()) {
+            Ordering::Less => 0,
+            Ordering::Equal => return None,
+            Ordering::Greater => 1,
+        };
+        let damage = sides[short].wal.damage();
+        let is_its = |found: &&Corruption| found.log.is_none_or(|log| log == logs[short].id());
+        let why = corruption_line(damage.iter().find(is_its)?);
+        Some(Self { of: KEYS[short], why })
+    }
+}
+
 impl Incomparable {
     fn of(sides: &[Side; 2], logs: &[Log; 2]) -> Option<Self> {
         let missing = usize::from(logs[0].first() < logs[1].first());
@@ -380,3 +405,38 @@ fn shown(key: &str) -> &'static str {
 /// The two sides as lines name them, and as JSON does.
 const NAMES: [&str; 2] = ["A", "B"];
 const KEYS: [&str; 2] = ["a", "b"];
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// WAL-CASE 41: the writer frees and uses again what one side was about to read.
+    #[test]
+    fn what_is_used_again_under_a_comparison_is_looked_at_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Wal::options().segment_bytes(16 << 10).without_threads();
+        let wal = options.open(directory.path()).unwrap();
+        let log = wal.log(LogId(1)).unwrap();
+        let push = || {
+            log.push("x".repeat(700)).unwrap().1.wait().unwrap();
+            wal.work(Duration::ZERO);
+        };
+        (0..60).for_each(|_| push());
+        let [a, b] = [0, 1].map(|_| Side::open(directory.path()).unwrap());
+        let mut sides = [a, b];
+        while wal.statistics().recycled_segments < 8 {
+            log.compact_before(log.last()).unwrap().wait().unwrap();
+            push();
+        }
+        let read = sides[0].log(LogId(1)).unwrap().read(1..61, usize::MAX);
+        let errors: Vec<_> = read.filter_map(Result::err).collect();
+        assert!(matches!(errors[..], [ReadError::Recycled { .. }]), "{errors:?}");
+
+        let compared = compare(&mut sides, LogId(1)).unwrap();
+        assert_eq!(compared.verdict, Verdict::Same, "{compared:?}");
+        let span = compared.compared.unwrap();
+        assert_eq!((span.first_index, span.last_index), (log.first(), log.last()));
+    }
+}

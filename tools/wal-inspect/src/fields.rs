@@ -140,9 +140,10 @@ impl Fields {
     }
 
     fn take_start(&mut self) {
-        self.take_text("uuid", 16, place::hex);
-        self.take_u64("base lsn");
-        self.take_u64("segment before");
+        if self.take_text("uuid", 16, place::hex).is_some() {
+            self.take_u64("base lsn");
+            self.take_u64("segment before");
+        }
     }
 
     fn take_checkpoint(&mut self) {
@@ -222,8 +223,13 @@ impl Fields {
         Some(bytes)
     }
 
-    fn take_text(&mut self, name: &str, length: usize, text: impl FnOnce(&[u8]) -> String) {
-        self.take(name, length, |bytes| Value::Text(text(bytes)));
+    fn take_text(
+        &mut self,
+        name: &str,
+        length: usize,
+        text: impl FnOnce(&[u8]) -> String,
+    ) -> Option<Bytes> {
+        self.take(name, length, |bytes| Value::Text(text(bytes)))
     }
 
     fn take_crc(&mut self, name: &str) {
@@ -411,6 +417,16 @@ mod tests {
                     assert_eq!(shown, bytes, "kind {kind}, {value} at {at}");
                 }
             }
+        }
+    }
+    #[test]
+    fn a_body_that_its_kind_does_not_explain_is_shown_as_one() {
+        for (kind, table, unexplained) in [(5, 1, 11), (1, 1, 11), (3, 4, 3), (11, 1, 3)] {
+            let mut bytes = EXAMPLE;
+            (bytes[16], bytes[48]) = (kind, table);
+            let fields = of_frame(&raw(&bytes));
+            let body = fields.iter().find(|field| field.name == "body");
+            assert_eq!(body.map(|field| field.bytes.len()), Some(unexplained), "kind {kind}");
         }
     }
 }

@@ -55,6 +55,13 @@ fn both_ways(a: &TempDir, b: &TempDir, code: i32, line: &str) {
     assert_eq!((&one["a"], &one["b"]), (&other["b"], &other["a"]));
     assert_eq!(one["index"], other["index"]);
     assert_eq!(run["compared"], turned["compared"]);
+    let turn = |side: &Value| side.as_str().map(|side| if side == "a" { "b" } else { "a" });
+    let (one, other) = (&run["incomparable"], &turned["incomparable"]);
+    assert_eq!(one["missing_in"].as_str(), turn(&other["missing_in"]));
+    assert_eq!(
+        (&one["first_index"], &one["last_index"]),
+        (&other["first_index"], &other["last_index"])
+    );
 }
 
 fn json_of(run: &Run) -> Value {
@@ -201,6 +208,21 @@ fn damage_is_told_by_its_side_and_what_lies_before_it_is_compared() {
         assert_eq!(found["verdict"], "damaged", "{found}");
         assert_eq!(found["damage"]["of"], side.to_lowercase(), "{found}");
     }
+}
+
+/// WAL-CASE 5: a log that ends at damage is not a prefix of the other.
+#[test]
+fn a_log_that_damage_cut_short_is_not_called_the_same() {
+    let damaged = closed_log();
+    let frame = entries_frames(damaged.path()).remove(1);
+    flip_bit(damaged.path(), &frame, 30);
+    let run = diff(damaged.path(), closed_log().path(), &[]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    let line = "log 7: same in index 1..=10; A is damaged: segment ";
+    assert!(run.stdout.starts_with(line), "{run:?}");
+    assert!(run.stdout.ends_with("; A ends at 10, B at 15\n"), "{run:?}");
+    let found = json_of(&diff(damaged.path(), closed_log().path(), &["--json"]));
+    assert_eq!((&found["verdict"], &found["damage"]["of"]), (&"damaged".into(), &"a".into()));
 }
 
 /// WAL-CASE 16: what a lost file took along was not compacted.

@@ -190,6 +190,8 @@ fn a_torn_frame_is_shown_as_one_and_a_writers_as_none() {
     let run = at(log.path(), &frame);
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(run.stdout.contains("\ndamaged: "), "{run:?}");
+    let run = hexdump(log.path(), &["--segment", "1", "--offset", "8192"]);
+    assert_eq!(run.code, Some(3), "nothing was written there: {run:?}");
 }
 
 #[test]

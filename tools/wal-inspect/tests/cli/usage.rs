@@ -1,6 +1,12 @@
 //! What the command line takes, and what it says otherwise.
 
-use crate::support::{closed_log, json, wal_inspect};
+use std::{collections::BTreeSet, ffi::OsString};
+
+use kontiki_wal::LogId;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{append, closed_log, entries_frames, flip_bit, json, options, wal_inspect};
 
 #[test]
 fn what_is_not_understood_ends_with_4_and_changes_nothing() {
@@ -71,6 +77,55 @@ fn every_field_of_json_is_told_of_in_the_help() {
                 assert!(is_told(field), "{command} --help says nothing of {field}");
             }
             assert!(row["row"].as_str().is_none_or(is_told), "{row}");
+        }
+    }
+}
+
+/// The keys of an object and of all that is in it.
+fn fields(value: &Value, all: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => object.iter().for_each(|(field, value)| {
+            all.insert(field.clone());
+            fields(value, all);
+        }),
+        Value::Array(values) => values.iter().for_each(|value| fields(value, all)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_inside_of_json_is_told_of_in_the_help() {
+    let (log, other, compacted) = (closed_log(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    for (directory, first) in [(&other, 1), (&compacted, 5)] {
+        let wal = options().open(directory.path()).unwrap();
+        let seven = wal.log(LogId(7)).unwrap();
+        append(&seven, 3, 9);
+        append(&seven, 5, 1);
+        seven.compact_before(first).unwrap().wait().unwrap();
+    }
+    let frame = entries_frames(other.path()).remove(0);
+    flip_bit(other.path(), &frame, 30);
+    let at = |directory: &TempDir| directory.path().as_os_str().to_owned();
+    for (command, arguments) in [
+        ("dump", vec![at(&log)]),
+        ("dump", vec![at(&other)]),
+        ("hexdump", vec![at(&other), "--header".into(), format!("--lsn={}", frame.lsn.0).into()]),
+        ("diff", vec![at(&log), at(&compacted)]),
+        ("diff", vec![at(&log), at(&other)]),
+    ] {
+        let help = wal_inspect([command, "--help"]).stdout;
+        let is_told = |field: &str| {
+            help.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == field)
+        };
+        let all = [OsString::from(command), "--json".into()].into_iter().chain(arguments);
+        let run = wal_inspect(all);
+        let mut found = BTreeSet::new();
+        for line in run.stdout.lines() {
+            fields(&serde_json::from_str(line).unwrap(), &mut found);
+        }
+        assert!(found.len() > 5, "{run:?}");
+        for field in found {
+            assert!(is_told(&field), "{command} --help says nothing of {field}");
         }
     }
 }
