@@ -26,7 +26,7 @@ const DUMP_EXAMPLES: &str = "\
 Examples, with the data directory of a node or the log's own:
   wal-inspect dump data/1                          every frame, every entry
   wal-inspect dump data/1 --log 1 --index 100..200 the entries 100 to 199 of log 1
-  wal-inspect dump data/1 --lsn 4096.. --term 7    entries of term 7 behind the first 4 KiB of frames
+  wal-inspect dump data/1 --lsn 4096.. --term 7    entries of term 7, from LSN 4096 on
   wal-inspect dump data/1 --kind state             terms and votes over time
   wal-inspect dump data/1 --hex --preview 16       payloads in hexadecimal, 16 bytes of each
   wal-inspect dump data/1 --json | jq .            one JSON object a frame
@@ -37,17 +37,17 @@ JSON, a line for each frame; what a frame does not have is left out:
   lsn, frame_bytes           where it begins in the stream, and its length
   kind                       as --kind takes it
   log                        of frames that belong to a log
-  first_index, last_index    of entries; where a truncate, compact or reset has its cut: first_index
+  first_index, last_index    of entries; first_index also of truncate, compact and reset
   term                       of the entries; of the entry before first_index for compact and reset
   durable_lsn, closed        everything below was durable; the mark of a clean close
   damage                     what is wrong with its body
-  entries                    index, bytes (their number), payload or payload_hex, payload_cut if more
-                             follows; of a Raft log raft: command, empty, configuration (with
-                             members) or unknown
+  entries                    index, bytes (their number), payload or payload_hex, payload_cut if
+                             more follows; of a Raft log raft: command, empty, configuration
+                             (with members) or unknown
   state                      bytes, payload or payload_hex; raft: term, vote, cluster, incarnation,
                              configurations; raft_unreadable if it cannot be read
-  logs                       of a checkpoint: log, first_index, last_index, term_before, runs (first
-                             index and term of each), state
+  logs                       of a checkpoint: log, first_index, last_index, term_before, runs
+                             (first index and term of each), state
 
 --follow shows frames when they are whole in the file, which can be before they are durable. No
 other process is told that a log has grown, so it looks again ten times a second. Ctrl-C, SIGTERM

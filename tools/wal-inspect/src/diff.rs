@@ -22,23 +22,23 @@ Examples, with the data directories of two nodes or the logs' own:
   wal-inspect diff data/1 data/2
   wal-inspect diff data/1 data/2 --log 1 --json | jq .difference
 
-A line for each log. It compares index, term and bytes of every entry that both hold, and the term of
-the entry before the first one that both hold. A log that goes on where the other ends is the same, as
-a replica that lags is; so is one that is not there. Entries that only one side still has, because the
-other has compacted them, are not comparable, and named. The states of logs are each replica's own.
-Entries that a writer has not finished may be missing; nothing else is made of a live directory.
+A line for each log. It compares index, term and bytes of every entry that both hold, and the
+term of the entry before the first one that both hold. A log that goes on where the other ends is
+the same, as a replica that lags is; so is one that is not there. Entries that only one side still
+has, because the other has compacted them, are not comparable, and named. The states of logs are
+each replica's own. Of a live directory it compares what has been written at that moment.
 
 JSON, a line for each log; what there is nothing of is left out:
   log
-  verdict     same, different, damaged (up to where one side cannot be read), or incomparable
-              (no index is on both sides)
-  compared    first_index and last_index of what is the same
-  incomparable  first_index, last_index, missing_in (a or b), and cause: compacted, or, in a damaged
-              log, compacted or lost
-  difference  index, what (term or payload), and for a and b each: term, bytes (their number), crc
-              (CRC-32 of the payload)
-  damage      of (a or b), why: what is wrong where that side cannot be read further
-  a, b        first_index and last_index of what each side holds
+  verdict       same, different, damaged (up to where one side cannot be read), or incomparable
+                (no index is on both sides)
+  compared      first_index and last_index of what is the same
+  incomparable  first_index, last_index, missing_in (a or b), and cause: compacted, or, in a
+                damaged log, compacted or lost
+  difference    index, what (term or payload), and for a and b each: term, bytes (their number),
+                crc (CRC-32 of the payload)
+  damage        of (a or b), why: what is wrong where that side cannot be read further
+  a, b          first_index and last_index of what each side holds
 
 Exit codes: 0 no difference in what both hold, 1 different, 2 damaged on either side (see the
 log's line and standard error), different or not, 3 cannot read, 4 usage.";

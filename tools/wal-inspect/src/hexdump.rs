@@ -28,9 +28,9 @@ Examples, with the data directory of a node or the log's own:
   wal-inspect hexdump data/1 --segment 3                    the header page of segment 3
   wal-inspect hexdump data/1 --lsn 4096 --json | jq .fields
 
-Each line: place in the file, in hexadecimal; place in the frame; bytes; name by wal/FORMAT.md; value;
-behind a ! what is wrong. A place in the middle of a frame means that frame. Of a frame whose header
-does not hold, and was not so by one flipped bit, the header alone is shown.
+Each line: place in the file, in hexadecimal; place in the frame; bytes; name by wal/FORMAT.md;
+value; behind a ! what is wrong. A place in the middle of a frame means that frame. Of a frame
+whose header does not hold, and was not changed by one flipped bit, the header alone is shown.
 
 JSON, a line for the header page and one for the frame; what is not known is left out:
   what                   header page or frame
@@ -40,8 +40,8 @@ JSON, a line for the header page and one for the frame; what is not known is lef
   fields                 of each: offset in the file, at in the frame, bytes in hexadecimal, name,
                          value, wrong
 
-Exit codes: 0 whole, also where a writer has not finished it, 1 not whole, and behind the end of the
-log (torn tail), 2 damaged, 3 cannot read, or no frame lies there, 4 usage.";
+Exit codes: 0 whole, also where a writer has not finished it, 1 not whole, and behind the end of
+the log (torn tail), 2 damaged, 3 cannot read, or no frame lies there, 4 usage.";
 
 #[derive(Debug, Args)]
 pub(crate) struct HexdumpArguments {
