@@ -106,7 +106,7 @@ pub(crate) fn visit_frames(
 }
 
 /// Where in the file the bytes of a frame of entries lie, by what they are. A live entry keeps the frame's header, table and
-/// padding, but no other entry.
+/// padding, but no other entry. Where entries lie in a damaged body is not known: if one is live, all of its frame is.
 pub(crate) fn pieces(frame: &Frame, live: &Range<u64>) -> Vec<(Range<u64>, Class)> {
     let whole = frame.offset..frame.offset + frame.frame_bytes;
     if frame.kind != FrameKind::Entries {
@@ -114,6 +114,10 @@ pub(crate) fn pieces(frame: &Frame, live: &Range<u64>) -> Vec<(Range<u64>, Class
     }
     if live.is_empty() {
         return vec![(whole, Class::Dead)];
+    }
+    if frame.body.is_err() {
+        // Its count is as unproven as its table, which may not even fit into it.
+        return vec![(whole, Class::Live)];
     }
     // Before the live ones, they themselves, and behind them.
     let mut bytes = [0; 3];
@@ -169,5 +173,33 @@ mod tests {
         assert_eq!(bytes(&pieces[3]), b"fifth");
         let total: usize = pieces.iter().map(|piece| bytes(piece).len()).sum();
         assert_eq!(total as u64, frame.frame_bytes);
+    }
+
+    /// Its header can be whole and say what no writer said.
+    #[test]
+    fn a_damaged_frame_is_one_piece_however_many_entries_it_claims() {
+        let directory = tempfile::tempdir().unwrap();
+        let wal = Wal::options().without_threads().open(directory.path()).unwrap();
+        let log = wal.log(LogId(1)).unwrap();
+        for entry in ["rotten", "whole"] {
+            log.push(entry).unwrap().1.wait().unwrap();
+        }
+        let is_entries = |frame: &Frame| frame.kind == FrameKind::Entries;
+        let scan = Scan::open(directory.path()).unwrap();
+        let whole = scan.frames().map(Result::unwrap).find(is_entries).unwrap();
+        let path = directory.path().join(&whole.file);
+        let mut file = fs::read(&path).unwrap();
+        file[usize::try_from(whole.offset + HEADER_BYTES).unwrap()] ^= 1;
+        fs::write(&path, file).unwrap();
+        let scan = Scan::open(directory.path()).unwrap();
+        let mut frame = scan.frames().map(Result::unwrap).find(is_entries).unwrap();
+        assert!(frame.body.is_err(), "{frame:?}");
+        frame.count = u16::MAX;
+        let (live, bytes) = (1..1 + u64::from(u16::MAX), frame.offset..frame.offset + 64);
+        assert_eq!(pieces(&frame, &live), [(bytes, Class::Live)]);
+        let mut count = SegmentCount::default();
+        count.take(&frame, &live);
+        let LogCount { live_entries, live_bytes, .. } = count.total();
+        assert_eq!((live_entries, live_bytes), (u64::from(u16::MAX), frame.frame_bytes));
     }
 }
