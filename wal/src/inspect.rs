@@ -11,7 +11,10 @@ use std::{ops::Range, path::Path, sync::Arc};
 use bytes::Bytes;
 use kontiki_disk::{Access, Directory, Disk};
 
-use self::{live::Replaced, summary::spares};
+use self::{
+    live::Replaced,
+    summary::{spares, unread},
+};
 pub use self::{
     raw::{HeaderPage, RawFrame},
     summary::{SegmentSummary, Standing},
@@ -121,6 +124,7 @@ pub struct Scan {
     /// Base LSN and end of what is used, for the segments that begin as they should.
     placed: Vec<Option<(Lsn, u64)>>,
     standings: Vec<Standing>,
+    unread: Vec<SegmentSummary>,
     spares: Vec<SegmentSummary>,
     catalog: Catalog,
     replaced: Replaced,
@@ -165,8 +169,9 @@ impl Scan {
                 None => None,
             });
         }
-        let standing = |(number, placed)| look.standing(number, placed);
-        let standings = placed.iter().map(Option::is_some).enumerate().map(standing).collect();
+        let read_ends = placed.iter().map(|placed| placed.map(|(_, end)| end)).enumerate();
+        let standings = read_ends.map(|(number, end)| look.standing(number, end));
+        let standings = standings.collect::<Result<_, _>>()?;
         let spares = spares(&*directory, &look.files)?;
         let verdict = if !look.damage.is_empty() {
             Verdict::Corrupt(look.damage)
@@ -180,6 +185,7 @@ impl Scan {
             files: look.files,
             placed,
             standings,
+            unread: unread(&look.unread).collect(),
             spares,
             catalog: look.gathered.catalog,
             replaced,
@@ -196,7 +202,7 @@ impl Scan {
         self.directory.is_locked().unwrap_or(false)
     }
 
-    /// Every segment, in the order of their numbers.
+    /// Every segment, in the order of their numbers. Those from the first damaged header page on are only named.
     pub fn segments(&self) -> Vec<SegmentSummary> {
         let segments = self.files.iter().zip(&self.placed).zip(&self.standings);
         let summary =
@@ -209,7 +215,7 @@ impl Scan {
                 segment_bytes: file.header.segment_bytes,
                 standing,
             };
-        segments.map(summary).collect()
+        segments.map(summary).chain(self.unread.iter().cloned()).collect()
     }
 
     /// Files that are no segments and wait to become one, in the order of the numbers in their names.
@@ -217,7 +223,7 @@ impl Scan {
         &self.spares
     }
 
-    /// Every log that has entries or a state at the end of the log, with where it stands there.
+    /// Every log that has entries, a state, or an index to go on with at the end of the log, with where it stands there.
     pub fn logs(&self) -> Vec<(LogId, Bounds)> {
         let logs = self.catalog.logs();
         logs.map(|log| (log, self.catalog.bounds(log).into_owned())).collect()

@@ -21,8 +21,8 @@ pub(crate) const HELP: &str = "\
 An entry is live if it is in its log: not truncated, replaced, reset, forgotten or compacted. What
 is counted; in --json a row is an object that says in \"row\" which it is:
   segments      those with frames: how many, and their bytes: live_bytes of live entries with their
-                frames, dead_bytes of other entries, own_bytes of the log's pages and of frames
-                without entries, free_bytes where no frame lies
+                frames, dead_bytes of other entries, own_bytes of the log's pages, of frames
+                without entries and of what lies behind damage, free_bytes where no frame lies
   entry_bytes   sizes of all entries, live or not, without their frames
   frame_bytes   sizes of frames of entries, with header, table and padding
   group_frames, group_bytes
@@ -33,7 +33,7 @@ is counted; in --json a row is an object that says in \"row\" which it is:
                 dead_bytes; oldest_segment: the oldest with a live entry of it; pinned_segments,
                 pinned_bytes: all that have one, which are not freed before none has;
                 alone_segments, alone_bytes: those of them that no other log keeps, but for the
-                active one. Compacting this log to its end frees them
+                active one and damaged ones. Compacting this log to its end frees them
 Sizes have count, sum, min, max, and buckets: count of those from first to last.
 
 Sync groups do not tell whether the last group was synced, how long a sync took, how many appends
@@ -157,7 +157,9 @@ impl Report {
             row.add(counted);
         }
         let pinning: Vec<LogId> = count.live_logs().collect();
-        let is_alone = pinning.len() == 1 && segment.standing != Standing::Active;
+        // Behind damage other logs can have entries, too.
+        let may_go = !matches!(segment.standing, Standing::Active | Standing::Damaged);
+        let is_alone = pinning.len() == 1 && may_go;
         for log in pinning {
             let row = self.logs.get_mut(&log).expect("added above");
             row.oldest_segment.get_or_insert(segment.sequence);

@@ -7,7 +7,7 @@ use kontiki_disk::Directory;
 use crate::{
     Lsn, OpenError,
     recovery::scan::{SegmentFile, io_error},
-    segment::{FRAMES_AT, PAGE_BYTES, is_spare, is_temporary},
+    segment::{FRAMES_AT, PAGE_BYTES, file_name, is_spare, is_temporary},
 };
 
 /// One segment as it lies on disk.
@@ -32,10 +32,10 @@ pub struct SegmentSummary {
 
 impl SegmentSummary {
     /// Where no frame lies in its file: between its frames and the index, or the place of the trailer page. Nowhere, if it
-    /// is damaged.
+    /// is damaged or unknown: frames can lie behind those that were read.
     pub fn free(&self) -> Range<u64> {
         let end = self.segment_bytes.saturating_sub(PAGE_BYTES + self.index_bytes);
-        let is_known = self.standing != Standing::Damaged;
+        let is_known = !matches!(self.standing, Standing::Damaged | Standing::Unknown);
         if is_known { (FRAMES_AT + self.used_bytes).min(end)..end } else { end..end }
     }
 }
@@ -54,12 +54,28 @@ pub enum Standing {
     Prepared,
     /// Nothing needs it: a frame says so, or a writer has used its file again since it was listed.
     Freed,
-    /// It is needed and cannot be walked.
+    /// It is needed, and its frames cannot be walked, or not all of them.
     Damaged,
+    /// Damage before it hides what it is: it has frames, or its header page was not read, and nothing whole tells where they
+    /// belong.
+    Unknown,
     /// No segment: the file of a freed one that waits to be used again.
     Spare,
     /// No segment yet: a file that gets its name once it is prepared.
     Preparing,
+}
+
+/// The segments from the first on whose header page is not whole, by number and length of their files.
+pub(super) fn unread(segments: &[(u64, u64)]) -> impl Iterator<Item = SegmentSummary> + '_ {
+    segments.iter().enumerate().map(|(number, &(sequence, segment_bytes))| SegmentSummary {
+        file: file_name(sequence),
+        sequence,
+        base: None,
+        used_bytes: 0,
+        index_bytes: 0,
+        segment_bytes,
+        standing: if number == 0 { Standing::Damaged } else { Standing::Unknown },
+    })
 }
 
 /// The files that wait to become a segment, but for those that were used meanwhile.

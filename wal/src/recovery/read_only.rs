@@ -1,6 +1,6 @@
 //! Opening a directory for reading: no lock, no change, and as much as can be shown.
 
-use std::{cmp::Ordering, collections::BTreeMap, io, path::Path, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, io, path::Path, slice, sync::Arc};
 
 use kontiki_disk::{Access, Directory};
 
@@ -35,6 +35,8 @@ pub(crate) enum Depth {
 pub(crate) struct Look {
     /// Segments whose header page is whole, up to the first where it is not.
     pub(crate) files: Vec<SegmentFile>,
+    /// Number and length of that one and of those behind it.
+    pub(crate) unread: Vec<(u64, u64)>,
     pub(crate) older: Older,
     pub(crate) gathered: Gathered,
     /// Where whole frames end, as the number of one of `files` and an offset; `None` without a frame.
@@ -107,10 +109,11 @@ pub(crate) fn settle(directory: &dyn Directory, depth: Depth) -> Result<Look, Op
 fn look(directory: &dyn Directory, depth: Depth) -> Result<Look, OpenError> {
     let shown = directory.path().display().to_string();
     let listed = directory.list().map_err(|source| io_error("list", &shown, source))?;
-    let sequences = listed.iter().filter_map(|(name, _)| sequence_of(name));
+    let listed: Vec<(u64, u64)> =
+        listed.iter().filter_map(|(name, bytes)| Some((sequence_of(name)?, *bytes))).collect();
     let mut files: Vec<SegmentFile> = Vec::new();
     let mut damage = Vec::new();
-    for sequence in sequences {
+    for &(sequence, _) in &listed {
         match SegmentFile::open(directory, sequence) {
             Ok(file) => {
                 if let Some(first) = files.first()
@@ -127,7 +130,8 @@ fn look(directory: &dyn Directory, depth: Depth) -> Result<Look, OpenError> {
             Err(error) => return Err(error),
         }
     }
-    Look::at(files, damage, depth)
+    let unread = listed[files.len()..].to_vec();
+    Ok(Look { unread, ..Look::at(files, damage, depth)? })
 }
 
 impl Look {
@@ -138,6 +142,7 @@ impl Look {
     ) -> Result<Self, OpenError> {
         let mut look = Self {
             files,
+            unread: Vec::new(),
             older: Older::default(),
             gathered: Gathered::new(Catalog::new(FIRST_SEQUENCE)),
             end: None,
@@ -259,22 +264,52 @@ impl Look {
         Ok(())
     }
 
-    /// What the segment of one of `files` is to the log; `is_walked` if it has a place in the stream.
-    pub(crate) fn standing(&self, number: usize, is_walked: bool) -> Standing {
+    /// What the segment of one of `files` is to the log; `read_end` is where its whole frames end, if it has a place in the
+    /// stream.
+    pub(crate) fn standing(
+        &self,
+        number: usize,
+        read_end: Option<u64>,
+    ) -> Result<Standing, OpenError> {
         let file = &self.files[number];
+        let place = self.end.map_or(Ordering::Greater, |(end, _)| number.cmp(&end));
         let is_needed = self.gathered.catalog.segments.numbers().contains(file.header.sequence);
-        let is_damaged = self.damage.iter().any(|found| found.segment == file.name());
-        match self.end.map(|(end, _)| number.cmp(&end)) {
-            Some(Ordering::Less | Ordering::Equal) if !is_needed || !file.is_still_itself() => {
-                Standing::Freed
-            }
-            _ if is_damaged && !is_walked => Standing::Damaged,
-            None | Some(Ordering::Greater) => Standing::Prepared,
-            Some(_) if !is_walked => Standing::Damaged,
-            Some(Ordering::Equal) => Standing::Active,
-            Some(Ordering::Less) if file.trailer.is_some() => Standing::Sealed,
-            Some(Ordering::Less) => Standing::Full,
+        // The end's segment is not opened yet if the one before it is sealed and it has no whole first frames.
+        let is_freed = place == Ordering::Less && !is_needed;
+        if is_freed || (place != Ordering::Greater && !file.is_still_itself()) {
+            return Ok(Standing::Freed);
         }
+        let Some(read_end) = read_end else { return self.standing_without_place(file, place) };
+        Ok(match (file.trailer, place) {
+            (Some(trailer), _) if read_end < trailer.frames_end => Standing::Damaged,
+            (Some(_), _) => Standing::Sealed,
+            (None, _) if self.is_damaged_at(file, |offset| offset == read_end) => Standing::Damaged,
+            (None, Ordering::Less) => Standing::Full,
+            (None, _) => Standing::Active,
+        })
+    }
+
+    /// The same for a segment that was not walked, and is not freed.
+    fn standing_without_place(
+        &self,
+        file: &SegmentFile,
+        place: Ordering,
+    ) -> Result<Standing, OpenError> {
+        if place == Ordering::Less || self.is_damaged_at(file, |offset| offset >= FRAMES_AT) {
+            return Ok(Standing::Damaged);
+        }
+        if self.damage.is_empty() {
+            return Ok(Standing::Prepared);
+        }
+        // The walk did not come this far, and what it did not read may be needed.
+        let has_frames =
+            file.trailer.is_some() || behind(slice::from_ref(file), FRAMES_AT)?.headers > 0;
+        Ok(if has_frames { Standing::Unknown } else { Standing::Prepared })
+    }
+
+    fn is_damaged_at(&self, file: &SegmentFile, is_there: impl Fn(u64) -> bool) -> bool {
+        let name = file.name();
+        self.damage.iter().any(|found| found.segment == name && is_there(found.offset))
     }
 
     /// Segments that are not there although nothing has freed them are damage, and so are live entries that none holds.

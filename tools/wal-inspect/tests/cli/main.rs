@@ -11,6 +11,7 @@ mod golden;
 mod hexdump;
 mod live;
 mod segments;
+mod standing;
 mod stats;
 mod support;
 mod terminal;
