@@ -13,19 +13,22 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-A row a segment, by number, files that wait to become one last; then a picture of each segment.
+A row a segment, by number, files that wait to become one last; then a picture of each segment that
+was read or is prepared.
 An entry is live if it is in its log: not truncated, replaced, reset, forgotten or compacted.
 The fields of --json; the table leaves out some, and the ending _bytes:
   segment           its number; file: its file's name; bytes: the file's length
   standing          sealed; full: waits to be sealed; active: takes frames; prepared: made ahead;
-                    freed: to be removed, or used again while it was read; damaged;
+                    freed: to be removed, or used again while it was read;
+                    damaged: needed, and not read, or only up to where it is damaged;
+                    unknown: damage before it hides what it is; it can hold entries of any log;
                     spare: a freed one's file, kept; preparing: has no segment's name yet
   base_lsn          LSN of its first frame; end_lsn: behind its last one
   frames, entries   how many, live or not; logs: how many logs have entries in it
   live_bytes        live entries with their frames; dead_bytes: entries that are not live
   free_bytes        where no frame lies
   own_bytes         the rest, so that the four add up to bytes: header, index and trailer page,
-                    checkpoint, and all other frames that hold no entries
+                    checkpoint, all other frames that hold no entries, and what was not read
   unattested_bytes  of frames at the end of the log of which no later one says that they were
                     synced. The newest sync is attested by what is written after it
   pinned_by         the logs with live entries in it: what keeps it from being freed
@@ -40,7 +43,8 @@ pub(crate) fn segments(arguments: &ReportArguments) -> Result<Outcome, Failure> 
     let directory = log_directory(&arguments.directory);
     let (look, segments) = progress::watched(&directory, || {
         let look = Look::at(&directory)?;
-        let segments = shown(&look.scan, terminal::columns())?;
+        let columns = (!arguments.json).then(terminal::columns);
+        let segments = shown(&look.scan, columns)?;
         Ok::<_, Failure>((look, segments))
     })?;
     let rows = segments.iter().map(|(row, _)| row);
@@ -70,29 +74,37 @@ struct SegmentRow {
     pinned_by: Vec<u32>,
 }
 
-/// Every file, with its picture; pictures and numbers together are `columns` wide.
-fn shown(scan: &Scan, columns: usize) -> Result<Vec<(SegmentRow, Picture)>, Failure> {
+/// Every file, with its picture, if there is one; pictures and numbers together are `columns` wide.
+fn shown(
+    scan: &Scan,
+    columns: Option<usize>,
+) -> Result<Vec<(SegmentRow, Option<String>)>, Failure> {
     let mut summaries = scan.segments();
     summaries.extend_from_slice(scan.spares());
     let numbers = summaries.iter().map(|summary| summary.sequence.to_string().len()).max();
-    let cells = columns - numbers.unwrap_or(0) - 1;
+    let cells = columns.map(|columns| columns - numbers.unwrap_or(0) - 1);
     summaries.into_iter().map(|summary| one(scan, summary, cells)).collect()
 }
 
 fn one(
     scan: &Scan,
     mut summary: SegmentSummary,
-    cells: usize,
-) -> Result<(SegmentRow, Picture), Failure> {
+    cells: Option<usize>,
+) -> Result<(SegmentRow, Option<String>), Failure> {
     let mut count = SegmentCount::default();
-    let mut picture = Picture::new(summary.segment_bytes, cells);
+    // Only where the header page tells the length: a file without one can have any.
+    let is_seen = summary.base.is_some() || summary.standing == Standing::Prepared;
+    let cells = cells.filter(|_| is_seen);
+    let mut picture = cells.map(|cells| Picture::new(summary.segment_bytes, cells));
     let is_there = visit_frames(scan, &summary, |frame, live| {
         count.take(frame, live);
-        pieces(frame, live).iter().for_each(|(range, class)| picture.add(range, *class));
+        if let Some(picture) = &mut picture {
+            pieces(frame, live).iter().for_each(|(range, class)| picture.add(range, *class));
+        }
     })?;
     if !is_there {
         count = SegmentCount::default();
-        picture = Picture::new(summary.segment_bytes, cells);
+        picture = None;
         summary = SegmentSummary {
             base: None,
             used_bytes: 0,
@@ -101,7 +113,10 @@ fn one(
             ..summary
         };
     }
-    picture.add(&summary.free(), Class::Free);
+    let picture = picture.map(|mut picture| {
+        picture.add(&summary.free(), Class::Free);
+        picture.text()
+    });
     Ok((row(scan, summary, &count), picture))
 }
 
@@ -129,13 +144,13 @@ fn row(scan: &Scan, summary: SegmentSummary, count: &SegmentCount) -> SegmentRow
     }
 }
 
-fn text(segments: &[(SegmentRow, Picture)]) -> String {
-    let is_seen = |row: &SegmentRow| row.base_lsn.is_some() || row.standing == PREPARED;
+fn text(segments: &[(SegmentRow, Option<String>)]) -> String {
     let mut text = terminal::table(&HEADER, segments.iter().map(|(row, _)| cells(row)));
     let numbers = segments.iter().map(|(row, _)| row.segment.to_string().len()).max().unwrap_or(0);
     text.push('\n');
-    for (row, picture) in segments.iter().filter(|(row, _)| is_seen(row)) {
-        text.push_str(&format!("{:>numbers$} {}\n", row.segment, picture.text()));
+    for (row, picture) in segments {
+        let Some(picture) = picture else { continue };
+        text.push_str(&format!("{:>numbers$} {picture}\n", row.segment));
     }
     text.push_str(&format!("\n{LEGEND}\n"));
     text
@@ -181,7 +196,7 @@ fn name(standing: Standing) -> &'static str {
         Standing::Sealed => "sealed",
         Standing::Full => "full",
         Standing::Active => "active",
-        Standing::Prepared => PREPARED,
+        Standing::Prepared => "prepared",
         Standing::Freed => "freed",
         Standing::Damaged => "damaged",
         Standing::Spare => "spare",
@@ -189,8 +204,6 @@ fn name(standing: Standing) -> &'static str {
         _ => "unknown",
     }
 }
-
-const PREPARED: &str = "prepared";
 
 #[cfg(test)]
 mod tests {
@@ -220,20 +233,43 @@ mod tests {
         let scan = Scan::open(directory.path()).unwrap();
         // What is appended after the look is not in it, and does not make another segment of this one.
         log.push("more").unwrap().1.wait().unwrap();
-        let before = shown(&scan, 80).unwrap();
+        let before = shown(&scan, Some(80)).unwrap();
         // A file that is only made ready to be used again still holds its old frames, whole.
         while wal.statistics().recycled_segments < 2 {
             log.compact_before(log.last()).unwrap().wait().unwrap();
             fill(wal.statistics().sealed_segments + 1);
         }
-        let freed = |(row, _): &&(SegmentRow, Picture)| row.standing == name(Standing::Freed);
+        let freed =
+            |(row, _): &&(SegmentRow, Option<String>)| row.standing == name(Standing::Freed);
         assert_eq!(before.iter().filter(freed).count(), 0);
-        let after = shown(&scan, 80).unwrap();
+        let after = shown(&scan, Some(80)).unwrap();
         let freed: Vec<_> = after.iter().filter(freed).collect();
         assert!(!freed.is_empty(), "{after:?}");
         for (row, picture) in freed {
             assert_eq!((row.frames, row.live_bytes, row.dead_bytes), (0, 0, 0), "{row:?}");
-            assert!(!picture.text().contains(['#', '+', 'x']), "{row:?}");
+            assert_eq!(*picture, None, "{row:?}");
         }
+    }
+
+    /// A file of any length can have the name of a spare.
+    #[test]
+    fn a_spare_has_no_picture_however_long_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        Wal::options().without_threads().open(directory.path()).unwrap().close().unwrap();
+        let scan = Scan::open(directory.path()).unwrap();
+        let spare = SegmentSummary {
+            file: "0000000000000009.spare".to_owned(),
+            sequence: 9,
+            base: None,
+            used_bytes: 0,
+            index_bytes: 0,
+            segment_bytes: 1 << 60,
+            standing: Standing::Spare,
+        };
+        let (row, picture) = one(&scan, spare, Some(80)).unwrap();
+        assert_eq!((row.bytes, row.standing, picture), (1 << 60, "spare", None));
+        let pictures = |columns| shown(&scan, columns).unwrap().pop().unwrap().1;
+        assert!(pictures(Some(80)).is_some(), "a segment has one");
+        assert_eq!(pictures(None), None, "JSON needs none");
     }
 }
