@@ -95,7 +95,7 @@ fn a_segment_of_a_damaged_log_is_said_to_be_what_it_is() {
             .collect();
         let standings =
             segments.iter().map(|row| (number(row, "segment"), row["standing"].as_str().unwrap()));
-        assert_eq!(standings.collect::<Vec<_>>(), case.standings, "{}: {rows:?}", case.what);
+        assert_eq!(standings.collect::<Vec<_>>(), case.standings, "{}", case.what);
         for row in segments {
             if [DAMAGED, UNKNOWN].contains(&row["standing"].as_str().unwrap()) {
                 assert_eq!(number(row, "free_bytes"), 0, "{}: {row}", case.what);
