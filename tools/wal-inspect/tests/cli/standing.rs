@@ -20,12 +20,19 @@ struct Case {
     standings: &'static [(u64, &'static str)],
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     Case {
         what: "nothing",
         log: four_sealed,
         damage: |_| (),
-        standings: &[(1, SEALED), (2, SEALED), (3, SEALED), (4, SEALED), (5, "active")],
+        standings: &[
+            (1, SEALED),
+            (2, SEALED),
+            (3, SEALED),
+            (4, SEALED),
+            (5, ACTIVE),
+            (6, PREPARED),
+        ],
     },
     Case {
         what: "the header page of a sealed one",
@@ -44,26 +51,55 @@ const CASES: [Case; 8] = [
         what: "the header of a frame in the middle of a sealed one",
         log: four_sealed,
         damage: |log| flip_header(log, 3, 4),
-        standings: &[(1, SEALED), (2, SEALED), (3, DAMAGED), (4, SEALED), (5, "active")],
+        standings: &[
+            (1, SEALED),
+            (2, SEALED),
+            (3, DAMAGED),
+            (4, SEALED),
+            (5, ACTIVE),
+            (6, PREPARED),
+        ],
     },
     Case {
         what: "the first frame of a sealed one",
         log: four_sealed,
         damage: |log| flip_header(log, 3, 0),
-        standings: &[(1, SEALED), (2, SEALED), (3, DAMAGED), (4, SEALED), (5, "active")],
+        standings: &[
+            (1, SEALED),
+            (2, SEALED),
+            (3, DAMAGED),
+            (4, SEALED),
+            (5, ACTIVE),
+            (6, PREPARED),
+        ],
     },
     Case {
         what: "the checkpoint of the one behind the newest sealed one",
         log: four_sealed,
         damage: |log| flip_header(log, 5, 1),
-        standings: &[(1, SEALED), (2, SEALED), (3, SEALED), (4, SEALED), (5, DAMAGED)],
+        standings: &[
+            (1, SEALED),
+            (2, SEALED),
+            (3, SEALED),
+            (4, SEALED),
+            (5, DAMAGED),
+            (6, PREPARED),
+        ],
     },
     Case {
-        what: "nothing",
-        log: two_full,
-        damage: |_| (),
-        standings: &[(1, "full"), (2, "active")],
+        what: "nothing, but the power went before the first frames behind a seal",
+        log: four_sealed,
+        damage: |log| clear_frames(log, 5),
+        standings: &[
+            (1, SEALED),
+            (2, SEALED),
+            (3, SEALED),
+            (4, SEALED),
+            (5, PREPARED),
+            (6, PREPARED),
+        ],
     },
+    Case { what: "nothing", log: two_full, damage: |_| (), standings: &[(1, "full"), (2, ACTIVE)] },
     Case {
         what: "the header of a frame in the middle of a full one",
         log: two_full,
@@ -74,13 +110,15 @@ const CASES: [Case; 8] = [
         what: "the checkpoint of the one behind freed ones",
         log: middle_freed,
         damage: |log| flip_header(log, newest(log), 1),
-        standings: &[(1, UNKNOWN), (6, DAMAGED)],
+        standings: &[(1, UNKNOWN), (6, DAMAGED), (7, PREPARED)],
     },
 ];
 
 const SEALED: &str = "sealed";
 const DAMAGED: &str = "damaged";
 const UNKNOWN: &str = "unknown";
+const ACTIVE: &str = "active";
+const PREPARED: &str = "prepared";
 
 #[test]
 fn a_segment_of_a_damaged_log_is_said_to_be_what_it_is() {
@@ -88,11 +126,8 @@ fn a_segment_of_a_damaged_log_is_said_to_be_what_it_is() {
         let log = (case.log)();
         (case.damage)(log.path());
         let rows = rows("segments", log.path());
-        let segments: Vec<&Value> = rows
-            .iter()
-            .filter(|row| row["file"].as_str().unwrap().ends_with(".wal"))
-            .filter(|row| row["standing"] != "prepared")
-            .collect();
+        let segments: Vec<&Value> =
+            rows.iter().filter(|row| row["file"].as_str().unwrap().ends_with(".wal")).collect();
         let standings =
             segments.iter().map(|row| (number(row, "segment"), row["standing"].as_str().unwrap()));
         assert_eq!(standings.collect::<Vec<_>>(), case.standings, "{}", case.what);
@@ -203,9 +238,18 @@ fn flip_header(directory: &Path, segment: u64, number: usize) {
 }
 
 fn flip_byte(directory: &Path, segment: u64, offset: usize) {
+    change(directory, segment, |bytes| bytes[offset] ^= 1);
+}
+
+/// As the segment was when it was prepared.
+fn clear_frames(directory: &Path, segment: u64) {
+    change(directory, segment, |bytes| bytes[4096..].fill(0));
+}
+
+fn change(directory: &Path, segment: u64, change: impl Fn(&mut [u8])) {
     let path = directory.join(format!("{segment:016x}.wal"));
     let mut bytes = fs::read(&path).unwrap();
-    bytes[offset] ^= 1;
+    change(&mut bytes);
     fs::write(path, bytes).unwrap();
 }
 
