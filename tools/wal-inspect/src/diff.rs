@@ -24,14 +24,16 @@ Examples, with the data directories of two nodes or the logs' own:
 
 A line for each log. It compares index, term and bytes of every entry that both hold, and the
 term of the entry before the first one that both hold. A log that goes on where the other ends is
-the same, as a replica that lags is; so is one that is not there. Entries that only one side still
-has, because the other has compacted them, are not comparable, and named. The states of logs are
-each replica's own. Of a live directory it compares what has been written at that moment.
+the same, as a replica that lags is; one that is not there ends before its first entry. If it ends
+before the other's compacted beginning, they are not comparable. Entries that only one side still
+has, because the other has compacted them, are not comparable either, and named. The states of logs
+are each replica's own. Of a live directory it compares what has been written at that moment.
 
 JSON, a line for each log; what there is nothing of is left out:
   log
-  verdict       same, different, damaged (up to where one side cannot be read), or incomparable
-                (no index is on both sides)
+  verdict       same, different, damaged (one side cannot be read further, or ends before the other
+                and has damage that may have cut it short), or incomparable (one side ends before
+                the other begins, and neither has the indexes between)
   compared      first_index and last_index of what is the same
   incomparable  first_index, last_index, missing_in (a or b), and cause: compacted, or, in a
                 damaged log, compacted or lost
@@ -340,10 +342,11 @@ impl Damage {
             Ordering::Equal => return None,
             Ordering::Greater => 1,
         };
+        // Behind a header that does not hold lie frames of every log, whichever log that one was of.
         let damage = sides[short].wal.damage();
-        let is_its = |found: &&Corruption| found.log.is_none_or(|log| log == logs[short].id());
-        let why = corruption_line(damage.iter().find(is_its)?);
-        Some(Self { of: KEYS[short], why })
+        let its_own = |found: &&Corruption| found.log == Some(logs[short].id());
+        let found = damage.iter().find(its_own).or(damage.first())?;
+        Some(Self { of: KEYS[short], why: corruption_line(found) })
     }
 }
 

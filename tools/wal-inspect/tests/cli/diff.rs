@@ -164,6 +164,9 @@ fn logs_with_no_index_in_both_and_a_gap_between_are_not_comparable() {
     let line = "log 7: not comparable, without an index in both; \
                 1..=15 not comparable, compacted in B; A ends at 15, B at 32\n";
     both_ways(&closed_log(), &ahead, 0, line);
+    let none = written(|_| ());
+    let line = "log 7: not comparable, without an index in both; A is empty, B ends at 32\n";
+    both_ways(&none, &ahead, 0, line);
 }
 
 #[test]
@@ -223,6 +226,35 @@ fn a_log_that_damage_cut_short_is_not_called_the_same() {
     assert!(run.stdout.ends_with("; A ends at 10, B at 15\n"), "{run:?}");
     let found = json_of(&diff(damaged.path(), closed_log().path(), &["--json"]));
     assert_eq!((&found["verdict"], &found["damage"]["of"]), (&"damaged".into(), &"a".into()));
+}
+
+/// WAL-CASE 5: behind a header that cannot be read lie frames of every log, and what is said of the damage names one.
+#[test]
+fn damage_in_a_frame_of_another_log_cuts_a_log_short_too() {
+    let whole = TempDir::new().unwrap();
+    let wal = options().open(whole.path()).unwrap();
+    let [one, two] = [1, 2].map(|id| wal.log(LogId(id)).unwrap());
+    append(&two, 3, 5);
+    append(&one, 3, 5);
+    append(&two, 3, 15);
+    wal.close().unwrap();
+    let damaged = copy_of(whole.path());
+    let frame = entries_frames(damaged.path()).remove(1);
+    assert_eq!(frame.log, LogId(1));
+    flip_bit(damaged.path(), &frame, 30);
+    for (a, b, side, ends) in [
+        (&damaged, &whole, "A", "A ends at 5, B at 20"),
+        (&whole, &damaged, "B", "A ends at 20, B at 5"),
+    ] {
+        let run = diff(a.path(), b.path(), &["--log", "2"]);
+        assert_eq!(run.code, Some(2), "{run:?}");
+        let line = format!("log 2: same in index 1..=5; {side} is damaged: segment ");
+        assert!(run.stdout.starts_with(&line), "{run:?}");
+        assert!(run.stdout.ends_with(&format!("; {ends}\n")), "{run:?}");
+        let found = json_of(&diff(a.path(), b.path(), &["--log", "2", "--json"]));
+        assert_eq!(found["verdict"], "damaged", "{found}");
+        assert_eq!(found["damage"]["of"], side.to_lowercase(), "{found}");
+    }
 }
 
 /// WAL-CASE 16: what a lost file took along was not compacted.
