@@ -208,6 +208,53 @@ fn raw_frames_are_found_behind_damage() {
     assert!(scan(&disk).raw_frame_at(9, 4096).is_err(), "there is no such segment");
 }
 
+/// Where damage hides how far a segment goes, the next one says where it begins itself.
+#[test]
+fn raw_frames_are_found_in_the_segment_behind_one_that_damage_cuts_short() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk);
+    push(&wal, 14);
+    drop(wal);
+    let frames: Vec<Frame> = scan(&disk).frames().map(Result::unwrap).collect();
+    let file = file(&disk, &frames[4].file);
+    file.write_at(frames[4].offset + 24, &[b"two bits and more"]).unwrap();
+    // As if it had not been sealed yet.
+    file.write_at((16 << 10) - 4096, &[&[0; 4096]]).unwrap();
+    let scan = scan(&disk);
+    assert_eq!(scan.frames().count(), 4, "the look ends there");
+    let later: Vec<_> = frames.iter().filter(|frame| frame.segment == 2).collect();
+    assert!(later.len() > 3, "{later:?}");
+    for frame in later {
+        let raw = scan.raw_frame(frame.lsn).unwrap().unwrap();
+        assert_eq!((raw.segment, raw.offset, raw.lsn), (2, frame.offset, Some(frame.lsn)));
+        assert!(raw.fault.is_none(), "{raw:?}");
+    }
+}
+
+#[test]
+fn no_raw_frame_lies_in_what_was_freed_or_behind_the_frames_of_a_sealed_segment() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk);
+    // Holds the first segment.
+    wal.log(LogId(2)).unwrap().push("x").unwrap().1.wait().unwrap();
+    push(&wal, 60);
+    let log = wal.log(LogId(1)).unwrap();
+    log.compact_before(log.last()).unwrap().wait().unwrap();
+    push(&wal, 20);
+    let scan = scan(&disk);
+    let segments = scan.segments();
+    let (first, next) = (&segments[0], &segments[1]);
+    assert_eq!((first.sequence, next.sequence > 2), (1, true), "{segments:?}");
+    let end = first.base.unwrap().0 + first.used_bytes;
+    for lsn in [end, end + 4096, next.base.unwrap().0 - 64] {
+        assert!(scan.raw_frame(Lsn(lsn)).unwrap().is_none(), "{lsn} of {segments:?}");
+    }
+    let free = first.free();
+    for offset in [free.start, free.end - 64, free.end] {
+        assert!(scan.raw_frame_at(1, offset).unwrap().is_none(), "{offset} of {segments:?}");
+    }
+}
+
 #[test]
 fn a_header_page_is_shown_though_it_does_not_hold() {
     let disk = MemoryDisk::new();

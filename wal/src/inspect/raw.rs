@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     Corruption, Lsn, OpenError,
-    frame::{self, HEADER_BYTES},
+    frame::{self, FrameKind, HEADER_BYTES},
     header::SegmentHeader,
     inspect::Scan,
     recovery::scan::{SegmentFile, Window, io_error},
@@ -60,21 +60,39 @@ impl Scan {
     /// # Errors
     /// The disk's.
     pub fn raw_frame(&self, lsn: Lsn) -> Result<Option<RawFrame>, OpenError> {
-        let placed = self.files.iter().zip(&self.placed).enumerate();
-        let placed = placed.filter_map(|(number, (_, placed))| Some((number, (*placed)?)));
-        let before =
-            placed.filter(|(_, (base, _))| *base <= lsn).max_by_key(|(_, (base, _))| *base);
-        let Some((number, (base, used))) = before else { return Ok(None) };
-        let (file, end) = (&self.files[number], Lsn(base.0 + (used - FRAMES_AT)));
-        // Behind the last frame of a sealed segment lies the first one of the next, though that be damaged.
-        if lsn >= end
-            && file.trailer.is_some_and(|trailer| trailer.end() == end)
-            && let Some(next) = self.files.get(number + 1)
-            && next.header.sequence == file.header.sequence + 1
-        {
-            return frame_holding(next, Some(end), FRAMES_AT.saturating_add(lsn.0 - end.0));
+        let mut before = None;
+        for number in 0..self.files.len() {
+            if let Some(base) = self.base(number)?.filter(|&base| base <= lsn) {
+                before = before.max(Some((base, number)));
+            }
         }
-        frame_holding(file, Some(base), FRAMES_AT.saturating_add(lsn.0 - base.0))
+        let Some((base, number)) = before else { return Ok(None) };
+        let file = &self.files[number];
+        let Some(trailer) = file.trailer.filter(|trailer| trailer.end() <= lsn) else {
+            return frame_holding(file, Some(base), FRAMES_AT.saturating_add(lsn.0 - base.0));
+        };
+        // Behind the last frame of a sealed segment lies the first one of the next, though that be damaged.
+        let next = self.files.get(number + 1);
+        let next = next.filter(|next| next.header.sequence == file.header.sequence + 1);
+        let Some(next) = next else { return Ok(None) };
+        let end = trailer.end();
+        frame_holding(next, Some(end), FRAMES_AT.saturating_add(lsn.0 - end.0))
+    }
+
+    /// Where one of `files` begins in the stream: one that the look did not come to says so itself.
+    fn base(&self, number: usize) -> Result<Option<Lsn>, OpenError> {
+        let file = &self.files[number];
+        if let Some((base, _)) = self.placed[number] {
+            return Ok(Some(base));
+        }
+        let mut window = Window::in_steps(file, PAGE_BYTES);
+        let Ok(start) = window.frame(FRAMES_AT, None, None)? else { return Ok(None) };
+        if start.fault.is_some() || start.header.kind != FrameKind::SegmentStart {
+            return Ok(None);
+        }
+        let base = window.body(&start)?.get(16..24).and_then(<[u8]>::first_chunk).copied();
+        let base = base.map(u64::from_le_bytes);
+        Ok(base.filter(|base| base.checked_add(file.header.segment_bytes).is_some()).map(Lsn))
     }
 
     /// The same by the segment's sequence number and an offset in its file.
@@ -142,7 +160,8 @@ fn raw_frame(
     offset: u64,
     link: Option<u32>,
 ) -> Result<Option<RawFrame>, OpenError> {
-    if offset.saturating_add(HEADER_BYTES) > file.frames_end() {
+    let frames_end = file.trailer.map_or(u64::MAX, |trailer| trailer.frames_end);
+    if offset.saturating_add(HEADER_BYTES) > file.frames_end().min(frames_end) {
         return Ok(None);
     }
     let lsn = base.map(|base| Lsn(base.0 + (offset - FRAMES_AT)));
