@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use kontiki_wal::{
-    Lsn, OpenError,
+    Corruption, Lsn, OpenError,
     inspect::{HeaderPage, RawFrame, Verdict},
 };
 use serde::Serialize;
@@ -29,8 +29,9 @@ Examples, with the data directory of a node or the log's own:
   wal-inspect hexdump data/1 --lsn 4096 --json | jq .fields
 
 Each line: place in the file, in hexadecimal; place in the frame; bytes; name by wal/FORMAT.md;
-value; behind a ! what is wrong. A place in the middle of a frame means that frame. Of a frame
-whose header does not hold, and was not changed by one flipped bit, the header alone is shown.
+value; behind a ! what is wrong. A place in the middle of a frame means that frame; behind a header
+that does not hold, only the place where a frame begins does. Of a frame whose header does not hold,
+and was not changed by one flipped bit, the header alone is shown.
 
 JSON, a line for the header page and one for the frame; what is not known is left out:
   what                   header page or frame
@@ -69,41 +70,50 @@ pub(crate) fn hexdump(arguments: &HexdumpArguments) -> Result<Outcome, Failure> 
     let directory = log_directory(&arguments.directory);
     let look = progress::watched(&directory, || Look::at(&directory))?;
     let mut out = BufWriter::new(io::stdout().lock());
-    match write(&look, arguments, &mut out) {
-        Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(Outcome::Whole),
-        result => result,
+    let mut outcome = Outcome::Whole;
+    match write(&look, arguments, &mut outcome, &mut out) {
+        // The exit code tells what the reader did not wait for.
+        Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(outcome),
+        result => result.map(|()| outcome),
     }
 }
 
+/// Each outcome is known before what it is about is written.
 fn write(
     look: &Look,
     arguments: &HexdumpArguments,
+    outcome: &mut Outcome,
     out: &mut impl Write,
-) -> Result<Outcome, Failure> {
+) -> Result<(), Failure> {
     let HexdumpArguments { segment, offset, header, json, .. } = arguments;
-    let mut outcome = Outcome::Whole;
     let frame = match (*segment, *offset, arguments.lsn) {
         (Some(segment), offset, _) => {
             if *header || offset.is_none() {
-                outcome = write_page(look, segment, *json, out)?;
+                write_page(look, segment, *json, outcome, out)?;
             }
-            let Some(offset) = offset else { return Ok(outcome) };
+            let Some(offset) = offset else { return Ok(()) };
             look.scan.raw_frame_at(segment, offset)?
         }
         (None, _, lsn) => {
             let frame = look.scan.raw_frame(Lsn(lsn.unwrap_or(0)))?;
             if let (Some(frame), true) = (&frame, header) {
-                outcome = write_page(look, frame.segment, *json, out)?;
+                write_page(look, frame.segment, *json, outcome, out)?;
             }
             frame
         }
     };
-    let Some((frame, of_frame)) = frame.and_then(|frame| judge(look, frame)) else {
+    let judged = match frame {
+        Some(frame) => judge(look, frame)?,
+        None => None,
+    };
+    let Some((frame, of_frame)) = judged else {
         out.flush()?;
         return Err(no_frame(look, arguments));
     };
-    Shown::frame(&frame).write(*json, out)?;
-    Ok(if outcome == Outcome::Whole { of_frame } else { outcome })
+    if *outcome == Outcome::Whole {
+        *outcome = of_frame;
+    }
+    Ok(Shown::frame(&frame).write(*json, out)?)
 }
 
 /// A page that does not hold is shown; the checksums of its frames cannot be told then.
@@ -111,31 +121,46 @@ fn write_page(
     look: &Look,
     segment: u64,
     json: bool,
+    outcome: &mut Outcome,
     out: &mut impl Write,
-) -> Result<Outcome, Failure> {
+) -> Result<(), Failure> {
     let page = look.scan.header_page(segment)?;
-    Shown::page(&page).write(json, out)?;
-    Ok(match page.fault {
+    *outcome = match page.fault {
         None => Outcome::Whole,
         Some(OpenError::Corruption(_)) => Outcome::Corrupt,
         Some(_) => Outcome::CannotRead,
-    })
+    };
+    Ok(Shown::page(&page).write(json, out)?)
 }
 
 /// The frame and how it stands; `None` if what lies there is no frame and never was.
-fn judge(look: &Look, frame: RawFrame) -> Option<(RawFrame, Outcome)> {
-    if frame.fault.is_none() {
-        return Some((frame, Outcome::Whole));
-    }
+fn judge(look: &Look, frame: RawFrame) -> Result<Option<(RawFrame, Outcome)>, Failure> {
     let is_behind = |end: &Lsn| frame.lsn.is_none_or(|lsn| lsn >= *end);
     let is_written = frame.bytes.iter().any(|&byte| byte != 0);
-    match look.scan.verdict() {
-        Verdict::Corrupt(_) => Some((frame, Outcome::Corrupt)),
+    let outcome = match look.scan.verdict() {
+        _ if frame.fault.is_none() => Some(Outcome::Whole),
+        Verdict::Corrupt(damage) if is_damage(look, &frame, damage)? => Some(Outcome::Corrupt),
         Verdict::TornTail { end, .. } if is_behind(end) && is_written => {
-            Some((frame, if look.is_live { Outcome::Whole } else { Outcome::TornTail }))
+            Some(if look.is_live { Outcome::Whole } else { Outcome::TornTail })
         }
         _ => None,
+    };
+    Ok(outcome.map(|outcome| (frame, outcome)))
+}
+
+/// Whether a frame was at this place of a corrupt log: what is damaged elsewhere makes none of unused room.
+fn is_damage(look: &Look, frame: &RawFrame, damage: &[Corruption]) -> Result<bool, Failure> {
+    let is_told = |frame: &RawFrame| {
+        damage.iter().any(|found| found.segment == frame.file && found.offset == frame.offset)
+    };
+    let is_written = frame.bytes.iter().any(|&byte| byte != 0);
+    if is_told(frame) || !is_written {
+        return Ok(is_told(frame));
     }
+    let Some(tail) = look.scan.tail() else { return Ok(true) };
+    // Behind damage that ends the log may lie more of it.
+    let is_cut = look.scan.raw_frame(tail.lsn())?.is_some_and(|end| is_told(&end));
+    Ok(is_cut || frame.lsn.is_some_and(|lsn| lsn < tail.lsn()))
 }
 
 fn no_frame(
@@ -156,6 +181,8 @@ fn no_frame(
 fn parse_segment(text: &str) -> Result<u64, String> {
     let number = match text.strip_suffix(".wal") {
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        // As long as a name without its ending, which has other digits.
+        None if text.len() == NAME_DIGITS => None,
         None => text.parse().ok(),
     };
     number.ok_or_else(|| format!("{text:?} is neither a segment's number nor its file's name"))
@@ -264,3 +291,6 @@ fn characters(bytes: &[u8]) -> String {
 }
 
 const LINE_BYTES: usize = 8;
+
+/// Of a segment's file name.
+const NAME_DIGITS: usize = 16;

@@ -1,10 +1,12 @@
 //! `hexdump`: fields, what is wrong with them, and places where no frame lies.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{self, File},
+    io,
     os::unix::fs::FileExt,
     path::Path,
+    time::Duration,
 };
 
 use kontiki_wal::{LogId, inspect::Frame};
@@ -12,8 +14,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
-    HEADER_BYTES, Run, append, closed_log, crashed_log, entries_frames, files, flip_bit, options,
-    wal_inspect,
+    HEADER_BYTES, Run, append, closed_log, command, crashed_log, entries_frames, files, flip_bit,
+    options, verify, wal_inspect,
 };
 
 fn hexdump(directory: &Path, arguments: &[&str]) -> Run {
@@ -194,6 +196,46 @@ fn a_torn_frame_is_shown_as_one_and_a_writers_as_none() {
     assert_eq!(run.code, Some(3), "nothing was written there: {run:?}");
 }
 
+/// Segments that damage elsewhere makes no frames of: what was never written, and what was written for others.
+#[test]
+fn damage_elsewhere_makes_no_frame_of_room_that_is_free() {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let log = wal.log(LogId(7)).unwrap();
+    while wal.statistics().sealed_segments < 2 {
+        append(&log, 3, 10);
+        wal.work(Duration::ZERO);
+    }
+    append(&log, 3, 10);
+    drop((log, wal));
+    let last = entries_frames(directory.path()).pop().unwrap();
+    let path = directory.path().join("0000000000000001.wal");
+    let file = File::options().write(true).open(path).unwrap();
+    file.write_all_at(b"rot", (16 << 10) - 4000).unwrap();
+    assert_eq!(verify(directory.path()).code, Some(2));
+    let active = File::options().write(true).open(directory.path().join(&last.file)).unwrap();
+    for rubbish in [&[0; 64], &[7; 64]] {
+        active.write_all_at(rubbish, 12_000).unwrap();
+        let run = hexdump(directory.path(), &["--segment", &last.file, "--offset", "12000"]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{run:?}");
+    }
+    let offset = last.offset.to_string();
+    let run = hexdump(directory.path(), &["--segment", &last.file, "--offset", &offset]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+}
+
+#[test]
+fn a_closed_pipe_makes_no_damaged_frame_a_whole_one() {
+    let log = closed_log();
+    let frame = entries_frames(log.path()).remove(0);
+    flip_bit(log.path(), &frame, HEADER_BYTES);
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let arguments = ["--lsn", &frame.lsn.0.to_string()].map(OsString::from);
+    let status = command().arg("hexdump").arg(log.path()).args(arguments).stdout(writer).status();
+    assert_eq!(status.unwrap().code(), Some(2));
+}
+
 #[test]
 fn where_no_frame_lies_is_told() {
     let log = closed_log();
@@ -214,9 +256,13 @@ fn where_no_frame_lies_is_told() {
     }
     let run = hexdump(log.path(), &["--segment", "9"]);
     assert_eq!(run.code, Some(3), "{run:?}");
-    for arguments in
-        [&[][..], &["--offset", "4096"], &["--lsn", "1", "--segment", "1"], &["--segment", "one"]]
-    {
+    for arguments in [
+        &[][..],
+        &["--offset", "4096"],
+        &["--lsn", "1", "--segment", "1"],
+        &["--segment", "one"],
+        &["--segment", "0000000000000001"],
+    ] {
         let run = hexdump(log.path(), arguments);
         assert_eq!((run.code, run.stderr.lines().count()), (Some(4), 1), "{run:?}");
     }
