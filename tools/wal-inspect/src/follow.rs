@@ -40,7 +40,7 @@ pub(crate) fn follow(
         }
         let goes_on = match &mut tail {
             _ if is_over => follower.end()?,
-            Some(tail) => follower.show_coming(tail)?,
+            Some(tail) => follower.show_coming(tail, look.ends_in_damage()?)?,
             None => follower.wait()?,
         };
         if !goes_on {
@@ -61,7 +61,9 @@ impl Follower<'_, '_> {
     /// Shows the frames that lie before `tail`. Like all that follow, returns whether it is to go on.
     fn show_past(&mut self, look: &Look, tail: Option<&Tail>) -> Result<bool, Failure> {
         let end = tail.map_or(Lsn(u64::MAX), Tail::lsn);
-        if end < self.next {
+        let is_corrupt = matches!(look.scan.verdict(), Verdict::Corrupt(_));
+        // What was shown and cannot be read any more is not shown twice, should another look find it whole.
+        if end < self.next && !is_corrupt {
             say(&format!(
                 "the log ends at lsn {} now: what follows was shown before it was cut",
                 end.0
@@ -79,7 +81,8 @@ impl Follower<'_, '_> {
             }
             if self.next > Lsn(0) && frame.lsn > self.next {
                 let (first, end) = (self.next.0, frame.lsn.0);
-                say(&format!("lsn {first}..{end} was freed before it could be shown"));
+                let why = if is_corrupt { "cannot be" } else { "was freed before it could be" };
+                say(&format!("lsn {first}..{end} {why} shown"));
             }
             self.next = Lsn(frame.lsn.0 + frame.frame_bytes);
             if self.stop.is_asked() || !self.printer.show(&frame)? {
@@ -89,8 +92,8 @@ impl Follower<'_, '_> {
         Ok(true)
     }
 
-    /// Shows frames as they come, until another look is needed.
-    fn show_coming(&mut self, tail: &mut Tail) -> Result<bool, Failure> {
+    /// Shows frames as they come, until another look is needed: also where damage is in their way, for it may be gone then.
+    fn show_coming(&mut self, tail: &mut Tail, is_damaged: bool) -> Result<bool, Failure> {
         loop {
             match tail.try_next()? {
                 Tailed::Frame(frame) => {
@@ -99,6 +102,7 @@ impl Follower<'_, '_> {
                         return self.end();
                     }
                 }
+                Tailed::Nothing if is_damaged => return self.wait(),
                 Tailed::Nothing if self.wait()? => {}
                 Tailed::Nothing => return Ok(false),
                 // Not at once: whatever took the frames away may not be done yet.

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     fields::{self, Field},
-    look::{Look, log_directory},
+    look::{Look, is_at, log_directory},
     outcome::{Failure, Outcome, corruption_line},
     place, progress,
 };
@@ -150,17 +150,14 @@ fn judge(look: &Look, frame: RawFrame) -> Result<Option<(RawFrame, Outcome)>, Fa
 
 /// Whether a frame was at this place of a corrupt log: what is damaged elsewhere makes none of unused room.
 fn is_damage(look: &Look, frame: &RawFrame, damage: &[Corruption]) -> Result<bool, Failure> {
-    let is_told = |frame: &RawFrame| {
-        damage.iter().any(|found| found.segment == frame.file && found.offset == frame.offset)
-    };
+    let is_told = is_at(frame, damage);
     let is_written = frame.bytes.iter().any(|&byte| byte != 0);
-    if is_told(frame) || !is_written {
-        return Ok(is_told(frame));
+    if is_told || !is_written {
+        return Ok(is_told);
     }
     let Some(tail) = look.scan.tail() else { return Ok(true) };
     // Behind damage that ends the log may lie more of it.
-    let is_cut = look.scan.raw_frame(tail.lsn())?.is_some_and(|end| is_told(&end));
-    Ok(is_cut || frame.lsn.is_some_and(|lsn| lsn < tail.lsn()))
+    Ok(frame.lsn.is_some_and(|lsn| lsn < tail.lsn()) || look.ends_in_damage()?)
 }
 
 fn no_frame(

@@ -7,8 +7,8 @@ use std::{
 };
 
 use kontiki_wal::{
-    OpenError, Wal,
-    inspect::{Scan, Verdict},
+    Corruption, OpenError, Wal,
+    inspect::{RawFrame, Scan, Verdict},
 };
 
 use crate::outcome::{Failure, Outcome, corruption_line};
@@ -47,6 +47,14 @@ impl Look {
         }
     }
 
+    /// Whole frames end where bytes that were durable are damaged: none comes behind them.
+    pub(crate) fn ends_in_damage(&self) -> Result<bool, Failure> {
+        let (Verdict::Corrupt(damage), Some(tail)) = (self.scan.verdict(), self.scan.tail()) else {
+            return Ok(false);
+        };
+        Ok(self.scan.raw_frame(tail.lsn())?.is_some_and(|end| is_at(&end, damage)))
+    }
+
     /// Says on standard error what a reader of the frames cannot see in them.
     pub(crate) fn remark(&self) -> Outcome {
         let mut remarks = io::stderr().lock();
@@ -70,6 +78,11 @@ impl Look {
             }
         }
     }
+}
+
+/// Whether some of the damage is that of this frame.
+pub(crate) fn is_at(frame: &RawFrame, damage: &[Corruption]) -> bool {
+    damage.iter().any(|found| found.segment == frame.file && found.offset == frame.offset)
 }
 
 /// The log in `directory`, to be read entry by entry.

@@ -2,7 +2,9 @@
 
 use std::{
     ffi::OsStr,
+    fs::File,
     io::{BufRead, BufReader, Read},
+    os::unix::fs::FileExt,
     path::Path,
     process::{Child, ChildStdout, Stdio},
     sync::mpsc::{self, RecvTimeoutError, Sender},
@@ -185,4 +187,73 @@ fn a_corrupt_log_that_nobody_writes_is_shown_as_far_as_it_goes_and_not_followed(
     assert_eq!((shown.lines().count(), code), (2, Some(2)), "{shown}{remarks}");
     assert!(shown.lines().nth(1).unwrap().contains("\"damage\":"), "{shown}");
     assert!(remarks.starts_with("wal-inspect: corrupt: segment "), "{remarks}");
+}
+
+/// Overwrites bytes of a file as rot does.
+fn rot(directory: &Path, name: &str, offset: u64) {
+    let file = File::options().write(true).open(directory.join(name)).unwrap();
+    file.write_all_at(b"two bits and more", offset).unwrap();
+}
+
+/// The writer does not read what it has written, and goes on or waits.
+#[test]
+fn a_live_log_that_ends_in_damage_is_not_waited_for() {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    (0..3).for_each(|_| append(&wal.log(LogId(7)).unwrap(), 3, 1));
+    let frames = entries_frames(directory.path());
+    rot(directory.path(), &frames[1].file, frames[1].offset + 24);
+    let (shown, code, remarks) = Following::begin(directory.path(), &[]).end();
+    assert_eq!((shown.lines().count(), code), (1, Some(2)), "{shown}{remarks}");
+    assert!(remarks.starts_with("wal-inspect: corrupt: segment "), "{remarks}");
+    drop(wal);
+}
+
+#[test]
+fn what_is_damaged_in_an_older_segment_is_not_called_freed_and_a_live_log_is_followed() {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    (0..6).for_each(|_| push(&wal));
+    while wal.work(Duration::ZERO) {}
+    let frames = entries_frames(directory.path());
+    assert!(frames[0].segment < frames[5].segment);
+    rot(directory.path(), &frames[1].file, frames[1].offset + 24);
+    let next = frames.iter().find(|frame| frame.segment > frames[1].segment).unwrap().first_index;
+    let mut following = Following::begin(directory.path(), &[]);
+    assert_eq!(following.next(), (1, 1));
+    for index in next..=6 {
+        assert_eq!(following.next(), (index, index));
+    }
+    push(&wal);
+    assert_eq!(following.next(), (7, 7), "it waits for more");
+    kill_process(pid(&following.child), Signal::INT).unwrap();
+    let (_, code, remarks) = following.end();
+    assert_eq!(code, Some(2), "{remarks}");
+    assert!(remarks.ends_with(" cannot be shown\n"), "{remarks}");
+    assert!(!remarks.contains("freed"), "{remarks}");
+}
+
+#[test]
+fn damage_to_what_was_shown_is_not_called_a_cut() {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let prepared = "0000000000000002.wal";
+    while !files(directory.path()).contains_key(prepared) {
+        append(&wal.log(LogId(7)).unwrap(), 3, 1);
+        wal.work(Duration::ZERO);
+    }
+    append(&wal.log(LogId(7)).unwrap(), 3, 1);
+    let frames = entries_frames(directory.path());
+    let mut following = Following::begin(directory.path(), &[]);
+    for frame in &frames {
+        assert_eq!(following.next(), (frame.first_index, frame.first_index));
+    }
+    rot(directory.path(), &frames[0].file, frames[0].offset + 24);
+    // Makes it look again.
+    rot(directory.path(), prepared, 100);
+    let (_, code, remarks) = following.end();
+    assert_eq!(code, Some(2), "{remarks}");
+    assert!(remarks.lines().count() > 0, "{remarks}");
+    assert!(remarks.lines().all(|line| line.starts_with("wal-inspect: corrupt: ")), "{remarks}");
+    drop(wal);
 }

@@ -196,7 +196,7 @@ fn a_torn_frame_is_shown_as_one_and_a_writers_as_none() {
     assert_eq!(run.code, Some(3), "nothing was written there: {run:?}");
 }
 
-/// Segments that damage elsewhere makes no frames of: what was never written, and what was written for others.
+/// What was never written, and what a file held before it became this segment.
 #[test]
 fn damage_elsewhere_makes_no_frame_of_room_that_is_free() {
     let directory = TempDir::new().unwrap();
