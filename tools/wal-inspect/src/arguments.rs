@@ -15,9 +15,10 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  whole; also a live tail, that is, a writer is at work. Bytes behind the end that belong to
      no frame are not told from room that was never used: opening writes over them
-  1  torn tail (verify): a frame behind the last whole one whose body is damaged, or frames behind
-     a damaged one, as a crash leaves them; opening cuts them off, and nothing that a frame
-     which is left attests as durable is among them. Two logs that are different (diff)
+  1  torn tail (verify, and hexdump of what lies in it): a frame behind the last whole one whose
+     body is damaged, or frames behind a damaged one, as a crash leaves them; opening cuts them
+     off, and nothing that a frame which is left attests as durable is among them. Two logs that
+     are different (diff)
   2  corrupt: bytes that were durable are damaged or missing
   3  cannot read: no such directory, no log in it, no permission, a newer format
   4  usage: an unknown command, flag or value";
@@ -38,7 +39,8 @@ JSON, a line for each frame; what a frame does not have is left out:
   kind                       as --kind takes it
   log                        of frames that belong to a log
   first_index, last_index    of entries; first_index also of truncate, compact and reset
-  term                       of the entries; of the entry before first_index for compact and reset
+  term                       of the entries; of the entry before first_index for compact and reset;
+                             none for truncate
   durable_lsn, closed        everything below was durable; the mark of a clean close
   damage                     what is wrong with its body
   entries                    index, bytes (their number), payload or payload_hex, payload_cut if
@@ -52,7 +54,8 @@ JSON, a line for each frame; what a frame does not have is left out:
 --follow shows frames when they are whole in the file, which can be before they are durable. No
 other process is told that a log has grown, so it looks again ten times a second. Ctrl-C, SIGTERM
 and a closed pipe end it as the end of the log would. Frames that were freed before they could be
-shown are named on standard error. A corrupt log that no writer has open is not followed.
+shown, or cannot be for damage, are named on standard error. A corrupt log that no writer has open,
+or that ends in the damage, is not followed.
 
 Exit codes: 0 done, 2 done but the log is corrupt (see standard error), 3 cannot read, 4 usage.";
 

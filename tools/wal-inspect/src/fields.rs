@@ -65,19 +65,23 @@ pub(crate) fn of_frame(raw: &RawFrame) -> Vec<Field> {
     fields.all
 }
 
-/// The fields of a header page.
+/// The fields of a header page. What a later version may use is only wrong where the page does not hold.
 pub(crate) fn of_header_page(page: &HeaderPage) -> Vec<Field> {
     let mut fields = Fields::of(&page.bytes, 0);
     fields.take_text("magic", 8, |bytes| bytes.escape_ascii().to_string());
     for name in ["format", "features needed", "features used"] {
         fields.take_u32(name);
     }
-    fields.take_zeros("zeros", 4);
+    let take_zeros = match page.fault {
+        Some(_) => Fields::take_zeros,
+        None => Fields::take_unused,
+    };
+    take_zeros(&mut fields, "zeros", 4);
     fields.take_text("uuid", 16, place::hex);
     fields.take_u64("sequence number");
     fields.take_u64("size of the segment");
     fields.take_bytes("owner", 32);
-    fields.take_zeros("zeros", CRC_AT - 88);
+    take_zeros(&mut fields, "zeros", CRC_AT - 88);
     fields.take_crc("crc");
     fields.check_crc("crc", page.crc, "the rest of the page gives");
     fields.take_rest("cut");
@@ -249,14 +253,21 @@ impl Fields {
         bytes.first_chunk().copied().map(u64::from_le_bytes)
     }
 
-    /// At most so many bytes that should be zero, if there are any.
-    fn take_zeros(&mut self, name: &str, length_max: usize) {
+    /// At most so many bytes without a meaning, if there are any.
+    fn take_unused(&mut self, name: &str, length_max: usize) {
         let length = length_max.min(self.bytes.len() - self.at);
-        if length == 0 {
-            return;
+        if length > 0 {
+            self.take_bytes(name, length);
         }
-        self.take_bytes(name, length);
-        if self.all.last().is_some_and(|field| field.bytes.iter().any(|&byte| byte != 0)) {
+    }
+
+    /// The same of bytes that should be zero.
+    fn take_zeros(&mut self, name: &str, length_max: usize) {
+        let before = self.all.len();
+        self.take_unused(name, length_max);
+        if self.all.len() > before
+            && self.all.last().is_some_and(|field| field.bytes.iter().any(|&byte| byte != 0))
+        {
             self.mark("not all are zero");
         }
     }
@@ -345,6 +356,8 @@ const CRC_AT: usize = 4092;
 
 #[cfg(test)]
 mod tests {
+    use kontiki_wal::OpenError;
+
     use super::*;
 
     /// The worked example of wal/FORMAT.md, byte for byte.
@@ -401,6 +414,22 @@ mod tests {
         assert_eq!(shown, expected.map(|(at, name, value)| (at, name, value.to_owned())));
         assert!(fields.iter().all(|field| field.wrong.is_none()));
         assert_eq!((&fields[14].bytes[..], fields[14].offset), (&b"bc"[..], 4240 + 57));
+    }
+
+    /// A later version may use them, and this one reads its pages.
+    #[test]
+    fn zeros_of_a_header_page_that_are_none_are_wrong_only_where_it_does_not_hold() {
+        let mut bytes = vec![0; 4096];
+        (bytes[20], bytes[100]) = (1, 1);
+        let (file, bytes) = ("1.wal".to_owned(), Bytes::from(bytes));
+        let mut page = HeaderPage { segment: 1, file, bytes, crc: None, fault: None };
+        let wrong = |page: &HeaderPage| {
+            of_header_page(page).iter().filter(|field| field.wrong.is_some()).count()
+        };
+        assert_eq!(wrong(&page), 0);
+        page.fault =
+            Some(OpenError::NewerFormat { segment: "1.wal".into(), found: 2, supported: 1 });
+        assert_eq!(wrong(&page), 2);
     }
 
     /// Bytes are shown whatever they say of themselves, each of them once.

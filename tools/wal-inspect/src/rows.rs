@@ -117,7 +117,7 @@ impl FrameRow {
             log: belongs_to_a_log.then_some(frame.log.0),
             first_index: has_index.then_some(frame.first_index),
             last_index: is_entries.then(|| place::last_index(frame)),
-            term: has_index.then_some(frame.term),
+            term: (has_index && frame.kind != FrameKind::Truncate).then_some(frame.term),
             closed: (frame.kind == FrameKind::Mark).then_some(frame.closed),
             frame_bytes: frame.frame_bytes,
             durable_lsn: frame.durable_lsn.0,
