@@ -225,6 +225,18 @@ fn damage_elsewhere_makes_no_frame_of_room_that_is_free() {
 }
 
 #[test]
+fn a_damaged_frame_behind_damage_that_ends_the_log_is_one() {
+    let log = closed_log();
+    let frames = entries_frames(log.path());
+    flip_bit(log.path(), &frames[0], 24);
+    flip_bit(log.path(), &frames[0], 33);
+    flip_bit(log.path(), &frames[1], HEADER_BYTES + 25);
+    let run = at(log.path(), &frames[1]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(wrong(&run).iter().any(|line| line.contains(" body_crc ")), "{run:?}");
+}
+
+#[test]
 fn a_closed_pipe_makes_no_damaged_frame_a_whole_one() {
     let log = closed_log();
     let frame = entries_frames(log.path()).remove(0);
