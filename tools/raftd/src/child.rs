@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -233,11 +233,6 @@ fn describe(status: io::Result<ExitStatus>) -> String {
         },
         Err(error) => format!("was lost: {error}"),
     }
-}
-
-/// Where one node of a demo keeps its log.
-pub(crate) fn data_directory(demo: &Path, id: u64) -> PathBuf {
-    demo.join(id.to_string())
 }
 
 /// Deaths of a child that never served in between: it does not get better by trying.

@@ -17,9 +17,9 @@ use tokio::{
 };
 
 use crate::{
-    child::{ChildOptions, Stop, data_directory, supervise},
+    child::{ChildOptions, Stop, supervise},
     failure::{Failure, FailureKind, cannot_start},
-    members::Members,
+    places::{IDS, NODES, PEER_PORT_OFFSET, client_port, data_directory, peer_port, peers},
     signals::StopSignals,
     story::Story,
 };
@@ -195,28 +195,11 @@ fn check_ports(port: u16) -> Result<(), Failure> {
     Ok(())
 }
 
-fn peers(port: u16) -> Members {
-    let list = IDS.map(|id| format!("{id}=127.0.0.1:{}", peer_port(port, id))).join(",");
-    Members::parse(&list).expect("made of ids and ports that differ")
-}
-
-pub(crate) fn client_port(port: u16, id: u64) -> u16 {
-    port + u16::try_from(id - 1).expect("ids are 1 to 3")
-}
-
-fn peer_port(port: u16, id: u64) -> u16 {
-    client_port(port, id) + PEER_PORT_OFFSET
-}
-
 /// Standard output may be closed; the demo goes on.
 fn say(line: impl AsRef<str>) {
     let _ = writeln!(io::stdout(), "{}", line.as_ref());
     let _ = io::stdout().flush();
 }
-
-pub(crate) const NODES: usize = 3;
-pub(crate) const IDS: [u64; NODES] = [1, 2, 3];
-const PEER_PORT_OFFSET: u16 = 100;
 
 /// Holds the lock, and the port that the data was made with.
 const CLAIM_FILE: &str = "demo.lock";

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main      flags, logging, exit code
-//! serve     one node: start, clients, stop           demo, child, story   three of them on this machine
+//! serve     one node: start, clients, stop           demo, child, story, places   three of them on this machine
 //! advice, failure   what is said at an end, and its exit code
 //! clients   connections in and out
 //! connection  requests of one client -> batches -> replies
@@ -20,6 +20,7 @@ mod demo;
 mod failure;
 mod info;
 mod members;
+mod places;
 mod reply;
 mod request;
 mod resp;

@@ -134,7 +134,7 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
             None
         }
         _ = &mut parent_gone => {
-            tracing::info!(id, "told to stop by the program that started this node, or that is gone");
+            tracing::info!(id, "the program that started this node is done with it: stopping");
             None
         }
         failure = other_cluster(&node, &peers, &data) => Some(failure),

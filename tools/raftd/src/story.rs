@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use crate::{
-    child::{ChildEvent, data_directory},
-    demo::{IDS, NODES, client_port},
+    child::ChildEvent,
     failure::{Failure, FailureKind},
+    places::{IDS, NODES, client_port, data_directory},
 };
 
 /// What has happened so far, as far as later lines depend on it.
@@ -73,32 +73,20 @@ impl Story {
                 }
                 self.lose(id, say)
             }
-            ChildEvent::NotAdmitted { id } => {
-                self.begun();
-                let place = data_directory(&self.data, id);
-                let place = place.display();
-                self.lose_with(
-                    id,
-                    format!(
-                        "node {id} is not admitted: {place} was emptied or exchanged, and the \
-                         cluster takes only the old one back"
-                    ),
-                    say,
-                )
-            }
-            ChildEvent::Foreign { id, members } => {
-                self.begun();
-                let place = data_directory(&self.data, id);
-                let place = place.display();
-                self.lose_with(
-                    id,
-                    format!(
-                        "node {id} is of another cluster than nodes {members}: {place} does not \
-                         belong to theirs"
-                    ),
-                    say,
-                )
-            }
+            ChildEvent::NotAdmitted { id } => self.leave_out(
+                id,
+                &format!(
+                    "node {id} is not admitted: the cluster takes only its old directory back, and"
+                ),
+                "was emptied or exchanged",
+                say,
+            ),
+            ChildEvent::Foreign { id, members } => self.leave_out(
+                id,
+                &format!("node {id} is of another cluster than nodes {members}:"),
+                "does not belong to theirs",
+                say,
+            ),
         }
     }
 
@@ -107,17 +95,18 @@ impl Story {
         self.waited_for.clear();
     }
 
-    /// One node less, and why, unless that was told.
-    fn lose_with(
+    /// A node that runs and takes no part, because of its directory; told once.
+    fn leave_out(
         &mut self,
         id: u64,
-        why: String,
+        why: &str,
+        of_directory: &str,
         say: &mut dyn FnMut(String),
     ) -> Result<(), Failure> {
-        if self.lost.contains(&id) {
-            return Ok(());
+        self.begun();
+        if !self.lost.contains(&id) {
+            say(format!("{why} {} {of_directory}", data_directory(&self.data, id).display()));
         }
-        say(why);
         self.lose(id, say)
     }
 
@@ -242,7 +231,13 @@ mod tests {
         let lost = || ChildEvent::NotAdmitted { id: 1 };
         let lines = told([lost(), ready(2), lost(), gave_up(1)]);
         let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
-        assert_eq!(count("node 1 is not admitted: d/1 was emptied"), 1, "{lines:?}");
+        assert_eq!(
+            count(
+                "node 1 is not admitted: the cluster takes only its old directory back, and d/1 was emptied"
+            ),
+            1,
+            "{lines:?}"
+        );
         assert_eq!(count("nothing can take its place"), 1, "{lines:?}");
         assert_eq!(count("try: redis-cli -p 7002     (or 7003)"), 1, "{lines:?}");
     }
