@@ -54,7 +54,8 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    fn from_byte(byte: u8) -> Option<Self> {
+    /// The kind that has this byte in a header; `None` if this version knows none.
+    pub fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::SegmentStart,
             2 => Self::Checkpoint,

@@ -6,6 +6,7 @@ use kontiki_wal::{
     LogId,
     inspect::{Frame, FrameKind, HEADER_BYTES, Scan, SegmentSummary},
 };
+use serde::Serialize;
 
 use crate::outcome::Failure;
 
@@ -35,7 +36,7 @@ pub(crate) struct SegmentCount {
 }
 
 /// The entries of one log. Their bytes are those of their frames, so that they add up to what is on the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct LogCount {
     pub(crate) live_entries: u64,
     pub(crate) live_bytes: u64,
@@ -61,6 +62,12 @@ impl SegmentCount {
                 Class::Free => {}
             }
         }
+    }
+
+    /// What of the segment is neither an entry with its frame nor free.
+    pub(crate) fn own_bytes(&self, segment: &SegmentSummary) -> u64 {
+        let (total, free) = (self.total(), segment.free());
+        segment.segment_bytes - total.live_bytes - total.dead_bytes - (free.end - free.start)
     }
 
     /// All logs together.

@@ -162,18 +162,14 @@ fn read_both(logs: &[Log; 2], next: u64) -> Ended {
     let from = start.max(next);
     let mut entries = [0, 1].map(|side| logs[side].read(from..last.saturating_add(1), usize::MAX));
     for index in from..=last {
-        let mut read = [None, None];
-        for (side, entries) in entries.iter_mut().enumerate() {
-            read[side] = match entries.next() {
-                Some(Err(error)) => return Ended::Unreadable { index, side, error },
-                Some(Ok(entry)) => Some(entry),
-                // Nobody cuts a log that was opened for reading, so this is its end.
-                None => return Ended::Same,
-            };
-        }
-        if let [Some(a), Some(b)] = read
-            && let Some(difference) = Difference::between(&a, &b)
-        {
+        // What is between the bounds of a log is an entry or an error: nobody cuts a log that was opened for reading.
+        let [a, b] = entries.each_mut().map(|entries| entries.next().expect("within its bounds"));
+        let (a, b) = match (a, b) {
+            (Ok(a), Ok(b)) => (a, b),
+            (Err(error), _) => return Ended::Unreadable { index, side: 0, error },
+            (_, Err(error)) => return Ended::Unreadable { index, side: 1, error },
+        };
+        if let Some(difference) = Difference::between(&a, &b) {
             return Ended::Different(difference);
         }
     }

@@ -117,11 +117,11 @@ impl Fields {
             self.take_crc(name);
         }
         let body_len = usize::try_from(self.take_u32("body_len")?).ok()?;
-        let kind = self.take("kind", 1, |bytes| match kind_of(bytes[0]) {
+        let kind = self.take("kind", 1, |bytes| match FrameKind::from_byte(bytes[0]) {
             Some(kind) => Value::Text(format!("{} {}", bytes[0], Kind::from(kind).name())),
             None => Value::Text(format!("{} unknown", bytes[0])),
         })?;
-        let kind = kind_of(kind[0]);
+        let kind = FrameKind::from_byte(kind[0]);
         self.take("flags", 1, |bytes| match bytes[0] {
             1 => Value::Text("1 closed".to_owned()),
             _ => little_endian(bytes),
@@ -328,27 +328,6 @@ fn checksum(crc: u64) -> String {
 
 fn in_hexadecimal<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&place::hex(bytes))
-}
-
-fn kind_of(byte: u8) -> Option<FrameKind> {
-    use FrameKind::{
-        Checkpoint, Compact, Entries, Forget, Freed, Mark, Opened, Reset, SegmentStart, State,
-        Truncate,
-    };
-    let known = [
-        SegmentStart,
-        Checkpoint,
-        Entries,
-        State,
-        Truncate,
-        Compact,
-        Reset,
-        Forget,
-        Mark,
-        Opened,
-        Freed,
-    ];
-    known.into_iter().find(|&kind| kind as u8 == byte)
 }
 
 const HEADER_BYTES: usize = 48;

@@ -121,8 +121,7 @@ fn one(
 }
 
 fn row(scan: &Scan, summary: SegmentSummary, count: &SegmentCount) -> SegmentRow {
-    let free = summary.free();
-    let (total, free_bytes) = (count.total(), free.end - free.start);
+    let (total, own_bytes, free) = (count.total(), count.own_bytes(&summary), summary.free());
     let end_lsn = summary.base.map(|base| base.0 + summary.used_bytes);
     let unattested = end_lsn.map_or(0, |end| end.saturating_sub(scan.attested().0));
     SegmentRow {
@@ -137,8 +136,8 @@ fn row(scan: &Scan, summary: SegmentSummary, count: &SegmentCount) -> SegmentRow
         logs: count.logs.len(),
         live_bytes: total.live_bytes,
         dead_bytes: total.dead_bytes,
-        own_bytes: summary.segment_bytes - total.live_bytes - total.dead_bytes - free_bytes,
-        free_bytes,
+        own_bytes,
+        free_bytes: free.end - free.start,
         unattested_bytes: unattested.min(summary.used_bytes),
         pinned_by: count.live_logs().map(|log| log.0).collect(),
     }

@@ -97,10 +97,8 @@ struct LogRow {
     first_index: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_index: Option<u64>,
-    live_entries: u64,
-    live_bytes: u64,
-    dead_entries: u64,
-    dead_bytes: u64,
+    #[serde(flatten)]
+    count: LogCount,
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest_segment: Option<u64>,
     pinned_segments: u64,
@@ -151,10 +149,10 @@ impl Report {
     }
 
     fn add(&mut self, segment: &SegmentSummary, count: &SegmentCount) {
-        self.segments.add(segment, &count.total());
+        self.segments.add(segment, count);
         for (&log, counted) in &count.logs {
             let row = self.logs.entry(log).or_insert_with(|| LogRow::of(log, &Bounds::default()));
-            row.add(counted);
+            row.count.add(counted);
         }
         let pinning: Vec<LogId> = count.live_logs().collect();
         // Behind damage other logs can have entries, too.
@@ -210,15 +208,14 @@ impl Report {
 }
 
 impl SegmentsRow {
-    fn add(&mut self, segment: &SegmentSummary, total: &LogCount) {
-        let free = segment.free();
-        let (bytes, free_bytes) = (segment.segment_bytes, free.end - free.start);
+    fn add(&mut self, segment: &SegmentSummary, count: &SegmentCount) {
+        let (total, free) = (count.total(), segment.free());
         self.segments += 1;
-        self.bytes += bytes;
+        self.bytes += segment.segment_bytes;
         self.live_bytes += total.live_bytes;
         self.dead_bytes += total.dead_bytes;
-        self.own_bytes += bytes - total.live_bytes - total.dead_bytes - free_bytes;
-        self.free_bytes += free_bytes;
+        self.own_bytes += count.own_bytes(segment);
+        self.free_bytes += free.end - free.start;
     }
 }
 
@@ -233,19 +230,13 @@ impl LogRow {
         }
     }
 
-    fn add(&mut self, count: &LogCount) {
-        self.live_entries += count.live_entries;
-        self.live_bytes += count.live_bytes;
-        self.dead_entries += count.dead_entries;
-        self.dead_bytes += count.dead_bytes;
-    }
-
     /// What stands below [`LOG_HEADER`].
     fn cells(&self) -> Vec<String> {
         let index =
             |index: Option<u64>| index.map_or_else(|| "-".to_owned(), |index| index.to_string());
         let mut cells = vec![self.log.to_string(), index(self.first_index), index(self.last_index)];
-        let counts = [self.live_entries, self.live_bytes, self.dead_entries, self.dead_bytes];
+        let LogCount { live_entries, live_bytes, dead_entries, dead_bytes } = self.count;
+        let counts = [live_entries, live_bytes, dead_entries, dead_bytes];
         cells.extend(counts.map(|count| count.to_string()));
         cells
     }

@@ -2,13 +2,12 @@
 //!
 //! `KONTIKI_FIXTURES=write cargo test -p wal-inspect golden` makes files that are not there; to change one, remove it first.
 
-use std::{env, fs, path::Path};
+use std::path::Path;
 
-use crate::support::wal_inspect;
+use crate::support::{assert_golden, wal_inspect};
 
 fn check(name: &str, code: i32, commands: &[&[&str]]) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let fixtures = root.join("../../tests/fixtures/format-1");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/format-1");
     let mut printed = String::new();
     for command in commands {
         let arguments = command.iter().map(|&argument| match argument {
@@ -19,15 +18,7 @@ fn check(name: &str, code: i32, commands: &[&[&str]]) {
         assert_eq!((run.code, run.stderr.as_str()), (Some(code), ""), "{command:?}");
         printed.push_str(&format!("$ wal-inspect {}\n{}\n", command.join(" "), run.stdout));
     }
-    let file = root.join("tests/golden").join(name);
-    if !file.exists() && env::var_os("KONTIKI_FIXTURES").is_some_and(|value| value == "write") {
-        fs::write(&file, &printed).unwrap();
-    }
-    let expected = fs::read_to_string(&file).unwrap();
-    for (number, (printed, expected)) in printed.lines().zip(expected.lines()).enumerate() {
-        assert_eq!(printed, expected, "{name} line {}", number + 1);
-    }
-    assert_eq!(printed.lines().count(), expected.lines().count(), "{name}");
+    assert_golden(name, &printed);
 }
 
 #[test]

@@ -73,13 +73,22 @@ pub(crate) fn check_golden(command: &str, log: &str) {
         let flag = flag.map(OsStr::new);
         let run = wal_inspect([OsStr::new(command), fixture.as_os_str()].into_iter().chain(flag));
         assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
-        let path = tests.join("golden").join(format!("{command}-{log}.{ending}"));
-        if !path.exists() && env::var_os("KONTIKI_FIXTURES").is_some_and(|value| value == "write") {
-            fs::write(&path, &run.stdout).unwrap();
-        }
-        assert_eq!(run.stdout, fs::read_to_string(&path).unwrap(), "{}", path.display());
+        assert_golden(&format!("{command}-{log}.{ending}"), &run.stdout);
     }
     assert_eq!(files(&fixture), before, "{command} changed a file");
+}
+
+/// `KONTIKI_FIXTURES=write` makes the file if it is not there; to change one, remove it first.
+pub(crate) fn assert_golden(name: &str, printed: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if !file.exists() && env::var_os("KONTIKI_FIXTURES").is_some_and(|value| value == "write") {
+        fs::write(&file, printed).unwrap();
+    }
+    let expected = fs::read_to_string(&file).unwrap();
+    for (number, (printed, expected)) in printed.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(printed, expected, "{name} line {}", number + 1);
+    }
+    assert_eq!(printed, expected, "{name}");
 }
 
 /// Small segments, and no thread that would write a mark whenever it likes.
