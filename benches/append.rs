@@ -1,44 +1,41 @@
-//! The append path beside the raw disk, by criterion: see README.md in this directory.
+//! The append path beside the raw disk, by criterion, with percentiles of the same run: see README.md in this directory.
 
 #![forbid(unsafe_code)]
 
-mod support {
-    pub(crate) mod appends;
-    pub(crate) mod frames;
-    pub(crate) mod place;
-    pub(crate) mod raw;
-}
-
-use criterion::{Criterion, Throughput};
-use tempfile::TempDir;
-
-use support::{
-    appends::{Appends, WORKS},
+use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use kontiki_bench::{
+    appends::{Appends, IN_FLIGHT, SEQUENTIAL, UNCOMPACTED, WAITING},
+    latencies::Latencies,
     place,
     raw::RawDisk,
+    rounds::Run,
 };
 
 fn main() {
-    let place = place::fresh_or_exit();
+    let place = place::fresh_or_exit(env!("CARGO_TARGET_TMPDIR"));
     let mut criterion = Criterion::default().configure_from_args();
-    append(&mut criterion, &place);
+    for work in SEQUENTIAL.into_iter().chain(UNCOMPACTED).chain(WAITING).chain(IN_FLIGHT) {
+        let row = place::row(&place);
+        let mut group = criterion.benchmark_group(format!("append {}", work.name));
+        group.throughput(Throughput::Elements(work.group_entries() as u64));
+        let appends = Appends::create(row.path(), work).expect("a fresh directory");
+        bench(&mut group, "kontiki", Box::new(|groups, latencies| appends.run(groups, latencies)));
+        let mut raw = RawDisk::create(row.path(), work.group_bytes()).expect("room for 64 MiB");
+        let raw_run: Run<'_> =
+            Box::new(|groups, latencies| raw.run(groups, latencies).expect("a disk that works"));
+        bench(&mut group, "raw disk", raw_run);
+        group.finish();
+    }
     criterion.final_summary();
 }
 
-fn append(criterion: &mut Criterion, place: &TempDir) {
-    for work in WORKS {
-        let mut group = criterion.benchmark_group(format!("append {}", work.name));
-        group.throughput(Throughput::Elements(work.group_entries()));
-
-        let row = place::row(place);
-        let appends = Appends::create(row.path(), work).expect("a fresh directory");
-        group
-            .bench_function("kontiki", |bencher| bencher.iter_custom(|groups| appends.run(groups)));
-
-        let mut raw = RawDisk::create(row.path(), work.group_bytes()).expect("room for 64 MiB");
-        group.bench_function("raw disk", |bencher| {
-            bencher.iter_custom(|groups| raw.run(groups).expect("a disk that works"));
-        });
-        group.finish();
+/// Criterion's rate, and the percentiles of everything that criterion ran for it.
+fn bench(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut run: Run<'_>) {
+    let mut latencies = Latencies::default();
+    group.bench_function(name, |bencher| {
+        bencher.iter_custom(|groups| run(groups, &mut latencies));
+    });
+    if !latencies.is_empty() {
+        println!("{name}: p50 / p99 / p99.9 {} us\n", latencies.text_us());
     }
 }

@@ -2,26 +2,17 @@
 
 #![forbid(unsafe_code)]
 
-mod support {
-    pub(crate) mod commits;
-    pub(crate) mod frames;
-    pub(crate) mod place;
-    #[path = "../../raft/tests/cluster/ports.rs"]
-    pub(crate) mod ports;
-    pub(crate) mod raw;
-}
-
 use criterion::{Criterion, Throughput};
-use tempfile::TempDir;
-
-use support::{
+use kontiki_bench::{
     commits::{self, Cluster, IN_FLIGHT},
+    latencies::Latencies,
     place,
     raw::RawDisk,
 };
+use tempfile::TempDir;
 
 fn main() {
-    let place = place::fresh_or_exit();
+    let place = place::fresh_or_exit(env!("CARGO_TARGET_TMPDIR"));
     let mut criterion = Criterion::default().configure_from_args();
     commit(&mut criterion, &place);
     criterion.final_summary();
@@ -43,7 +34,9 @@ fn commit(criterion: &mut Criterion, place: &TempDir) {
         let mut raw =
             RawDisk::create(row.path(), commits::group_bytes(in_flight)).expect("room for 64 MiB");
         group.bench_function("raw disk", |bencher| {
-            bencher.iter_custom(|groups| raw.run(groups).expect("a disk that works"));
+            bencher.iter_custom(|groups| {
+                raw.run(groups, &mut Latencies::default()).expect("a disk that works")
+            });
         });
         group.finish();
     }

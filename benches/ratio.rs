@@ -3,173 +3,137 @@
 
 #![forbid(unsafe_code)]
 
-mod support {
-    pub(crate) mod appends;
-    pub(crate) mod commits;
-    pub(crate) mod device;
-    pub(crate) mod frames;
-    pub(crate) mod place;
-    #[path = "../../raft/tests/cluster/ports.rs"]
-    pub(crate) mod ports;
-    pub(crate) mod raw;
-    pub(crate) mod rounds;
-}
-
-use std::{env, path::Path, process, time::Duration};
-
-use support::{
-    appends::{Appends, WORKS, Work},
-    commits::{self, Cluster, IN_FLIGHT},
+use kontiki_bench::{
+    appends::{Appends, IN_FLIGHT, SEQUENTIAL, UNCOMPACTED, WAITING, Work},
+    arguments::Arguments,
+    commits::{self, Cluster},
     device::Device,
+    latencies::Latencies,
     place,
     raw::RawDisk,
-    rounds::{self, Measured, PerGroup, ROUNDS, Spread},
+    rounds::{self, Contender, ROUNDS},
+    table,
 };
-
-const USAGE: &str = "\
-usage: cargo bench --bench ratio [-- [--quick] [FILTER]]
-
-  --quick   rounds of 20 ms: shows that it works, not how fast it is
-  FILTER    only the work whose name contains it
-
-KONTIKI_BENCH_DIR is the directory to measure in; the default is Cargo's target directory.";
+use tempfile::TempDir;
 
 fn main() {
-    let arguments = Arguments::parse_or_exit();
-    let place = place::fresh_or_exit();
-    let device = Device::of(place.path())
+    let bench = Bench {
+        arguments: Arguments::parse_or_exit("ratio"),
+        place: place::fresh_or_exit(env!("CARGO_TARGET_TMPDIR")),
+    };
+    let device = Device::of(bench.place.path())
         .inspect_err(|error| eprintln!("the device's counters are left out: {error}"))
         .ok();
-    println!("medians of {ROUNDS} rounds of {:?} each, range in brackets", arguments.round);
-    println!();
-    print_row([
+    println!("medians of {ROUNDS} rounds of {:?} each, range in brackets\n", bench.arguments.round);
+    table::print_head([
         "work",
-        "ours, entries/s",
-        "raw disk, entries/s",
-        "share",
+        "by",
+        "entries/s",
+        "ours as a share",
+        "p50 / p99 / p99.9 us",
         "flushes per group",
         "KiB per group",
     ]);
-    print_row(["---", "---", "---", "---", "---", "---"]);
-    for work in WORKS {
+    for work in SEQUENTIAL.into_iter().chain(UNCOMPACTED).chain(WAITING) {
+        bench.append(work, device.as_ref());
+    }
+    bench.many_logs(device.as_ref());
+    for in_flight in commits::IN_FLIGHT {
+        bench.commit(in_flight, device.as_ref());
+    }
+}
+
+struct Bench {
+    arguments: Arguments,
+    place: TempDir,
+}
+
+impl Bench {
+    fn append(&self, work: Work, device: Option<&Device>) {
         let name = format!("append {}", work.name);
-        if name.contains(&arguments.filter) {
-            let row = place::row(&place);
-            let measured = append(work, row.path(), &arguments, device.as_ref());
-            print_measured(&name, work.group_entries(), &measured);
+        if !self.arguments.wants(&name) {
+            return;
         }
+        let row = place::row(&self.place);
+        let appends = Appends::create(row.path(), work).expect("a fresh directory");
+        let mut raw = RawDisk::create(row.path(), work.group_bytes()).expect("room for 64 MiB");
+        let contenders = [
+            Contender::new("kontiki", |groups, latencies| appends.run(groups, latencies)),
+            Contender::new("raw disk", |groups, latencies| {
+                raw.run(groups, latencies).expect("a disk that works")
+            }),
+        ];
+        self.measure(&name, work.group_entries(), contenders, device);
     }
-    for in_flight in IN_FLIGHT {
+
+    /// The same load over ever more logs of one stream.
+    fn many_logs(&self, device: Option<&Device>) {
+        let name = format!("append {}", IN_FLIGHT[0].name);
+        if !self.arguments.wants(&name) {
+            return;
+        }
+        let row = place::row(&self.place);
+        let appends =
+            IN_FLIGHT.map(|work| Appends::create(row.path(), work).expect("a fresh directory"));
+        let [one, hundred, many] = &appends;
+        let mut raw =
+            RawDisk::create(row.path(), IN_FLIGHT[0].group_bytes()).expect("room for 64 MiB");
+        let contenders = [
+            Contender::new("10,000 logs", |groups, latencies| many.run(groups, latencies)),
+            Contender::new("100 logs", |groups, latencies| hundred.run(groups, latencies)),
+            Contender::new("1 log", |groups, latencies| one.run(groups, latencies)),
+            Contender::new("raw disk", |groups, latencies| {
+                raw.run(groups, latencies).expect("a disk that works")
+            }),
+        ];
+        self.measure(&name, IN_FLIGHT[0].group_entries(), contenders, device);
+    }
+
+    /// The cluster is a new one each time: a log that the last work made long would weigh on the next.
+    fn commit(&self, in_flight: usize, device: Option<&Device>) {
         let name = format!("commit, {in_flight} in flight");
-        if name.contains(&arguments.filter) {
-            let row = place::row(&place);
-            let measured = commit(in_flight, row.path(), &arguments, device.as_ref());
-            print_measured(&name, in_flight as u64, &measured);
+        if !self.arguments.wants(&name) {
+            return;
         }
+        let row = place::row(&self.place);
+        let cluster = Cluster::start(row.path()).expect("three nodes");
+        let mut raw =
+            RawDisk::create(row.path(), commits::group_bytes(in_flight)).expect("room for 64 MiB");
+        let contenders = [
+            Contender::new("kontiki", |groups, _| {
+                cluster.run(groups * in_flight as u64, in_flight)
+            }),
+            Contender::new("raw disk", |groups, _| {
+                raw.run(groups, &mut Latencies::default()).expect("a disk that works")
+            }),
+        ];
+        self.measure(&name, in_flight, contenders, device);
     }
-}
 
-fn append(
-    work: Work,
-    directory: &Path,
-    arguments: &Arguments,
-    device: Option<&Device>,
-) -> Measured {
-    let appends = Appends::create(directory, work).expect("a fresh directory");
-    let mut raw = RawDisk::create(directory, work.group_bytes()).expect("room for 64 MiB");
-    rounds::measure(
-        &mut |groups| appends.run(groups),
-        &mut |groups| raw.run(groups).expect("a disk that works"),
-        arguments.round,
-        device,
-    )
-}
-
-/// The cluster is a new one each time: a log that the last work made long would weigh on the next.
-fn commit(
-    in_flight: usize,
-    directory: &Path,
-    arguments: &Arguments,
-    device: Option<&Device>,
-) -> Measured {
-    let cluster = Cluster::start(directory).expect("three nodes");
-    let mut raw =
-        RawDisk::create(directory, commits::group_bytes(in_flight)).expect("room for 64 MiB");
-    rounds::measure(
-        &mut |groups| cluster.run(groups * in_flight as u64, in_flight),
-        &mut |groups| raw.run(groups).expect("a disk that works"),
-        arguments.round,
-        device,
-    )
-}
-
-fn print_measured(name: &str, group_entries: u64, measured: &Measured) {
-    let rate = |spread: Spread| {
-        let [median, least, greatest] = [spread.median, spread.least, spread.greatest]
-            .map(|groups| thousands(groups * group_entries as f64));
-        format!("{median} ({least} .. {greatest})")
-    };
-    let Spread { median, least, greatest } = measured.share;
-    let both = |figure: fn(PerGroup) -> f64| match (measured.ours_device, measured.raw_device) {
-        (Some(ours), Some(raw)) => format!("{:.2} / {:.2}", figure(ours), figure(raw)),
-        _ => "not counted".to_owned(),
-    };
-    print_row([
-        name,
-        &rate(measured.ours),
-        &rate(measured.raw),
-        &format!("**{median:.2}** ({least:.2} .. {greatest:.2})"),
-        &both(|device| device.flushes),
-        &both(|device| device.kib_written),
-    ]);
-}
-
-/// A row of Markdown, so that the table can be kept as it is.
-fn print_row(cells: [&str; 6]) {
-    println!("| {} |", cells.join(" | "));
-}
-
-/// `1234.5` as `1,235`.
-fn thousands(figure: f64) -> String {
-    let digits = format!("{figure:.0}");
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
+    /// A line for each; the first one's rate as a share of each other one's.
+    fn measure<const COUNT: usize>(
+        &self,
+        name: &str,
+        group_entries: usize,
+        mut contenders: [Contender<'_>; COUNT],
+        device: Option<&Device>,
+    ) {
+        let all = rounds::measure(&mut contenders, self.arguments.round, device);
+        for (number, measured) in all.iter().enumerate() {
+            let share = match number {
+                0 => String::new(),
+                _ => table::share(all[0].share_of(measured)),
+            };
+            let [flushes, kib] = table::device(measured);
+            table::print_row([
+                if number == 0 { name } else { "" },
+                measured.name,
+                &table::rate(measured.rate(), group_entries as f64),
+                &share,
+                &measured.latencies.text_us(),
+                &flushes,
+                &kib,
+            ]);
         }
-        text.push(digit);
-    }
-    text
-}
-
-struct Arguments {
-    filter: String,
-    round: Duration,
-}
-
-impl Arguments {
-    fn parse_or_exit() -> Self {
-        let mut arguments = Self { filter: String::new(), round: Duration::from_secs(1) };
-        // Cargo says `--bench` when it benches and nothing when it tests the bench.
-        let mut quick = !env::args().any(|argument| argument == "--bench");
-        for argument in env::args().skip(1) {
-            match argument.as_str() {
-                "--bench" => {}
-                "--quick" => quick = true,
-                "--help" | "-h" => {
-                    println!("{USAGE}");
-                    process::exit(0);
-                }
-                flag if flag.starts_with('-') => {
-                    eprintln!("unknown flag {flag}\n\n{USAGE}");
-                    process::exit(2);
-                }
-                filter => filter.clone_into(&mut arguments.filter),
-            }
-        }
-        if quick {
-            arguments.round = Duration::from_millis(20);
-        }
-        arguments
     }
 }

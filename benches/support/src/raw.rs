@@ -10,9 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::latencies::Latencies;
+
 /// A file to write frames' worth of bytes to.
 #[derive(Debug)]
-pub(crate) struct RawDisk {
+pub struct RawDisk {
     file: File,
     offset: u64,
     bytes: Vec<u8>,
@@ -20,7 +22,10 @@ pub(crate) struct RawDisk {
 
 impl RawDisk {
     /// Makes a file in `directory` whose groups are `group_bytes` long.
-    pub(crate) fn create(directory: &Path, group_bytes: usize) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn create(directory: &Path, group_bytes: usize) -> io::Result<Self> {
         let path = directory.join(format!("raw-{group_bytes}"));
         let file = File::options().read(true).write(true).create_new(true).open(path)?;
         let zeros = vec![0; FILL_BYTES];
@@ -34,16 +39,21 @@ impl RawDisk {
     }
 
     /// Writes and syncs `groups` groups, each where the last one ended; begins again at the
-    /// file's start when its end is reached.
-    pub(crate) fn run(&mut self, groups: u64) -> io::Result<Duration> {
+    /// file's start when its end is reached. How long it took.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn run(&mut self, groups: u64, latencies: &mut Latencies) -> io::Result<Duration> {
         let length = self.bytes.len() as u64;
         let start = Instant::now();
         for _ in 0..groups {
             if self.offset + length > FILE_BYTES {
                 self.offset = 0;
             }
-            self.file.write_all_at(&self.bytes, self.offset)?;
-            self.file.sync_data()?;
+            latencies.time(|| {
+                self.file.write_all_at(&self.bytes, self.offset)?;
+                self.file.sync_data()
+            })?;
             self.offset += length;
         }
         Ok(start.elapsed())

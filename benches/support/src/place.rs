@@ -5,16 +5,18 @@ use std::{env, fs, io, path::Path, path::PathBuf, process};
 use tempfile::TempDir;
 
 /// A fresh directory for one run, removed when dropped. It lies in `KONTIKI_BENCH_DIR`, or else
-/// in Cargo's target directory. Where that cannot be measured, says why and ends the process.
-pub(crate) fn fresh_or_exit() -> TempDir {
-    fresh(&parent()).unwrap_or_else(|refusal| {
+/// in `target`. Where that cannot be measured, says why and ends the process.
+pub fn fresh_or_exit(target: &str) -> TempDir {
+    let parent =
+        env::var_os("KONTIKI_BENCH_DIR").map_or_else(|| PathBuf::from(target), PathBuf::from);
+    fresh(&parent).unwrap_or_else(|refusal| {
         eprintln!("{refusal}");
         process::exit(2);
     })
 }
 
 /// A fresh directory in `parent`, or one line that says why not.
-pub(crate) fn fresh(parent: &Path) -> Result<TempDir, String> {
+fn fresh(parent: &Path) -> Result<TempDir, String> {
     let cannot = |error: io::Error| format!("cannot write in {}: {error}", parent.display());
     fs::create_dir_all(parent).map_err(cannot)?;
     if let Some(kind) = memory_file_system(parent).map_err(cannot)? {
@@ -29,13 +31,11 @@ pub(crate) fn fresh(parent: &Path) -> Result<TempDir, String> {
 
 /// A directory below it for one row, removed when dropped: what was measured takes no room from
 /// what comes.
-pub(crate) fn row(place: &TempDir) -> TempDir {
+///
+/// # Panics
+/// If it cannot be made.
+pub fn row(place: &TempDir) -> TempDir {
     tempfile::tempdir_in(place).expect("a directory in one that was just made")
-}
-
-fn parent() -> PathBuf {
-    env::var_os("KONTIKI_BENCH_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from)
 }
 
 /// The name of the file system if it keeps its files in memory.
@@ -52,4 +52,25 @@ fn memory_file_system(path: &Path) -> io::Result<Option<&'static str>> {
 #[cfg(not(target_os = "linux"))]
 fn memory_file_system(_path: &Path) -> io::Result<Option<&'static str>> {
     Ok(None)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_file_system_in_memory_is_refused() {
+        let memory = Path::new("/dev/shm");
+        let kind = rustix::fs::statfs(memory).map(|system| system.f_type);
+        if !matches!(kind, Ok(0x0102_1994)) {
+            // Past the capture of the test harness, so that a passing run shows it too.
+            io::stderr().write_all(b"skipped: /dev/shm is no tmpfs on this machine\n").unwrap();
+            return;
+        }
+        let refusal = fresh(memory).unwrap_err();
+        assert!(refusal.contains("/dev/shm is on tmpfs"), "{refusal}");
+        assert!(refusal.contains("set KONTIKI_BENCH_DIR"), "{refusal}");
+    }
 }

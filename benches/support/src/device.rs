@@ -2,21 +2,24 @@
 
 use std::{
     fs, io,
-    ops::Sub,
+    ops::{Add, Sub},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 /// The whole device that a directory lies on. Others may use it too: measure on a quiet machine.
 #[derive(Debug)]
-pub(crate) struct Device {
+pub struct Device {
     statistics: PathBuf,
 }
 
 impl Device {
     /// The device of `directory`; an error where the kernel does not show one (other systems than
     /// Linux, network and overlay file systems).
-    pub(crate) fn of(directory: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The kernel's, or what it does not count.
+    pub fn of(directory: &Path) -> io::Result<Self> {
         let number = fs::metadata(directory)?.dev();
         let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
         let mut device = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
@@ -30,7 +33,10 @@ impl Device {
     }
 
     /// What it has counted since the machine started.
-    pub(crate) fn counters(&self) -> io::Result<Counters> {
+    ///
+    /// # Errors
+    /// The kernel's, or what it does not count.
+    pub fn counters(&self) -> io::Result<Counters> {
         let text = fs::read_to_string(&self.statistics)?;
         let field =
             |number: usize| -> Option<u64> { text.split_whitespace().nth(number)?.parse().ok() };
@@ -44,9 +50,22 @@ impl Device {
 
 /// Counted by a device.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) kib_written: u64,
-    pub(crate) flushes: u64,
+pub struct Counters {
+    /// Written to it.
+    pub kib_written: u64,
+    /// Times that it emptied its cache.
+    pub flushes: u64,
+}
+
+impl Add for Counters {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            kib_written: self.kib_written + more.kib_written,
+            flushes: self.flushes + more.flushes,
+        }
+    }
 }
 
 impl Sub for Counters {

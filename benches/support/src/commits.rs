@@ -15,25 +15,25 @@ use kontiki::{
     Applied, ApplyContext, Node, Proposal, ProposeError, Role, SnapshotWriter, StateMachine,
 };
 
-use super::{frames::frame_bytes, ports::free_addresses};
+use crate::{frames::frame_bytes, ports::free_addresses};
 
 /// Commands in flight, of 128 B each: the three that the project's figures are about.
-pub(crate) const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
+pub const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
 
 /// What `in_flight` commands take on one node's disk if they share a frame, kind bytes included.
-pub(crate) const fn group_bytes(in_flight: usize) -> usize {
+pub const fn group_bytes(in_flight: usize) -> usize {
     frame_bytes(in_flight, in_flight * (1 + COMMAND_BYTES))
 }
 
 /// Three nodes that elected a leader.
-pub(crate) struct Cluster {
+pub struct Cluster {
     nodes: Vec<Node<Counter>>,
     command: Bytes,
 }
 
 impl Cluster {
     /// Starts three nodes below `directory` and waits until one leads.
-    pub(crate) fn start(directory: &Path) -> Result<Self, Box<dyn Error>> {
+    pub fn start(directory: &Path) -> Result<Self, Box<dyn Error>> {
         let addresses = free_addresses(3);
         let members: Vec<_> = (1..).zip(addresses.iter().cloned()).collect();
         let nodes = members
@@ -55,7 +55,7 @@ impl Cluster {
 
     /// Commits `count` commands, `in_flight` at a time; says how long it took. The clock runs from
     /// the first proposal to the last answer, so the window is empty at both ends.
-    pub(crate) fn run(&self, count: u64, in_flight: usize) -> Duration {
+    pub fn run(&self, count: u64, in_flight: usize) -> Duration {
         let leader = self.leader();
         let mut window = VecDeque::with_capacity(in_flight);
         let start = Instant::now();
@@ -100,7 +100,7 @@ fn expect_applied(outcome: Result<Applied, ProposeError>) {
 
 /// As little state machine as there can be: the log is what is measured.
 #[derive(Debug, Default)]
-pub(crate) struct Counter {
+pub struct Counter {
     applied: u64,
 }
 

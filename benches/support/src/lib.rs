@@ -1,0 +1,17 @@
+//! What the benches share: works on the log and on the raw disk, rounds in turns, percentiles, the device's counters.
+//! How to run them and what came out: README.md in the directory above.
+
+#![forbid(unsafe_code)]
+
+pub mod appends;
+pub mod arguments;
+pub mod commits;
+pub mod device;
+pub mod frames;
+pub mod latencies;
+pub mod place;
+#[path = "../../../raft/tests/cluster/ports.rs"]
+mod ports;
+pub mod raw;
+pub mod rounds;
+pub mod table;
