@@ -253,7 +253,7 @@ impl Appends {
 }
 
 /// Appends once there is room.
-fn append<T>(log: &Log, mut append: impl FnMut() -> Result<T, AppendError>) -> T {
+pub(crate) fn append<T>(log: &Log, mut append: impl FnMut() -> Result<T, AppendError>) -> T {
     loop {
         match append() {
             Ok(appended) => return appended,

@@ -13,5 +13,6 @@ pub mod place;
 #[path = "../../../raft/tests/cluster/ports.rs"]
 mod ports;
 pub mod raw;
+pub mod reads;
 pub mod rounds;
 pub mod table;

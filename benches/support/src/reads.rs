@@ -1,0 +1,121 @@
+//! The read path: a log that was written and closed, and the ways to read it.
+
+use std::{
+    error::Error,
+    hint::black_box,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use kontiki_disk::{Access, Directory};
+use kontiki_wal::{Log, LogId, Wal, inspect::Scan};
+
+use crate::appends::append;
+
+/// A closed log of entries of one length, in segments of the usual size.
+#[derive(Debug)]
+pub struct Stored {
+    directory: PathBuf,
+    entry_bytes: u64,
+}
+
+impl Stored {
+    /// Writes about `entries` entries, so many in one append.
+    ///
+    /// # Errors
+    /// The log's.
+    pub fn write(
+        place: &Path,
+        entries: u64,
+        per_append: usize,
+        entry_bytes: usize,
+    ) -> Result<Self, Box<dyn Error>> {
+        let directory = place.join(format!("stored-{per_append}-{entry_bytes}"));
+        let wal = Wal::options().open(&directory)?;
+        let log = wal.log(LogId(1))?;
+        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(entry_bytes).collect();
+        let batch = vec![Bytes::from(bytes); per_append];
+        for first in (1..=entries).step_by(per_append) {
+            drop(append(&log, || log.append(first, 1, &batch)));
+        }
+        wal.close()?;
+        Ok(Self { directory, entry_bytes: entry_bytes as u64 })
+    }
+
+    /// Opens the log.
+    ///
+    /// # Panics
+    /// If it cannot be opened.
+    pub fn open(&self) -> Log {
+        let wal = Wal::options().open(&self.directory).expect("a log that was closed");
+        wal.log(LogId(1)).expect("an open log")
+    }
+
+    /// Opens the log and reads every entry of it.
+    pub fn open_and_replay(&self) -> Duration {
+        let begun = Instant::now();
+        let log = self.open();
+        read_all(&log);
+        let elapsed = begun.elapsed();
+        drop(log);
+        elapsed
+    }
+
+    /// What opening and replaying cannot do without: maps all files and checksums them.
+    pub fn map_and_checksum(&self) -> Duration {
+        let begun = Instant::now();
+        // Only who may write can view a file.
+        let directory = self.directory(Access::Write);
+        for (name, length) in directory.list().expect("a directory") {
+            let file = directory.open(&name).expect("a file");
+            file.publish(length);
+            black_box(crc32fast::hash(&file.view(0..length).expect("a map")));
+        }
+        begun.elapsed()
+    }
+
+    /// Reads and checks every frame, as `wal-inspect verify` does.
+    pub fn verify(&self) -> Duration {
+        let begun = Instant::now();
+        let scan = Scan::open(&self.directory).expect("a log that was closed");
+        for frame in scan.frames() {
+            assert!(frame.expect("a disk that works").body.is_ok(), "a whole log");
+        }
+        begun.elapsed()
+    }
+
+    /// Bytes of all entries.
+    pub fn payload_bytes(&self, log: &Log) -> u64 {
+        (log.last() + 1 - log.first()) * self.entry_bytes
+    }
+
+    /// Length of all segments.
+    pub fn file_bytes(&self) -> u64 {
+        let files = self.directory(Access::Read).list().expect("a directory");
+        files.iter().map(|(_, length)| length).sum()
+    }
+
+    fn directory(&self, access: Access) -> Arc<dyn Directory> {
+        kontiki_disk::real().open_directory(&self.directory, access).expect("a directory")
+    }
+}
+
+/// Reads every entry, each with its first byte.
+pub fn read_all(log: &Log) {
+    let (first, end) = (log.first(), log.last() + 1);
+    let mut next = first;
+    for entry in log.read(first..end, usize::MAX) {
+        let entry = entry.expect("a whole log");
+        black_box(entry.bytes.first());
+        next += 1;
+    }
+    assert!(next == end, "all entries were read");
+}
+
+/// Reads one entry.
+pub fn read_one(log: &Log, index: u64) {
+    let entry = log.read(index..index + 1, 1).next().expect("an entry of the log");
+    black_box(entry.expect("a whole log").bytes.first());
+}
