@@ -67,6 +67,12 @@ impl Bounds {
         }
     }
 
+    /// By how much entries of `term` from `first` on can lengthen a checkpoint.
+    pub(crate) fn append_growth(&self, first: u64, term: u64) -> u64 {
+        let goes_on = self.runs.last().is_some_and(|run| run.1 == term && run.0 < first);
+        if goes_on { 0 } else { checkpoint::RUN_BYTES }
+    }
+
     pub(crate) fn cut_from(&mut self, first: u64) {
         self.last = self.last.min(first - 1);
         let keep = self.runs.partition_point(|run| run.0 < first);

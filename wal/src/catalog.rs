@@ -6,10 +6,12 @@ mod segments;
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, hash_map::Entry},
+    ops::Range,
 };
 
 use bytes::Bytes;
+use rustc_hash::FxHashMap;
 
 use self::segments::Segments;
 use crate::{
@@ -48,12 +50,14 @@ pub(crate) enum Change {
 /// All logs, and all segments that hold frames.
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    logs: BTreeMap<LogId, LogCatalog>,
+    logs: FxHashMap<LogId, LogCatalog>,
     pub(crate) segments: Segments,
     /// Length of what the logs add to a checkpoint.
     logs_bytes: u64,
     /// End of the last frame that forgot a log; of an opened log the end of what was found.
     forgot: Lsn,
+    /// How often entries were removed.
+    removals: u64,
 }
 
 /// One log.
@@ -93,7 +97,13 @@ pub(crate) struct Missing {
 impl Catalog {
     /// Without logs and segments.
     pub(crate) fn empty() -> Self {
-        Self { logs: BTreeMap::new(), segments: Segments::default(), logs_bytes: 0, forgot: Lsn(0) }
+        Self {
+            logs: FxHashMap::default(),
+            segments: Segments::default(),
+            logs_bytes: 0,
+            forgot: Lsn(0),
+            removals: 0,
+        }
     }
 
     /// Of a log without frames, whose first segment is `active`.
@@ -139,15 +149,21 @@ impl Catalog {
         }
     }
 
-    /// `Err` if `count` entries from `first` on cannot follow what `log` holds.
-    pub(crate) fn check_append(
+    /// First index and term of `count` entries appended to `log`, by default behind the last one and of its term, and by how
+    /// much they can lengthen the checkpoint. `Err` if they cannot follow what the log holds.
+    pub(crate) fn plan_append(
         &self,
         log: LogId,
-        first: u64,
+        first: Option<u64>,
+        term: Option<u64>,
         count: u64,
-        term: u64,
-    ) -> Result<(), AppendError> {
-        self.bounds(log).check_append(first, count, term)
+    ) -> Result<(u64, u64, u64), AppendError> {
+        let bounds = self.bounds(log);
+        let first = first.unwrap_or(bounds.last + 1);
+        let term = term.unwrap_or_else(|| bounds.term(bounds.last).unwrap_or(0));
+        bounds.check_append(first, count, term)?;
+        let new_log = if matches!(bounds, Cow::Owned(_)) { checkpoint::LOG_BYTES } else { 0 };
+        Ok((first, term, new_log + bounds.append_growth(first, term)))
     }
 
     /// `Err` if `change` cannot follow what `log` holds.
@@ -175,13 +191,20 @@ impl Catalog {
     /// Takes in `change`, which `check` let pass, made by the frame at `place` of the active segment that ends
     /// at `end`.
     pub(crate) fn apply(&mut self, log: LogId, change: Change, place: Place, end: Lsn) {
-        let Self { logs, segments, forgot, .. } = self;
+        let Self { logs, segments, forgot, removals, .. } = self;
         let (active, frames) = segments.active_mut();
         assert!(place.sequence() == active, "frames are placed in the active segment");
-        let before = logs.get(&log).map_or(0, |entry| entry.bounds.checkpoint_bytes());
         let forgets = matches!(change, Change::Forget);
-        let begun = LogCatalog { cut: *forgot, ..LogCatalog::default() };
-        let entry = logs.entry(log).or_insert(begun);
+        let (entry, before) = match logs.entry(log) {
+            Entry::Occupied(entry) => {
+                let entry = entry.into_mut();
+                let before = entry.bounds.checkpoint_bytes();
+                (entry, before)
+            }
+            Entry::Vacant(place) => {
+                (place.insert(LogCatalog { cut: *forgot, ..LogCatalog::default() }), 0)
+            }
+        };
         let (last, mut killed) = (entry.bounds.last, Vec::new());
         let cuts = match change {
             Change::Entries { first, .. } | Change::Truncate { first } => first <= last,
@@ -191,6 +214,7 @@ impl Catalog {
         if cuts {
             entry.cut = end;
         }
+        *removals += u64::from(cuts || matches!(change, Change::Compact { .. }));
         match change {
             Change::Entries { first, count, term } => {
                 entry.cut_from(first, frames, log, &mut killed);
@@ -228,7 +252,7 @@ impl Catalog {
     /// The first live entry that no segment holds; `sealed` has what the logs have in the segments whose frames are not in
     /// memory.
     pub(crate) fn missing(&self, sealed: &BTreeMap<u64, Vec<Span>>) -> Option<Missing> {
-        self.logs.iter().find_map(|(&log, entry)| {
+        self.sorted().into_iter().find_map(|(log, entry)| {
             let (first, last) = (entry.bounds.first, entry.bounds.last);
             let mut next = first;
             for (number, extent) in entry.extents.iter().enumerate() {
@@ -278,8 +302,8 @@ impl Catalog {
         let logs = u32::try_from(self.logs.len()).expect("bounded by the segment");
         let runs: Vec<(u64, u64)> = self.segments.numbers().runs().collect();
         checkpoint::encode_segments(logs, &runs, &mut body);
-        for (log, entry) in &self.logs {
-            checkpoint::encode_log(*log, &entry.bounds, &mut body);
+        for (log, entry) in self.sorted() {
+            checkpoint::encode_log(log, &entry.bounds, &mut body);
         }
         assert!(body.len() == length, "the length of a checkpoint was counted wrongly");
         body
@@ -313,9 +337,7 @@ impl Catalog {
         let new_log = if bounds.is_none() { checkpoint::LOG_BYTES } else { 0 };
         let more = match change {
             Change::Entries { first, term, .. } => {
-                let newest = bounds.and_then(|bounds| bounds.runs.last());
-                let goes_on = newest.is_some_and(|run| run.1 == *term && run.0 < *first);
-                if goes_on { 0 } else { checkpoint::RUN_BYTES }
+                bounds.map_or(checkpoint::RUN_BYTES, |bounds| bounds.append_growth(*first, *term))
             }
             Change::State(state) => {
                 let held = bounds.and_then(|bounds| bounds.state.as_ref()).map_or(0, Bytes::len);
@@ -351,12 +373,31 @@ impl Catalog {
         Some(Location { sequence: extent.sequence, end, frame })
     }
 
+    /// The frames of a log behind the one that ends at `range.start`, up to `range.end`, in a segment whose frames are in
+    /// memory; a few at most.
+    pub(crate) fn following(&self, log: LogId, sequence: u64, range: Range<u64>) -> Vec<Located> {
+        let frames = self.segments.frames(sequence).flatten();
+        frames.map_or_else(Vec::new, |frames| frames.following(log, range))
+    }
+
+    /// How often entries were removed, from the front or from the end of any log.
+    pub(crate) fn removals(&self) -> u64 {
+        self.removals
+    }
+
     pub(crate) fn log(&self, log: LogId) -> Option<&LogCatalog> {
         self.logs.get(&log)
     }
 
+    /// All logs, ascending.
     pub(crate) fn logs(&self) -> impl Iterator<Item = LogId> + '_ {
-        self.logs.keys().copied()
+        self.sorted().into_iter().map(|(log, _)| log)
+    }
+
+    fn sorted(&self) -> Vec<(LogId, &LogCatalog)> {
+        let mut logs: Vec<_> = self.logs.iter().map(|(&log, entry)| (log, entry)).collect();
+        logs.sort_unstable_by_key(|(log, _)| *log);
+        logs
     }
 
     /// The segments that a log lives in, ascending.

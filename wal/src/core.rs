@@ -29,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) state: Mutex<State>,
     /// A copy of the state's durable LSN that is read without the lock.
     durable: AtomicU64,
+    /// A copy of the catalog's count of removals, likewise: what a reader has looked up holds until it moves on.
+    removals: AtomicU64,
     /// Set by poison: jobs that are out look at it before each write.
     pub(crate) stopped: Arc<AtomicBool>,
     /// How entries are read, and found in sealed segments.
@@ -101,6 +103,7 @@ impl Core {
         let copies = options.copied_reads || matches!(mode, Mode::ReadOnly);
         let access = if copies { Access::Copied } else { Access::Mapped };
         let durable = AtomicU64::new(stream.durable().0);
+        let removals = AtomicU64::new(catalog.removals());
         let segment_bytes = stream.segment_bytes;
         let state = State {
             catalog,
@@ -127,6 +130,7 @@ impl Core {
             directory,
             state: Mutex::new(state),
             durable,
+            removals,
             stopped: Arc::new(AtomicBool::new(false)),
             sealed: SealedIndexes::new(access),
             unsynced_bytes_max: options.unsynced_bytes_max,
@@ -141,6 +145,12 @@ impl Core {
     pub(crate) fn durable(&self) -> Lsn {
         // Acquire: pairs with the store in `publish`.
         Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// How often entries were removed from a log.
+    pub(crate) fn removals(&self) -> u64 {
+        // Acquire: pairs with the store in `appended`.
+        self.removals.load(Ordering::Acquire)
     }
 
     /// The state, if the log still takes appends.
@@ -179,37 +189,37 @@ impl Core {
         need: Need,
     ) -> Result<(), AppendError> {
         let (growth, opened) = (need.growth, state.stream.opened_bytes());
-        let total: u64 = opened.iter().chain(frames).sum();
-        let index = need.log.map_or((0, 0), |log| state.catalog.index_bytes(log));
-        let fits = |room: &mut Room, first: u64| {
+        let total = opened.unwrap_or(0) + frames.iter().sum::<u64>();
+        let fits = |mut room: Room, first: u64, each: u64| {
             opened.is_none_or(|bytes| room.take(bytes, 0))
                 && frames.iter().enumerate().all(|(number, &bytes)| {
-                    room.take(bytes, if number == 0 { first } else { index.1 })
+                    room.take(bytes, if number == 0 { first } else { each })
                 })
         };
         let unsynced = state.stream.unsynced_bytes();
-        let full = AppendError::Full { unsynced, limit: self.unsynced_bytes_max };
-        if state.stream.has_unsynced() && unsynced + total > self.unsynced_bytes_max {
-            return Err(full);
+        let full = || AppendError::Full { unsynced, limit: self.unsynced_bytes_max };
+        if unsynced + total > self.unsynced_bytes_max && state.stream.has_unsynced() {
+            return Err(full());
         }
-        let checkpoint = state.catalog.checkpoint_bytes() + growth;
         let limit = checkpoint_bytes_max(state.stream.segment_bytes);
-        if growth > 0 && checkpoint > limit {
-            return Err(AppendError::CheckpointTooLarge { bytes: checkpoint, limit });
+        if growth > 0 && state.catalog.checkpoint_bytes() + growth > limit {
+            let bytes = state.catalog.checkpoint_bytes() + growth;
+            return Err(AppendError::CheckpointTooLarge { bytes, limit });
         }
-        let mut fresh = state.stream.opened_room(checkpoint);
-        let fresh_bytes = fresh.segment_bytes - fresh.offset;
-        let fresh_index = if need.log.is_some() { FRESH_INDEX_BYTES } else { 0 };
-        if !fits(&mut fresh, fresh_index) {
-            return Err(too_large(total, fresh_bytes));
-        }
+        let (index, each) = need.log.map_or((0, 0), |log| state.catalog.index_bytes(log));
         let is_beyond = need.log.is_some() && self.is_beyond(state);
-        if state.stream.successor.is_some() && !is_beyond {
+        let has_successor = state.stream.successor.is_some() && !is_beyond;
+        let room = state.stream.room;
+        let reserved = !has_successor && need.log.is_some() && room.is_in_last_eighth(total);
+        if !reserved && fits(room, index, each) {
             return Ok(());
         }
-        let mut room = state.stream.room;
-        let reserved = need.log.is_some() && room.is_in_last_eighth(total);
-        if !reserved && fits(&mut room, index.0) {
+        let fresh = state.stream.opened_room(state.catalog.checkpoint_bytes() + growth);
+        let fresh_index = if need.log.is_some() { FRESH_INDEX_BYTES } else { 0 };
+        if !fits(fresh, fresh_index, each) {
+            return Err(too_large(total, fresh.segment_bytes - fresh.offset));
+        }
+        if has_successor {
             return Ok(());
         }
         state.need_successor();
@@ -224,7 +234,7 @@ impl Core {
                 AppendError::TooManyFiles { source: Arc::clone(source) }
             }
             Some(source) => AppendError::NoSpace { source: Arc::clone(source) },
-            None => full,
+            None => full(),
         })
     }
 
@@ -249,6 +259,8 @@ impl Core {
     /// After an append: wakes whom it concerns.
     pub(crate) fn appended(&self, mut state: MutexGuard<'_, State>) {
         state.idle_since = None;
+        // Under the lock, so that it never goes back; before the append returns, so that a read after a cut sees none of it.
+        self.removals.store(state.catalog.removals(), Ordering::Release);
         let wants_segment =
             state.wants_successor() && !state.preparing && state.preparation_error.is_none();
         let wakes_syncer = std::mem::take(&mut state.sync_thread_sleeps);

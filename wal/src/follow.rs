@@ -196,7 +196,8 @@ impl Follow {
         let frame = match location.frame {
             Some(frame) => frame,
             None => {
-                let located = core.sealed.locate(&segment, self.log, from);
+                let located =
+                    core.sealed.find(&segment, self.log, from..from).map(|found| found.at);
                 located.map_err(|error| or_recycled(error, &core, &segment))?
             }
         };

@@ -6,10 +6,11 @@
 //! frames x (u32 first index of the frame - first index of the log, u32 offset / 8)
 //! ```
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 use byteorder::{ByteOrder, LittleEndian};
 use bytes::Bytes;
+use rustc_hash::FxHashMap;
 
 use crate::{LogId, frame::ALIGN_BYTES};
 
@@ -22,7 +23,7 @@ pub(crate) const FRAME_BYTES: u64 = 8;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FrameIndex {
     /// A log that lost all its entries again stays, empty: its place in the index was taken.
-    logs: BTreeMap<LogId, Table>,
+    logs: FxHashMap<LogId, Table>,
 }
 
 /// The frames of one log: contiguous, each reaches to the next one.
@@ -100,23 +101,47 @@ impl FrameIndex {
         Some(Located { offset: u64::from(slot.place) * ALIGN_BYTES, first: first(&slot), end })
     }
 
+    /// The frames behind the one that ends at `range.start`, up to `range.end`; a few at most.
+    pub(crate) fn following(&self, log: LogId, range: Range<u64>) -> Vec<Located> {
+        let Some(table) = self.logs.get(&log).filter(|_| !range.is_empty()) else {
+            return Vec::new();
+        };
+        let first = |slot: &Slot| table.first + u64::from(slot.ahead);
+        let start = table.frames.partition_point(|slot| first(slot) < range.start);
+        let located = |number: usize| {
+            let slot = table.frames[number];
+            let end = table.frames.get(number + 1).map_or(table.end, first);
+            Located { offset: u64::from(slot.place) * ALIGN_BYTES, first: first(&slot), end }
+        };
+        let numbers = (start..table.frames.len()).take(FOLLOWING_MAX);
+        numbers.map(located).take_while(|at| at.first < range.end).collect()
+    }
+
     /// What a log has here.
     pub(crate) fn span(&self, log: LogId) -> Option<Span> {
         let table = self.logs.get(&log).filter(|table| !table.frames.is_empty())?;
         Some(Span { log, first: table.first, end: table.end })
     }
 
+    /// The tables with frames, by their logs.
+    fn tables(&self) -> Vec<(LogId, &Table)> {
+        let tables = self.logs.iter().filter(|(_, table)| !table.frames.is_empty());
+        let mut tables: Vec<_> = tables.map(|(&log, table)| (log, table)).collect();
+        tables.sort_unstable_by_key(|(log, _)| *log);
+        tables
+    }
+
     /// What each log has here.
     pub(crate) fn spans(&self) -> impl Iterator<Item = Span> + '_ {
-        let tables = self.logs.iter().filter(|(_, table)| !table.frames.is_empty());
-        tables.map(|(&log, table)| Span { log, first: table.first, end: table.end })
+        let span = |(log, table): (LogId, &Table)| Span { log, first: table.first, end: table.end };
+        self.tables().into_iter().map(span)
     }
 
     /// The index's bytes, the table of logs first, and how many logs and frames there are.
     pub(crate) fn encode(&self) -> (Vec<u8>, u32, u32) {
-        let tables = || self.logs.iter().filter(|(_, table)| !table.frames.is_empty());
+        let tables = self.tables();
         let (mut bytes, mut number, mut logs) = (Vec::new(), 0_u64, 0);
-        for (log, table) in tables() {
+        for &(log, table) in &tables {
             let frames = u32::try_from(table.frames.len()).expect("bounded by the segment");
             bytes.extend_from_slice(&log.0.to_le_bytes());
             bytes.extend_from_slice(&frames.to_le_bytes());
@@ -126,7 +151,7 @@ impl FrameIndex {
             number += u64::from(frames);
             logs += 1;
         }
-        for slot in tables().flat_map(|(_, table)| &table.frames) {
+        for slot in tables.iter().flat_map(|(_, table)| &table.frames) {
             bytes.extend_from_slice(&slot.ahead.to_le_bytes());
             bytes.extend_from_slice(&slot.place.to_le_bytes());
         }
@@ -139,6 +164,15 @@ impl FrameIndex {
 pub(crate) struct SealedIndex {
     logs: usize,
     bytes: Bytes,
+}
+
+/// A row of its table of logs.
+struct SealedTable {
+    first: u64,
+    end: u64,
+    /// How many frames the log has here, and the number of the first of them.
+    count: usize,
+    start: usize,
 }
 
 impl SealedIndex {
@@ -165,33 +199,56 @@ impl SealedIndex {
 
     /// The frame that holds `index`.
     pub(crate) fn locate(&self, log: LogId, index: u64) -> Option<Located> {
-        let number = self.find(log)?;
-        let row = self.row(number);
-        let (first, end) =
-            (LittleEndian::read_u64(&row[8..16]), LittleEndian::read_u64(&row[16..24]));
-        if index < first || index >= end {
+        let table = self.table(log)?;
+        if index < table.first || index >= table.end {
             return None;
         }
-        let count = usize::try_from(LittleEndian::read_u32(&row[4..8])).ok()?;
-        let start = usize::try_from(LittleEndian::read_u64(&row[24..32])).ok()?;
-        let slot = |number: usize| {
-            let at = self.logs * LOG_LEN + (start + number) * FRAME_LEN;
-            let bytes = &self.bytes[at..at + FRAME_LEN];
-            (LittleEndian::read_u32(bytes), LittleEndian::read_u32(&bytes[4..]))
-        };
-        let ahead = u32::try_from(index - first).ok()?;
-        let after = partition(count, |number| slot(number).0 <= ahead);
-        let (ahead, place) = slot(after.checked_sub(1)?);
-        let frame_first = first.saturating_add(ahead.into());
-        let frame_end =
-            if after < count { first.saturating_add(slot(after).0.into()) } else { end };
-        let offset = u64::from(place) * ALIGN_BYTES;
-        Some(Located { offset, first: frame_first, end: frame_end })
+        let ahead = u32::try_from(index - table.first).ok()?;
+        // Where it is if all frames are alike: each step of a search is a miss of all caches.
+        let part = u128::from(ahead) * table.count as u128 / u128::from(table.end - table.first);
+        let guess = usize::try_from(part).expect("less than `count`");
+        let after = partition(table.count, guess, |number| self.slot(&table, number).0 <= ahead);
+        Some(self.located(&table, after.checked_sub(1)?))
+    }
+
+    /// The frames behind the one that ends at `range.start`, up to `range.end`; a few at most.
+    pub(crate) fn following(&self, log: LogId, range: Range<u64>) -> Vec<Located> {
+        let Some(table) = self.table(log).filter(|_| !range.is_empty()) else { return Vec::new() };
+        let ahead = range.start.saturating_sub(table.first);
+        let holds = |number| u64::from(self.slot(&table, number).0) < ahead;
+        let start = partition(table.count, 0, holds);
+        let numbers = (start..table.count).take(FOLLOWING_MAX);
+        let located = numbers.map(|number| self.located(&table, number));
+        located.take_while(|at| at.first < range.end).collect()
+    }
+
+    fn table(&self, log: LogId) -> Option<SealedTable> {
+        let row = self.row(self.find(log)?);
+        Some(SealedTable {
+            count: usize::try_from(LittleEndian::read_u32(&row[4..8])).ok()?,
+            first: LittleEndian::read_u64(&row[8..16]),
+            end: LittleEndian::read_u64(&row[16..24]),
+            start: usize::try_from(LittleEndian::read_u64(&row[24..32])).ok()?,
+        })
+    }
+
+    /// First index, counted from the table's, and place of a frame.
+    fn slot(&self, table: &SealedTable, number: usize) -> (u32, u32) {
+        let at = self.logs * LOG_LEN + (table.start + number) * FRAME_LEN;
+        let bytes = &self.bytes[at..at + FRAME_LEN];
+        (LittleEndian::read_u32(bytes), LittleEndian::read_u32(&bytes[4..]))
+    }
+
+    fn located(&self, table: &SealedTable, number: usize) -> Located {
+        let first = |number: usize| table.first.saturating_add(self.slot(table, number).0.into());
+        let end = if number + 1 < table.count { first(number + 1) } else { table.end };
+        let offset = u64::from(self.slot(table, number).1) * ALIGN_BYTES;
+        Located { offset, first: first(number), end }
     }
 
     fn find(&self, log: LogId) -> Option<usize> {
         let id = |number: usize| LittleEndian::read_u32(&self.row(number)[0..4]);
-        let number = partition(self.logs, |number| id(number) < log.0);
+        let number = partition(self.logs, self.logs / 2, |number| id(number) < log.0);
         (number < self.logs && id(number) == log.0).then_some(number)
     }
 
@@ -218,15 +275,24 @@ pub(crate) fn spans(table: &[u8]) -> Option<Vec<Span>> {
     Some(spans)
 }
 
-/// How many of `0..length` come before the first for which `holds` is false.
-fn partition(length: usize, holds: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, length);
+/// How many of `0..length` come before the first for which `holds` is false; looks around `guess` first.
+fn partition(length: usize, guess: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high, mut middle) = (0, length, guess);
     while low < high {
-        let middle = low + (high - low) / 2;
-        if holds(middle) { low = middle + 1 } else { high = middle }
+        if holds(middle) {
+            low = middle + 1;
+            // The next one ends the search where the guess was right.
+            middle = if middle == guess { low } else { low + (high - low) / 2 };
+        } else {
+            high = middle;
+            middle = low + (high - low) / 2;
+        }
     }
     low
 }
+
+/// Frames that are looked up together, besides the first.
+const FOLLOWING_MAX: usize = 63;
 
 const LOG_LEN: usize = 32;
 const FRAME_LEN: usize = 8;

@@ -3,6 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::{
     AppendError, Bounds, Entries, Follow, FollowError, LogId, Pending, Wal,
@@ -60,27 +61,22 @@ impl Log {
     ) -> Result<(u64, Pending), AppendError> {
         let core = self.wal.core();
         let frames = split(entries, entry_bytes_max(core.segment_bytes))?;
-        let sizes: Vec<u64> = frames.iter().map(|frame| frame.header.frame_bytes()).collect();
+        let sizes: SmallVec<[u64; 1]> =
+            frames.iter().map(|frame| frame.header.frame_bytes()).collect();
 
         let mut state = core.lock_open()?;
-        let log = state.catalog.log(self.id);
-        let last = log.map_or(0, |log| log.bounds.last);
-        let first = first.unwrap_or(last + 1);
-        let term = term.unwrap_or_else(|| log.and_then(|log| log.bounds.term(last)).unwrap_or(0));
-        state.catalog.check_append(self.id, first, entries.len() as u64, term)?;
-        let change = Change::Entries { first, count: 0, term };
-        let growth = state.catalog.growth(self.id, &change);
+        let count = entries.len() as u64;
+        let (first, term, growth) = state.catalog.plan_append(self.id, first, term, count)?;
         core.check_room(&mut state, &sizes, Need { log: Some(self.id), growth })?;
         let mut next = first;
         for frame in &frames {
-            let count = frame.header.count;
             let header = Header { log: self.id, first_index: next, term, ..frame.header };
-            let change = Change::Entries { first: next, count, term };
+            let change = Change::Entries { first: next, count: header.count, term };
             let table = std::iter::once(&frame.table[..]);
             state.put(self.id, change, header, table.chain(frame.entries.iter().map(|e| &e[..])));
-            next += u64::from(count);
+            next += u64::from(header.count);
         }
-        state.statistics.entries_appended += entries.len() as u64;
+        state.statistics.entries_appended += count;
         let end = state.stream.end();
         core.appended(state);
         Ok((first, Pending::new(Arc::clone(core), end)))
@@ -231,19 +227,23 @@ impl Log {
     }
 }
 
+/// What most appends are: one frame.
+type Frames<'a> = SmallVec<[EntriesFrame<'a>; 1]>;
+
 /// A frame of entries, all but its place and number made before the lock is taken.
 struct EntriesFrame<'a> {
     header: Header,
-    table: Vec<u8>,
+    /// An append of a few entries allocates nothing.
+    table: SmallVec<[u8; 32]>,
     entries: &'a [Bytes],
 }
 
 /// Cuts a call into frames: each bounded by the count that fits its header and by the size of one largest entry.
-fn split(entries: &[Bytes], entry_bytes_max: u64) -> Result<Vec<EntriesFrame<'_>>, AppendError> {
+fn split(entries: &[Bytes], entry_bytes_max: u64) -> Result<Frames<'_>, AppendError> {
     if entries.is_empty() {
         return Err(AppendError::Empty);
     }
-    let mut frames = Vec::new();
+    let mut frames = Frames::new();
     let mut start = 0;
     while start < entries.len() {
         let mut payload = 0;
@@ -268,7 +268,7 @@ fn split(entries: &[Bytes], entry_bytes_max: u64) -> Result<Vec<EntriesFrame<'_>
 
 impl<'a> EntriesFrame<'a> {
     fn new(entries: &'a [Bytes]) -> Self {
-        let mut table = Vec::with_capacity(entries.len() * 4);
+        let mut table = SmallVec::with_capacity(entries.len() * 4);
         let mut end = 0;
         for entry in entries {
             end += u32::try_from(entry.len()).expect("a frame is bounded by the largest entry");

@@ -118,6 +118,9 @@ impl Future for Pending {
     type Output = Result<(), WalError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.ticket.is_none() && self.core.durable() >= self.lsn {
+            return Poll::Ready(Ok(()));
+        }
         let core = Arc::clone(&self.core);
         let waker = context.waker().clone();
         let mut state = core.state.lock();

@@ -1,17 +1,16 @@
 //! Reading entries in order.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, vec};
 
 use bytes::Bytes;
 
 use crate::{
     Corruption, LogId, Lsn, ReadError, Wal,
     core::{Core, State},
-    frame::{self, HEADER_BYTES, Header, entry_range},
+    frame::{self, FrameFault, HEADER_BYTES, Header, entry_range},
     index::Located,
     mode::Mode,
     recovery::scan::{Fault, is_still},
-    sealed::SealedIndexes,
     segment::{FRAMES_AT, PAGE_BYTES, Place, Segment},
 };
 
@@ -37,13 +36,31 @@ pub struct Entries {
     bytes_left: usize,
     /// The last cut of the log when the reading began.
     cut: Option<Lsn>,
+    run: Option<Run>,
     frame: Option<Frame>,
+}
+
+/// Frames of one segment that were looked up together.
+#[derive(Debug)]
+struct Run {
+    /// Until this moves on they are what the log holds.
+    removals: u64,
+    /// Where their bytes are; `None` for the one that `bytes` hold.
+    segment: Option<Segment>,
+    /// Their bytes, and what lies between them, from offset `start` of the segment on; nothing where frames are read one by one.
+    bytes: Bytes,
+    start: u64,
+    /// Those that were not read yet.
+    frames: vec::IntoIter<Located>,
+    term: u64,
+    /// One past the last index that is live in the segment and has this term.
+    end: u64,
 }
 
 /// The frame that the next entry lies in.
 #[derive(Debug)]
 struct Frame {
-    body: Bytes,
+    bytes: Bytes,
     first: u64,
     count: u16,
     term: u64,
@@ -59,13 +76,22 @@ struct Wanted {
     /// One past the last index that is live in the segment and has this term.
     end: u64,
     source: Source,
+    removals: u64,
 }
 
 enum Source {
     /// In memory, until they are durable.
     Staged(Bytes, Located),
-    /// In the file.
-    File(Segment, Option<Located>),
+    /// In the file; `None` if the index in the file says where.
+    File(Segment, Option<Found>),
+}
+
+/// Where the frames of entries lie that are read one after the other.
+pub(crate) struct Found {
+    pub(crate) at: Located,
+    pub(crate) following: Vec<Located>,
+    /// They all end there at the latest.
+    pub(crate) bytes_end: u64,
 }
 
 /// How a segment's bytes are read.
@@ -80,37 +106,39 @@ pub(crate) enum Access {
 impl Entries {
     pub(crate) fn new(wal: Wal, log: LogId, range: Range<u64>, bytes_max: usize) -> Self {
         let (next, end) = (range.start, range.end);
-        Self { wal, log, next, end, bytes_left: bytes_max.max(1), cut: None, frame: None }
+        let bytes_left = bytes_max.max(1);
+        Self { wal, log, next, end, bytes_left, cut: None, run: None, frame: None }
     }
 
     /// The frame of the next entry; `None` at the log's end, and where it was cut meanwhile.
     fn load(&mut self) -> Result<Option<Frame>, ReadError> {
-        let (wanted, segment) = {
-            let state = self.wal.core().state.lock();
-            let Some(log) = state.catalog.log(self.log) else { return Ok(None) };
-            let cut = state.catalog.cut(self.log);
-            if *self.cut.get_or_insert(cut) != cut {
-                return Ok(None);
-            }
-            if self.next < log.bounds.first {
-                return Err(ReadError::Compacted { index: self.next, first: log.bounds.first });
-            }
-            match wanted(&state, self.log, self.next) {
-                Some(wanted) => {
-                    let segment = match &wanted.source {
-                        Source::File(segment, ..) => Some(segment.clone()),
-                        Source::Staged(..) => None,
-                    };
-                    (wanted, segment)
-                }
-                None => return Ok(None),
+        let core = self.wal.core();
+        let fresh = self.run.as_mut().filter(|run| run.removals == core.removals());
+        let at = match fresh.and_then(|run| run.frames.next()) {
+            Some(at) => at,
+            None => {
+                let Some(wanted) = self.want()? else { return Ok(None) };
+                let (run, at) = wanted.look_up(&self.wal, self.end)?;
+                self.run = Some(run);
+                at
             }
         };
-        let core = self.wal.core();
-        match (wanted.read(&core.sealed), segment) {
-            (Err(error), Some(segment)) => Err(or_recycled(error, core, &segment)),
-            (read, _) => read.map(Some),
+        let run = self.run.as_ref().expect("set above, if it was not there");
+        run.read(&self.wal, self.log, self.next, at).map(Some)
+    }
+
+    /// Where the next entry is.
+    fn want(&mut self) -> Result<Option<Wanted>, ReadError> {
+        let state = self.wal.core().state.lock();
+        let Some(log) = state.catalog.log(self.log) else { return Ok(None) };
+        let cut = state.catalog.cut(self.log);
+        if *self.cut.get_or_insert(cut) != cut {
+            return Ok(None);
         }
+        if self.next < log.bounds.first {
+            return Err(ReadError::Compacted { index: self.next, first: log.bounds.first });
+        }
+        Ok(wanted(&state, self.log, self.next..self.end))
     }
 }
 
@@ -147,7 +175,7 @@ impl Iterator for Entries {
         }
         let frame = self.frame.as_ref()?;
         let number = u16::try_from(self.next - frame.first).expect("a frame holds at most 65535");
-        let bytes = frame.body.slice(entry_range(&frame.body, frame.count, number));
+        let bytes = frame.bytes.slice(entry_range(&frame.bytes, frame.count, number));
         let entry = Entry { index: self.next, term: frame.term, bytes };
         self.next += 1;
         self.bytes_left = self.bytes_left.saturating_sub(entry.bytes.len());
@@ -155,71 +183,133 @@ impl Iterator for Entries {
     }
 }
 
-fn wanted(state: &State, log: LogId, index: u64) -> Option<Wanted> {
-    let location = state.catalog.locate(log, index)?;
+fn wanted(state: &State, log: LogId, range: Range<u64>) -> Option<Wanted> {
+    let location = state.catalog.locate(log, range.start)?;
     let bounds = state.catalog.bounds(log);
-    let term = bounds.term(index).expect("an index in the log has a term");
+    let term = bounds.term(range.start).expect("an index in the log has a term");
     // A frame has one term, whatever an index says of where it ends.
-    let next_run = bounds.runs.get(bounds.runs.partition_point(|run| run.0 <= index));
+    let next_run = bounds.runs.get(bounds.runs.partition_point(|run| run.0 <= range.start));
     let end = location.end.min(next_run.map_or(u64::MAX, |run| run.0));
     let segment = state.stream.segments().get(&location.sequence)?;
-    let is_durable = |at: &Located| segment.lsn(at.offset) < state.stream.durable();
+    let durable = state.stream.durable();
+    let is_durable = |at: &Located| segment.lsn(at.offset) < durable;
     let is_read_only = matches!(state.mode, Mode::ReadOnly);
     let source = match location.frame {
         // What a poisoned log had not synced is gone: reading ends at the durable LSN.
         Some(at) if !is_read_only && !is_durable(&at) => {
             Source::Staged(state.stream.staged(Place::new(location.sequence, at.offset))?, at)
         }
-        at => Source::File(segment.clone(), at),
+        Some(at) => {
+            let range = at.end..end.min(range.end);
+            let mut following = state.catalog.following(log, location.sequence, range);
+            following.retain(is_durable);
+            let frames_end = segment.last.map_or(u64::MAX, |last| last.frames_end);
+            let bytes_end = segment.offset(durable).min(frames_end);
+            Source::File(segment.clone(), Some(Found { at, following, bytes_end }))
+        }
+        None => Source::File(segment.clone(), None),
     };
-    Some(Wanted { log, index, term, end, source })
+    let removals = state.catalog.removals();
+    Some(Wanted { log, index: range.start, term, end, source, removals })
 }
 
 impl Wanted {
-    fn read(self, indexes: &SealedIndexes) -> Result<Frame, ReadError> {
-        let (log, index, term) = (self.log, self.index, self.term);
-        self.read_frame(indexes).map_err(|error| match error {
-            // Where the damage itself does not tell what is lost, this entry is.
-            ReadError::Corruption(found) if found.log.is_none() => {
-                let (log, indexes, term) = (Some(log), Some((index, index)), Some(term));
-                Corruption { log, indexes, term, ..found }.into()
+    /// The frames from the wanted one on, and that one.
+    fn look_up(self, wal: &Wal, end: u64) -> Result<(Run, Located), ReadError> {
+        let (term, removals) = (self.term, self.removals);
+        let (log, index) = (self.log, self.index);
+        let (segment, found) = match self.source {
+            Source::Staged(bytes, at) => {
+                let (start, frames) = (at.offset, Vec::new().into_iter());
+                let (segment, end) = (None, self.end);
+                return Ok((Run { removals, segment, bytes, start, frames, term, end }, at));
             }
-            error => error,
-        })
+            Source::File(segment, found) => (segment, found),
+        };
+        let sealed = &wal.core().sealed;
+        let look_up = || {
+            let found = match found {
+                Some(found) => found,
+                None => sealed.find(&segment, log, index..end.min(self.end))?,
+            };
+            let start = found.at.offset;
+            let bytes = match sealed.access() {
+                Access::Mapped => read_bytes(&segment, start..found.bytes_end, Access::Mapped)?,
+                Access::Copied => Bytes::new(),
+            };
+            Ok((found, bytes))
+        };
+        let (found, bytes) =
+            look_up().map_err(|error| told(error, wal, &segment, log, index, term))?;
+        let (start, frames) = (found.at.offset, found.following.into_iter());
+        let (segment, end) = (Some(segment), self.end);
+        Ok((Run { removals, segment, bytes, start, frames, term, end }, found.at))
     }
+}
 
-    fn read_frame(self, indexes: &SealedIndexes) -> Result<Frame, ReadError> {
-        let (log, index, term) = (self.log, self.index, self.term);
-        let frame = |header: &Header, body: Bytes, at: Located| Frame {
-            body,
+impl Run {
+    /// The frame at `at`, which has entry `index`.
+    fn read(&self, wal: &Wal, log: LogId, index: u64, at: Located) -> Result<Frame, ReadError> {
+        let frame = |header: &Header, bytes: Bytes| Frame {
+            bytes,
             first: header.first_index,
             count: header.count,
             term: header.term,
             end: at.end.min(self.end).min(header.end()),
         };
-        match self.source {
-            Source::Staged(bytes, at) => {
-                let header = bytes.first_chunk().expect("a frame has a header");
-                let header = Header::peek(header);
-                Ok(frame(&header, bytes.slice(HEADER_LEN..), at))
+        let Some(segment) = &self.segment else {
+            let header = Header::peek(self.bytes.first_chunk().expect("a frame has a header"));
+            return Ok(frame(&header, self.bytes.slice(HEADER_LEN..)));
+        };
+        let read = || {
+            let (header, body) = match self.bytes.is_empty() {
+                true => read_frame(segment, Access::Copied, at.offset)?,
+                false => self.frame(segment, at.offset)?,
+            };
+            if !header.holds(log, index) || header.term != self.term {
+                let (expected, found) = (index, header.first_index);
+                let (what, header) = ("the frame of an entry", Some(header));
+                let fault = Fault { offset: at.offset, what, expected, found, header };
+                return Err(fault.in_segment(segment.name()).into());
             }
-            Source::File(segment, at) => {
-                let at = match at {
-                    Some(at) => at,
-                    None => indexes.locate(&segment, log, index)?,
-                };
-                let (header, body) = read_frame(&segment, indexes.access(), at.offset)?;
-                if !header.holds(log, index) || header.term != term {
-                    let (expected, found) = (index, header.first_index);
-                    let what = "the frame of an entry";
-                    let header = Some(header);
-                    let fault = Fault { offset: at.offset, what, expected, found, header };
-                    return Err(fault.in_segment(segment.name()).into());
-                }
-                Ok(frame(&header, body, at))
-            }
-        }
+            Ok(frame(&header, body))
+        };
+        read().map_err(|error| told(error, wal, segment, log, index, self.term))
     }
+
+    /// The frame at `offset` of the segment, from the bytes that are there.
+    fn frame(&self, segment: &Segment, offset: u64) -> Result<(Header, Bytes), ReadError> {
+        let end = self.start + self.bytes.len() as u64;
+        if offset < self.start || offset + HEADER_BYTES > end {
+            return Err(misplaced(segment, self.start, offset));
+        }
+        let at = usize::try_from(offset - self.start).expect("64-bit only");
+        let header = header_at(segment, offset, &self.bytes[at..at + HEADER_LEN], end)?;
+        let body_end = at + usize::try_from(header.frame_bytes()).expect("64-bit only");
+        let body = self.bytes.slice(at + HEADER_LEN..body_end);
+        check_body(segment, Access::Mapped, offset, header, &body)?;
+        Ok((header, body))
+    }
+}
+
+/// An error of reading entry `index`, as it is told.
+fn told(
+    error: ReadError,
+    wal: &Wal,
+    segment: &Segment,
+    log: LogId,
+    index: u64,
+    term: u64,
+) -> ReadError {
+    let error = match error {
+        // Where the damage itself does not tell what is lost, this entry is.
+        ReadError::Corruption(found) if found.log.is_none() => {
+            let (log, indexes, term) = (Some(log), Some((index, index)), Some(term));
+            Corruption { log, indexes, term, ..found }.into()
+        }
+        error => error,
+    };
+    or_recycled(error, wal.core(), segment)
 }
 
 /// The frame at `offset`: its header, always checked, and its body, checked unless this process has done that.
@@ -228,32 +318,52 @@ pub(crate) fn read_frame(
     access: Access,
     offset: u64,
 ) -> Result<(Header, Bytes), ReadError> {
-    let fault = |what, expected: u64, found: u64, header| {
-        let fault = Fault { offset, what, expected, found, header };
-        ReadError::from(fault.in_segment(segment.name()))
-    };
     let frames_end = segment.bytes - PAGE_BYTES;
     if offset < FRAMES_AT || offset + HEADER_BYTES > frames_end {
-        return Err(fault("place of a frame", FRAMES_AT, offset, None));
+        return Err(misplaced(segment, FRAMES_AT, offset));
     }
     let head = read_bytes(segment, offset..offset + HEADER_BYTES, access)?;
-    let head = head.first_chunk().expect("as long as a header");
-    let header = Header::decode(head, segment.salt, offset)
-        .filter(|header| offset + header.frame_bytes() <= frames_end)
-        .ok_or_else(|| {
-            let found = frame::header_fault(head, segment.salt, offset);
-            let was = Header::before_a_flip(head, segment.salt, offset);
-            fault(found.what, found.expected.into(), found.found.into(), was)
-        })?;
+    let header = header_at(segment, offset, &head, frames_end)?;
     let body = offset + HEADER_BYTES..offset + header.frame_bytes();
     let body = read_bytes(segment, body, access)?;
-    // The salt in the header's checksum also tells a file that has become another segment meanwhile.
-    if (access == Access::Copied || !segment.is_checked)
-        && let Some(body) = header.body_fault(&body)
-    {
-        return Err(fault(body.what, body.expected.into(), body.found.into(), Some(header)));
-    }
+    check_body(segment, access, offset, header, &body)?;
     Ok((header, body))
+}
+
+fn misplaced(segment: &Segment, start: u64, offset: u64) -> ReadError {
+    let (what, expected, found) = ("place of a frame", start, offset);
+    Fault { offset, what, expected, found, header: None }.in_segment(segment.name()).into()
+}
+
+/// The header in `head`, which lies at `offset`, of a frame that ends at `end` at the latest.
+fn header_at(segment: &Segment, offset: u64, head: &[u8], end: u64) -> Result<Header, ReadError> {
+    let head = head.first_chunk().expect("as long as a header");
+    let header = Header::decode(head, segment.salt, offset);
+    header.filter(|header| offset + header.frame_bytes() <= end).ok_or_else(|| {
+        let FrameFault { what, expected, found } = frame::header_fault(head, segment.salt, offset);
+        let header = Header::before_a_flip(head, segment.salt, offset);
+        let (expected, found) = (expected.into(), found.into());
+        Fault { offset, what, expected, found, header }.in_segment(segment.name()).into()
+    })
+}
+
+/// The salt in the header's checksum also tells a file that has become another segment meanwhile: a copied body is always
+/// checked.
+fn check_body(
+    segment: &Segment,
+    access: Access,
+    offset: u64,
+    header: Header,
+    body: &[u8],
+) -> Result<(), ReadError> {
+    if access == Access::Mapped && segment.is_checked {
+        return Ok(());
+    }
+    let Some(FrameFault { what, expected, found }) = header.body_fault(body) else { return Ok(()) };
+    let (expected, found) = (expected.into(), found.into());
+    Err(Fault { offset, what, expected, found, header: Some(header) }
+        .in_segment(segment.name())
+        .into())
 }
 
 /// Bytes of a segment's file.

@@ -1,11 +1,11 @@
 //! Finding entries in sealed segments, whose indexes lie in their files.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 use crate::{
     LogId, ReadError,
-    index::{Located, SealedIndex},
-    reader::{Access, read_bytes},
+    index::SealedIndex,
+    reader::{Access, Found, read_bytes},
     recovery::scan::Fault,
     segment::{FRAMES_AT, Segment},
     sync::Mutex,
@@ -31,20 +31,25 @@ impl SealedIndexes {
         self.access
     }
 
-    /// Where a sealed segment's index says that the frame with `index` lies.
-    pub(crate) fn locate(
+    /// Where a sealed segment's index says that the frame with `range.start` lies, and those behind it up to `range.end`.
+    pub(crate) fn find(
         &self,
         segment: &Segment,
         log: LogId,
-        index: u64,
-    ) -> Result<Located, ReadError> {
+        range: Range<u64>,
+    ) -> Result<Found, ReadError> {
         let trailer = segment.trailer.expect("a segment without frames in memory is sealed");
-        let located = match self.access {
-            Access::Mapped => self.mapped(segment, &trailer)?.locate(log, index),
-            Access::Copied => self.copied(segment, &trailer)?.locate(log, index),
+        let find = |index: &SealedIndex| {
+            let at = index.locate(log, range.start)?;
+            let following = index.following(log, at.end..range.end);
+            Some(Found { at, following, bytes_end: trailer.frames_end })
         };
-        located
-            .filter(|at| (FRAMES_AT..trailer.frames_end).contains(&at.offset))
+        let found = match self.access {
+            Access::Mapped => find(self.mapped(segment, &trailer)?),
+            Access::Copied => find(&self.copied(segment, &trailer)?),
+        };
+        found
+            .filter(|found| (FRAMES_AT..trailer.frames_end).contains(&found.at.offset))
             .ok_or_else(|| fault(segment, &trailer, "the frame of an entry in an index", 0, 0))
     }
 

@@ -137,7 +137,7 @@ impl Core {
                 let failure = self.failure("a write or sync", job.group.segment.name(), error);
                 self.poison(&mut state, failure)
             }
-            Ok(()) => self.synced(&mut state, &job),
+            Ok(()) => self.synced(&mut state, job),
         };
         self.hand_over(&state);
         let has_work = state.has_segment_work();
@@ -148,12 +148,15 @@ impl Core {
         wakeups.serve();
     }
 
-    fn synced(&self, state: &mut State, job: &SyncJob) -> Wakeups {
-        state.statistics.bytes_written += job.group.bytes.len() as u64;
+    fn synced(&self, state: &mut State, job: SyncJob) -> Wakeups {
+        let Group { bytes, end, .. } = job.group;
+        state.statistics.bytes_written += bytes.len() as u64;
+        // The stream uses their memory again.
+        drop(bytes);
         if job.syncs {
             state.statistics.syncs += 1;
             state.stream.finish_group();
-            assert!(state.stream.durable() == job.group.end, "groups follow each other");
+            assert!(state.stream.durable() == end, "groups follow each other");
         }
         // Before the waiters are taken out: a panic in it must find them in the queue.
         self.free_dead(state);

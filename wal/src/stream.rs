@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    iter,
+    iter, mem,
     sync::Arc,
 };
 
@@ -48,9 +48,13 @@ pub(crate) struct Stream {
     pub(crate) changed: Lsn,
     /// The largest watermark in any frame.
     pub(crate) attested: Lsn,
+    /// Everything below is durable: where the oldest bytes held here begin.
+    durable: Lsn,
     /// Never empty; the last one belongs to the active segment and takes what is appended.
     chunks: VecDeque<Chunk>,
     flight: Option<Flight>,
+    /// The memory of an earlier group, for the next one: fresh memory costs a fault for each page.
+    spare: BytesMut,
     /// The newest frame is the mark of a close.
     closed: bool,
 }
@@ -121,6 +125,7 @@ impl Stream {
         let mark = end.mark.as_ref().map_or(&[][..], |mark| &mark[..]);
         let offset = end.room.offset - mark.len() as u64;
         let bytes = BytesMut::from(mark);
+        let durable = segments[&active].lsn(offset);
         let chunk = Chunk { sequence: active, offset, bytes, marks_only: true };
         Self {
             uuid: header.uuid,
@@ -136,8 +141,10 @@ impl Stream {
             last_crc: end.last_crc,
             changed: end.changed,
             attested: end.attested,
+            durable,
             chunks: VecDeque::from([chunk]),
             flight: None,
+            spare: BytesMut::new(),
             closed: end.closed,
         }
     }
@@ -158,12 +165,9 @@ impl Stream {
         self.segments[&chunk.sequence].lsn(chunk.offset)
     }
 
-    /// Up to here everything is durable: where the oldest bytes held here begin.
+    /// Up to here everything is durable.
     pub(crate) fn durable(&self) -> Lsn {
-        match &self.flight {
-            Some(flight) => self.segments[&flight.sequence].lsn(flight.offset),
-            None => self.forming(),
-        }
+        self.durable
     }
 
     /// Every segment with a frame, by its number.
@@ -288,7 +292,7 @@ impl Stream {
         self.chunks.push_back(Chunk {
             sequence: segment.sequence,
             offset: self.room.offset,
-            bytes: BytesMut::new(),
+            bytes: mem::take(&mut self.spare),
             marks_only: true,
         });
         self.segments_bytes += segment.bytes;
@@ -339,7 +343,7 @@ impl Stream {
         let end = chunk.offset + chunk.bytes.len() as u64;
         if self.chunks.is_empty() {
             let (sequence, offset) = (self.active, self.room.offset);
-            let bytes = BytesMut::new();
+            let bytes = mem::take(&mut self.spare);
             self.chunks.push_back(Chunk { sequence, offset, bytes, marks_only: true });
         }
         pad(chunk.offset, &mut chunk.bytes);
@@ -367,6 +371,14 @@ impl Stream {
         let flight = self.flight.take().expect("a group is in flight");
         if let Some(segment) = self.segments.get(&flight.sequence) {
             segment.file.publish(flight.end);
+        }
+        self.durable = self.forming();
+        // Nobody reads them any more, as a rule.
+        if let Ok(room) = flight.bytes.try_into_mut()
+            && room.capacity() <= SPARE_BYTES_MAX
+        {
+            self.spare = room;
+            self.spare.clear();
         }
     }
 
@@ -399,6 +411,9 @@ impl Stream {
         })
     }
 }
+
+/// How much memory of an earlier group is kept.
+const SPARE_BYTES_MAX: usize = 4 << 20;
 
 /// Body of a segment-start frame.
 fn start_body(uuid: &[u8; 16], base: Lsn, previous: u64) -> Vec<u8> {

@@ -235,7 +235,7 @@ impl<'a> Window<'a> {
         while offset + HEADER_BYTES <= end {
             // Zeros are what is found here nearly always, so they are passed by in large steps.
             let step = end.min(offset + SKIP_BYTES);
-            if self.bytes(offset..step)?.iter().all(|&byte| byte == 0) {
+            if *self.bytes(offset..step)? == ZEROS[..size(step - offset)] {
                 // A header can begin in the last zeros.
                 offset = if step == end { end } else { step - HEADER_BYTES + 8 };
                 continue;
@@ -266,3 +266,5 @@ fn size(bytes: u64) -> usize {
 
 const WINDOW_BYTES: u64 = 1 << 20;
 const SKIP_BYTES: u64 = 4 << 10;
+/// Compared as a whole, which is many times as fast as byte by byte.
+static ZEROS: [u8; 4 << 10] = [0; 4 << 10];

@@ -1,0 +1,90 @@
+//! Reading looks frames up in advance, and shows none that the log does not hold any more.
+
+#![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
+#![forbid(unsafe_code)]
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use kontiki_disk::MemoryDisk;
+use kontiki_wal::{Log, LogId, ReadError, Wal};
+
+/// A log without threads whose work is done when a test says so.
+fn wal(segment_bytes: u64) -> Wal {
+    let options = Wal::options().segment_bytes(segment_bytes).without_threads();
+    options.disk(Arc::new(MemoryDisk::new())).open("log").unwrap()
+}
+
+fn entry(index: u64, term: u64) -> Bytes {
+    Bytes::from(format!("{index} of {term}"))
+}
+
+/// Appends each entry of `indexes` as a frame of its own, and does the log's work.
+fn append(wal: &Wal, log: &Log, indexes: Range<u64>, term: u64) {
+    for index in indexes {
+        drop(log.append(index, term, &[entry(index, term)]).unwrap());
+    }
+    wal.work(Duration::ZERO);
+}
+
+fn indexes(log: &Log, range: Range<u64>) -> Vec<u64> {
+    log.read(range, usize::MAX).map(|entry| entry.unwrap().index).collect()
+}
+
+#[test]
+fn a_reader_that_looked_ahead_ends_where_the_log_is_cut_meanwhile() {
+    let wal = wal(64 << 10);
+    let log = wal.log(LogId(1)).unwrap();
+    append(&wal, &log, 1..11, 1);
+    let mut cut = log.read(1..11, usize::MAX);
+    let mut replaced = log.read(1..11, usize::MAX);
+    assert_eq!(cut.next().unwrap().unwrap().index, 1);
+    assert_eq!(replaced.next().unwrap().unwrap().index, 1);
+    drop(log.truncate_after(5).unwrap());
+    assert!(cut.next().is_none());
+    append(&wal, &log, 3..5, 2);
+    assert!(replaced.next().is_none());
+    assert_eq!(indexes(&log, 1..11), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_reader_that_looked_ahead_is_told_when_what_comes_next_is_compacted() {
+    let wal = wal(64 << 10);
+    let log = wal.log(LogId(1)).unwrap();
+    append(&wal, &log, 1..11, 1);
+    let mut entries = log.read(1..11, usize::MAX);
+    assert_eq!(entries.next().unwrap().unwrap().index, 1);
+    drop(log.compact_before(8).unwrap());
+    let told = entries.next().unwrap().unwrap_err();
+    assert!(matches!(told, ReadError::Compacted { index: 2, first: 8 }), "{told}");
+    assert!(entries.next().is_none());
+}
+
+#[test]
+fn entries_of_many_frames_terms_and_segments_are_read_in_order_from_anywhere() {
+    let wal = wal(16 << 10);
+    let [log, other] = [1, 2].map(|id| wal.log(LogId(id)).unwrap());
+    let term = |index: u64| 1 + index / 100;
+    for index in 1..=1000 {
+        append(&wal, &log, index..index + 1, term(index));
+        if index % 3 == 0 {
+            drop(other.push(entry(index, 7)).unwrap());
+        }
+    }
+    // The last ones are in memory only.
+    drop(log.append(1001, term(1001), &[entry(1001, term(1001))]).unwrap());
+    assert!(wal.statistics().sealed_segments > 2, "{:?}", wal.statistics());
+    for first in (1..=1001).step_by(37) {
+        for (found, index) in log.read(first..2000, usize::MAX).zip(first..) {
+            let found = found.unwrap();
+            assert_eq!((found.index, found.term), (index, term(index)));
+            assert_eq!(found.bytes, entry(index, term(index)));
+        }
+        assert_eq!(log.read(first..2000, usize::MAX).count() as u64, 1002 - first);
+        assert_eq!(
+            log.read(first..first + 5, usize::MAX).count(),
+            5.min(usize::try_from(1002 - first).unwrap())
+        );
+    }
+    assert_eq!(indexes(&other, 1..1000).len(), 333);
+}
