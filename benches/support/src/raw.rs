@@ -61,5 +61,5 @@ impl RawDisk {
 }
 
 /// The size of the log's segments, so that both have the same pages in the cache.
-const FILE_BYTES: u64 = 64 << 20;
+pub const FILE_BYTES: u64 = 64 << 20;
 const FILL_BYTES: usize = 1 << 20;

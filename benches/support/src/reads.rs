@@ -44,10 +44,6 @@ impl Stored {
         Ok(Self { directory, entry_bytes: entry_bytes as u64 })
     }
 
-    pub fn at(place: &Path, per_append: usize, entry_bytes: usize) -> Self {
-        let directory = place.join(format!("stored-{per_append}-{entry_bytes}"));
-        Self { directory, entry_bytes: entry_bytes as u64 }
-    }
     /// Opens the log.
     ///
     /// # Panics
