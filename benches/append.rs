@@ -2,13 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use criterion::{Criterion, Throughput};
 use kontiki_bench::{
     appends::{Appends, IN_FLIGHT, SEQUENTIAL, UNCOMPACTED, WAITING},
-    latencies::Latencies,
-    place,
+    place, rates,
     raw::RawDisk,
-    rounds::Run,
 };
 
 fn main() {
@@ -19,23 +17,10 @@ fn main() {
         let mut group = criterion.benchmark_group(format!("append {}", work.name));
         group.throughput(Throughput::Elements(work.group_entries() as u64));
         let appends = Appends::create(row.path(), work).expect("a fresh directory");
-        bench(&mut group, "kontiki", Box::new(|groups, latencies| appends.run(groups, latencies)));
+        rates::bench(&mut group, appends.contender());
         let mut raw = RawDisk::create(row.path(), work.group_bytes()).expect("room for 64 MiB");
-        let raw_run: Run<'_> =
-            Box::new(|groups, latencies| raw.run(groups, latencies).expect("a disk that works"));
-        bench(&mut group, "raw disk", raw_run);
+        rates::bench(&mut group, raw.contender());
         group.finish();
     }
     criterion.final_summary();
-}
-
-/// Criterion's rate, and the percentiles of everything that criterion ran for it.
-fn bench(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut run: Run<'_>) {
-    let mut latencies = Latencies::default();
-    group.bench_function(name, |bencher| {
-        bencher.iter_custom(|groups| run(groups, &mut latencies));
-    });
-    if !latencies.is_empty() {
-        println!("{name}: p50 / p99 / p99.9 {} us\n", latencies.text_us());
-    }
 }

@@ -25,15 +25,7 @@ fn main() {
         .inspect_err(|error| eprintln!("the device's counters are left out: {error}"))
         .ok();
     println!("medians of {ROUNDS} rounds of {:?} each, range in brackets\n", bench.arguments.round);
-    table::print_head([
-        "work",
-        "by",
-        "entries/s",
-        "ours as a share",
-        "p50 / p99 / p99.9 us",
-        "flushes per group",
-        "KiB per group",
-    ]);
+    table::print_contest_head();
     for work in SEQUENTIAL.into_iter().chain(UNCOMPACTED).chain(WAITING) {
         bench.append(work, device.as_ref());
     }
@@ -57,12 +49,7 @@ impl Bench {
         let row = place::row(&self.place);
         let appends = Appends::create(row.path(), work).expect("a fresh directory");
         let mut raw = RawDisk::create(row.path(), work.group_bytes()).expect("room for 64 MiB");
-        let contenders = [
-            Contender::new("kontiki", |groups, latencies| appends.run(groups, latencies)),
-            Contender::new("raw disk", |groups, latencies| {
-                raw.run(groups, latencies).expect("a disk that works")
-            }),
-        ];
+        let contenders = [appends.contender(), raw.contender()];
         self.measure(&name, work.group_entries(), contenders, device);
     }
 
@@ -82,9 +69,7 @@ impl Bench {
             Contender::new("10,000 logs", |groups, latencies| many.run(groups, latencies)),
             Contender::new("100 logs", |groups, latencies| hundred.run(groups, latencies)),
             Contender::new("1 log", |groups, latencies| one.run(groups, latencies)),
-            Contender::new("raw disk", |groups, latencies| {
-                raw.run(groups, latencies).expect("a disk that works")
-            }),
+            raw.contender(),
         ];
         self.measure(&name, IN_FLIGHT[0].group_entries(), contenders, device);
     }
@@ -110,7 +95,6 @@ impl Bench {
         self.measure(&name, in_flight, contenders, device);
     }
 
-    /// A line for each; the first one's rate as a share of each other one's.
     fn measure<const COUNT: usize>(
         &self,
         name: &str,
@@ -119,21 +103,6 @@ impl Bench {
         device: Option<&Device>,
     ) {
         let all = rounds::measure(&mut contenders, self.arguments.round, device);
-        for (number, measured) in all.iter().enumerate() {
-            let share = match number {
-                0 => String::new(),
-                _ => table::share(all[0].share_of(measured)),
-            };
-            let [flushes, kib] = table::device(measured);
-            table::print_row([
-                if number == 0 { name } else { "" },
-                measured.name,
-                &table::rate(measured.rate(), group_entries as f64),
-                &share,
-                &measured.latencies.text_us(),
-                &flushes,
-                &kib,
-            ]);
-        }
+        table::print_contest(name, group_entries, &all);
     }
 }

@@ -1,19 +1,11 @@
 //! The append path: what is measured, and the log it is measured on.
 
-use std::{
-    collections::VecDeque,
-    error::Error,
-    path::Path,
-    slice,
-    sync::{Barrier, Mutex, mpsc},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, error::Error, path::Path, slice, sync::mpsc, time::Duration};
 
 use bytes::Bytes;
 use kontiki_wal::{AppendError, Log, LogId, Pending, Wal};
 
-use crate::{frames::frame_bytes, latencies::Latencies};
+use crate::{frames::frame_bytes, latencies::Latencies, rounds::Contender, threads};
 
 /// One kind of work: who appends how much before the next sync.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +48,8 @@ impl Work {
         }
     }
 
-    const fn waiting(name: &'static str, threads: usize) -> Self {
+    /// So many threads, each waiting for its entry of 128 B before the next.
+    pub const fn waiting(name: &'static str, threads: usize) -> Self {
         Self { threads, ..Self::new(name, 1, 128) }
     }
 
@@ -92,6 +85,24 @@ impl Work {
     /// Bytes of one entry.
     pub const fn entry_bytes(&self) -> usize {
         self.entry_bytes
+    }
+
+    /// Length of one file of the log.
+    pub const fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// One entry's bytes.
+    pub fn entry(&self) -> Bytes {
+        (0..=u8::MAX).cycle().take(self.entry_bytes).collect()
+    }
+
+    /// Where a log, one of `logs`, is to be compacted with the append that begins at `index`, if it is. As a user with
+    /// snapshots does, so that the disk does not fill: about one segment of entries is kept in all logs together.
+    pub fn compact_before(&self, index: u64, logs: u64) -> Option<u64> {
+        let entries_kept = (self.segment_bytes / logs / self.entry_bytes as u64).max(2);
+        let is_due = index % entries_kept < self.entries_per_append as u64;
+        (self.compacts && index > entries_kept && is_due).then(|| index - entries_kept / 2)
     }
 }
 
@@ -146,8 +157,7 @@ impl Appends {
         let directory = directory.join(work.name.replace([' ', ','], "-"));
         let wal = Wal::options().segment_bytes(work.segment_bytes).open(directory)?;
         let logs = (1..=work.logs).map(|id| wal.log(LogId(id))).collect::<Result<Vec<_>, _>>()?;
-        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(work.entry_bytes).collect();
-        let entries = vec![Bytes::from(bytes); work.entries_per_append];
+        let entries = vec![work.entry(); work.entries_per_append];
         let appends = Self { work, wal, logs, entries };
         if work.compacts {
             appends.warm_up()?;
@@ -167,32 +177,16 @@ impl Appends {
         Ok(log.compact_before(log.last() + 1)?.wait()?)
     }
 
+    /// Itself, under its name.
+    pub fn contender(&self) -> Contender<'_> {
+        Contender::new("kontiki", |groups, latencies| self.run(groups, latencies))
+    }
+
     /// Makes `groups` groups durable, and says how long it took.
     pub fn run(&self, groups: u64, latencies: &mut Latencies) -> Duration {
-        if self.work.threads == 1 {
-            let begun = Instant::now();
-            self.run_thread(0, groups, latencies);
-            return begun.elapsed();
-        }
-        let threads = self.work.threads;
-        let started = Barrier::new(threads + 1);
-        let all = Mutex::new(latencies);
-        thread::scope(|scope| {
-            for number in 0..threads {
-                let (started, all) = (&started, &all);
-                scope.spawn(move || {
-                    let mut latencies = Latencies::default();
-                    started.wait();
-                    self.run_thread(number, groups, &mut latencies);
-                    all.lock().expect("no thread panics").add(&latencies);
-                });
-            }
-            // Before the appenders go, or what they do first would be free of charge.
-            let begun = Instant::now();
-            started.wait();
-            begun
+        threads::run(self.work.threads, latencies, |number, latencies| {
+            self.run_thread(number, groups, latencies);
         })
-        .elapsed()
     }
 
     /// One thread's part of `groups` groups.
@@ -240,14 +234,11 @@ impl Appends {
         pending
     }
 
-    /// As a user with snapshots does, so that the disk does not fill; part of what is measured.
+    /// Part of what is measured.
     fn compact_now_and_then(&self, log: &Log, index: u64) {
-        let log_bytes = self.work.segment_bytes / u64::from(self.work.logs);
-        let entries_kept = (log_bytes / self.work.entry_bytes as u64).max(2);
-        let is_due = index % entries_kept < self.work.entries_per_append as u64;
-        if self.work.compacts && index > entries_kept && is_due {
+        if let Some(before) = self.work.compact_before(index, u64::from(self.work.logs)) {
             // The compaction is not waited for: it becomes durable with what is appended next.
-            drop(log.compact_before(index - entries_kept / 2));
+            drop(log.compact_before(before));
         }
     }
 }

@@ -12,7 +12,9 @@ pub mod latencies;
 pub mod place;
 #[path = "../../../raft/tests/cluster/ports.rs"]
 mod ports;
+pub mod rates;
 pub mod raw;
 pub mod reads;
 pub mod rounds;
 pub mod table;
+pub mod threads;

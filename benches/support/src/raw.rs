@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::latencies::Latencies;
+use crate::{latencies::Latencies, rounds::Contender};
 
 /// A file to write frames' worth of bytes to.
 #[derive(Debug)]
@@ -36,6 +36,16 @@ impl RawDisk {
         // Anything but zeros, so that no layer below can save itself the work.
         let bytes = (0..=u8::MAX).map(|byte| byte | 1).cycle().take(group_bytes).collect();
         Ok(Self { file, offset: 0, bytes })
+    }
+
+    /// Itself, under its name.
+    ///
+    /// # Panics
+    /// Where the disk fails.
+    pub fn contender(&mut self) -> Contender<'_> {
+        Contender::new("raw disk", |groups, latencies| {
+            self.run(groups, latencies).expect("a disk that works")
+        })
     }
 
     /// Writes and syncs `groups` groups, each where the last one ended; begins again at the

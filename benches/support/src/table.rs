@@ -13,6 +13,39 @@ pub fn print_head<const CELLS: usize>(cells: [&str; CELLS]) {
     print_row(["---"; CELLS]);
 }
 
+/// Prints the names of the columns of `print_contest`.
+pub fn print_contest_head() {
+    print_head([
+        "work",
+        "by",
+        "entries/s",
+        "ours as a share",
+        "p50 / p99 / p99.9 us",
+        "flushes per group",
+        "KiB per group",
+    ]);
+}
+
+/// Prints a line for each contender; the first one's rate as a share of each other one's.
+pub fn print_contest(work: &str, group_entries: usize, all: &[Measured]) {
+    for (number, measured) in all.iter().enumerate() {
+        let share = match number {
+            0 => String::new(),
+            _ => share(all[0].share_of(measured)),
+        };
+        let [flushes, kib] = device(measured);
+        print_row([
+            if number == 0 { work } else { "" },
+            measured.name,
+            &rate(measured.rate(), group_entries as f64),
+            &share,
+            &measured.latencies.text_us(),
+            &flushes,
+            &kib,
+        ]);
+    }
+}
+
 /// A rate with its range, `factor` times what was measured: entries, where groups were counted.
 pub fn rate(spread: Spread, factor: f64) -> String {
     let [median, least, greatest] =
