@@ -92,6 +92,11 @@ impl Work {
         self.segment_bytes
     }
 
+    /// The log is compacted behind the writer.
+    pub const fn compacts(&self) -> bool {
+        self.compacts
+    }
+
     /// One entry's bytes.
     pub fn entry(&self) -> Bytes {
         (0..=u8::MAX).cycle().take(self.entry_bytes).collect()
@@ -258,4 +263,25 @@ fn wait_for_room(log: &Log) {
     let (sender, room) = mpsc::channel::<()>();
     log.on_room(move || drop(sender));
     let _disconnected_when_there_is_room = room.recv();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_work_that_compacts_keeps_about_a_segment_however_many_logs_share_it() {
+        for (work, logs) in [(SEQUENTIAL[0], 1), (SEQUENTIAL[3], 1), (WAITING[2], 256)] {
+            let entry_bytes = work.entry_bytes as u64 * logs;
+            let (mut compacted, mut kept_bytes_max) = (1, 0);
+            for first in (1..4 * work.segment_bytes / entry_bytes).step_by(work.entries_per_append)
+            {
+                compacted = work.compact_before(first, logs).unwrap_or(compacted);
+                kept_bytes_max = kept_bytes_max.max((first - compacted) * entry_bytes);
+            }
+            let segments_kept = kept_bytes_max as f64 / work.segment_bytes as f64;
+            assert!((1.0..2.0).contains(&segments_kept), "{}: {segments_kept}", work.name);
+        }
+        assert!((1..1 << 20).all(|first| UNCOMPACTED[0].compact_before(first, 1).is_none()));
+    }
 }

@@ -14,7 +14,7 @@ impl Arguments {
     /// From the command line; `--help` and what is not understood end the process.
     pub fn parse_or_exit(bench: &str) -> Self {
         let usage = usage(bench);
-        let mut arguments = Self { filter: String::new(), round: Duration::from_secs(1) };
+        let mut arguments = Self { filter: String::new(), round: ROUND };
         // Cargo says `--bench` when it benches and nothing when it tests the bench.
         let mut quick = !env::args().any(|argument| argument == "--bench");
         for argument in env::args().skip(1) {
@@ -42,7 +42,14 @@ impl Arguments {
     pub fn wants(&self, row: &str) -> bool {
         row.contains(&self.filter)
     }
+
+    /// All rows are asked for, and in earnest.
+    pub fn is_whole(&self) -> bool {
+        self.filter.is_empty() && self.round == ROUND
+    }
 }
+
+const ROUND: Duration = Duration::from_secs(1);
 
 fn usage(bench: &str) -> String {
     format!(
