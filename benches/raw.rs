@@ -29,15 +29,7 @@ fn main() {
     let place = place::fresh_or_exit(env!("CARGO_TARGET_TMPDIR"));
     let device = Device::of(place.path()).ok();
     println!("medians of {ROUNDS} rounds of {:?} each, range in brackets\n", arguments.round);
-    table::print_head([
-        "write and sync",
-        "way",
-        "a second",
-        "the first as a share",
-        "p50 / p99 / p99.9 us",
-        "flushes each",
-        "KiB each",
-    ]);
+    table::print_contest_head();
     for (name, bytes) in [("4 KiB", 4 << 10), ("64 KiB", 64 << 10), ("1 MiB", 1 << 20)] {
         if !arguments.wants(name) {
             continue;
@@ -61,22 +53,7 @@ fn main() {
             }),
         ];
         let all = rounds::measure(&mut contenders, arguments.round, device.as_ref());
-        for (number, measured) in all.iter().enumerate() {
-            let share = match number {
-                0 => String::new(),
-                _ => table::share(all[0].share_of(measured)),
-            };
-            let [flushes, kib] = table::device(measured);
-            table::print_row([
-                if number == 0 { name } else { "" },
-                measured.name,
-                &table::rate(measured.rate(), 1.0),
-                &share,
-                &measured.latencies.text_us(),
-                &flushes,
-                &kib,
-            ]);
-        }
+        table::print_contest(name, 1, &all);
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) struct Located {
     pub(crate) first: u64,
     /// One past the last index that is not in a later frame of the segment.
     pub(crate) end: u64,
+    /// Where the log's next frame in the segment lies, if it has one.
+    pub(crate) next: Option<u64>,
 }
 
 /// What one log has in one segment.
@@ -59,6 +61,29 @@ pub(crate) struct Span {
     pub(crate) log: LogId,
     pub(crate) first: u64,
     pub(crate) end: u64,
+}
+
+impl Table {
+    /// First index of a frame.
+    fn index(&self, slot: &Slot) -> u64 {
+        self.first + u64::from(slot.ahead)
+    }
+
+    fn located(&self, number: usize) -> Located {
+        let (slot, next) = (self.frames[number], self.frames.get(number + 1));
+        Located {
+            offset: slot.offset(),
+            first: self.index(&slot),
+            end: next.map_or(self.end, |next| self.index(next)),
+            next: next.map(Slot::offset),
+        }
+    }
+}
+
+impl Slot {
+    fn offset(&self) -> u64 {
+        u64::from(self.place) * ALIGN_BYTES
+    }
 }
 
 impl FrameIndex {
@@ -83,7 +108,7 @@ impl FrameIndex {
     /// Drops what the log has here from index `first` on.
     pub(crate) fn cut_from(&mut self, log: LogId, first: u64) {
         let Some(table) = self.logs.get_mut(&log) else { return };
-        let keep = table.frames.partition_point(|slot| table.first + u64::from(slot.ahead) < first);
+        let keep = table.frames.partition_point(|slot| table.index(slot) < first);
         table.frames.truncate(keep);
         table.end = table.end.min(first);
     }
@@ -94,11 +119,8 @@ impl FrameIndex {
         if table.frames.is_empty() || index < table.first || index >= table.end {
             return None;
         }
-        let first = |slot: &Slot| table.first + u64::from(slot.ahead);
-        let after = table.frames.partition_point(|slot| first(slot) <= index);
-        let slot = table.frames[after - 1];
-        let end = table.frames.get(after).map_or(table.end, first);
-        Some(Located { offset: u64::from(slot.place) * ALIGN_BYTES, first: first(&slot), end })
+        let after = table.frames.partition_point(|slot| table.index(slot) <= index);
+        Some(table.located(after - 1))
     }
 
     /// The frames behind the one that ends at `range.start`, up to `range.end`; a few at most.
@@ -106,15 +128,9 @@ impl FrameIndex {
         let Some(table) = self.logs.get(&log).filter(|_| !range.is_empty()) else {
             return Vec::new();
         };
-        let first = |slot: &Slot| table.first + u64::from(slot.ahead);
-        let start = table.frames.partition_point(|slot| first(slot) < range.start);
-        let located = |number: usize| {
-            let slot = table.frames[number];
-            let end = table.frames.get(number + 1).map_or(table.end, first);
-            Located { offset: u64::from(slot.place) * ALIGN_BYTES, first: first(&slot), end }
-        };
+        let start = table.frames.partition_point(|slot| table.index(slot) < range.start);
         let numbers = (start..table.frames.len()).take(FOLLOWING_MAX);
-        numbers.map(located).take_while(|at| at.first < range.end).collect()
+        numbers.map(|number| table.located(number)).take_while(|at| at.first < range.end).collect()
     }
 
     /// What a log has here.
@@ -240,10 +256,14 @@ impl SealedIndex {
     }
 
     fn located(&self, table: &SealedTable, number: usize) -> Located {
-        let first = |number: usize| table.first.saturating_add(self.slot(table, number).0.into());
-        let end = if number + 1 < table.count { first(number + 1) } else { table.end };
-        let offset = u64::from(self.slot(table, number).1) * ALIGN_BYTES;
-        Located { offset, first: first(number), end }
+        let slot = |number: usize| {
+            let (ahead, place) = self.slot(table, number);
+            (table.first.saturating_add(ahead.into()), u64::from(place) * ALIGN_BYTES)
+        };
+        let (first, offset) = slot(number);
+        let next = (number + 1 < table.count).then(|| slot(number + 1));
+        let end = next.map_or(table.end, |next| next.0);
+        Located { offset, first, end, next: next.map(|next| next.1) }
     }
 
     fn find(&self, log: LogId) -> Option<usize> {
@@ -331,7 +351,10 @@ mod tests {
                 );
             }
         }
-        assert_eq!(index.locate(L, 102), Some(Located { offset: 4200, first: 100, end: 103 }));
+        assert_eq!(
+            index.locate(L, 102),
+            Some(Located { offset: 4200, first: 100, end: 103, next: Some(4304) })
+        );
         let (bytes, logs, _) = index.encode();
         let table = &bytes[..usize::try_from(logs).unwrap() * LOG_LEN];
         assert_eq!(spans(table).unwrap(), index.spans().collect::<Vec<_>>());
@@ -341,7 +364,10 @@ mod tests {
     fn what_was_cut_is_not_located_and_can_be_replaced() {
         let mut index = index();
         index.cut_from(L, 102);
-        assert_eq!(index.locate(L, 101), Some(Located { offset: 4200, first: 100, end: 102 }));
+        assert_eq!(
+            index.locate(L, 101),
+            Some(Located { offset: 4200, first: 100, end: 102, next: None })
+        );
         assert_eq!(index.locate(L, 102), None);
         index.push(L, 102, 9, 5000);
         assert_eq!(index.locate(L, 110).unwrap().offset, 5000);

@@ -90,8 +90,17 @@ enum Source {
 pub(crate) struct Found {
     pub(crate) at: Located,
     pub(crate) following: Vec<Located>,
-    /// They all end there at the latest.
+    /// All frames of the segment that can be read end there at the latest.
     pub(crate) bytes_end: u64,
+}
+
+impl Found {
+    /// Their bytes, and what lies between them.
+    fn range(&self) -> Range<u64> {
+        let last = self.following.last().unwrap_or(&self.at);
+        let end = last.next.map_or(self.bytes_end, |next| next.min(self.bytes_end));
+        self.at.offset..end.max(self.at.offset)
+    }
 }
 
 /// How a segment's bytes are read.
@@ -232,9 +241,8 @@ impl Wanted {
                 Some(found) => found,
                 None => sealed.find(&segment, log, index..end.min(self.end))?,
             };
-            let start = found.at.offset;
             let bytes = match sealed.access() {
-                Access::Mapped => read_bytes(&segment, start..found.bytes_end, Access::Mapped)?,
+                Access::Mapped => read_bytes(&segment, found.range(), Access::Mapped)?,
                 Access::Copied => Bytes::new(),
             };
             Ok((found, bytes))

@@ -19,7 +19,7 @@ pub fn print_contest_head() {
         "work",
         "by",
         "entries/s",
-        "ours as a share",
+        "the first as a share",
         "p50 / p99 / p99.9 us",
         "flushes per group",
         "KiB per group",
