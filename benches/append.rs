@@ -2,9 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::Path;
+
 use criterion::{Criterion, Throughput};
 use kontiki_bench::{
     appends::{Appends, IN_FLIGHT, SEQUENTIAL, UNCOMPACTED, WAITING},
+    bursts::Bursts,
     place, rates,
     raw::RawDisk,
 };
@@ -22,5 +25,14 @@ fn main() {
         rates::bench(&mut group, raw.contender());
         group.finish();
     }
+    not_waiting(&mut criterion, place::row(&place).path());
     criterion.final_summary();
+}
+
+/// Appends of 128 B, one at a time; CPU time, not seconds.
+fn not_waiting(criterion: &mut Criterion, place: &Path) {
+    let bursts = Bursts::create(place).expect("a fresh directory");
+    let mut group = criterion.benchmark_group("append 128 B without waiting, CPU time");
+    group.bench_function("kontiki", |bencher| bencher.iter_custom(|count| bursts.run(count)));
+    group.finish();
 }

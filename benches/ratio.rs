@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use kontiki_bench::{
-    appends::{Appends, IN_FLIGHT, SEQUENTIAL, UNCOMPACTED, WAITING, Work},
+    appends::{Appends, IN_FLIGHT, SEQUENTIAL, UNCOMPACTED, WAITING, WAITING_LOGS, Work},
     arguments::Arguments,
     commits::{self, Cluster},
     device::Device,
@@ -29,7 +29,9 @@ fn main() {
     for work in SEQUENTIAL.into_iter().chain(UNCOMPACTED).chain(WAITING) {
         bench.append(work, device.as_ref());
     }
-    bench.many_logs(device.as_ref());
+    bench.append(IN_FLIGHT[0], device.as_ref());
+    bench.many_logs("128 B, 1024 in flight, logs", IN_FLIGHT, device.as_ref());
+    bench.many_logs("128 B, 256 waiting, logs", WAITING_LOGS, device.as_ref());
     for in_flight in commits::IN_FLIGHT {
         bench.commit(in_flight, device.as_ref());
     }
@@ -53,25 +55,21 @@ impl Bench {
         self.measure(&name, work.group_entries(), contenders, device);
     }
 
-    /// The same load over ever more logs of one stream.
-    fn many_logs(&self, device: Option<&Device>) {
-        let name = format!("append {}", IN_FLIGHT[0].name);
+    /// The same load over ever more logs of one stream: what many cost beside one.
+    fn many_logs(&self, name: &str, works: [Work; 3], device: Option<&Device>) {
+        let name = format!("append {name}");
         if !self.arguments.wants(&name) {
             return;
         }
         let row = place::row(&self.place);
-        let appends =
-            IN_FLIGHT.map(|work| Appends::create(row.path(), work).expect("a fresh directory"));
+        let appends = works.map(|work| Appends::create(row.path(), work).expect("a directory"));
         let [one, hundred, many] = &appends;
-        let mut raw =
-            RawDisk::create(row.path(), IN_FLIGHT[0].group_bytes()).expect("room for 64 MiB");
         let contenders = [
-            Contender::new("10,000 logs", |groups, latencies| many.run(groups, latencies)),
-            Contender::new("100 logs", |groups, latencies| hundred.run(groups, latencies)),
             Contender::new("1 log", |groups, latencies| one.run(groups, latencies)),
-            raw.contender(),
+            Contender::new("100 logs", |groups, latencies| hundred.run(groups, latencies)),
+            Contender::new("10,000 logs", |groups, latencies| many.run(groups, latencies)),
         ];
-        self.measure(&name, IN_FLIGHT[0].group_entries(), contenders, device);
+        self.measure(&name, works[0].group_entries(), contenders, device);
     }
 
     /// The cluster is a new one each time: a log that the last work made long would weigh on the next.

@@ -143,6 +143,13 @@ pub const IN_FLIGHT: [Work; 3] = [
     Work::in_flight("128 B, 1024 in flight, 10,000 logs", 10_000),
 ];
 
+/// The largest of [`WAITING`], over ever more logs.
+pub const WAITING_LOGS: [Work; 3] = [
+    Work::waiting("128 B, 256 waiting, 1 log", 256),
+    Work { logs: 100, ..Work::waiting("128 B, 256 waiting, 100 logs", 256) },
+    Work { logs: 10_000, ..Work::waiting("128 B, 256 waiting, 10,000 logs", 256) },
+];
+
 /// A log at work.
 #[derive(Debug)]
 pub struct Appends {
@@ -198,8 +205,8 @@ impl Appends {
     fn run_thread(&self, number: usize, groups: u64, latencies: &mut Latencies) {
         match self.work.waits {
             Waits::Blocking => {
-                for _ in 0..groups {
-                    latencies.time(|| self.append(0).wait()).expect("a disk that works");
+                for (_, log) in (0..groups).zip(self.turns(number)) {
+                    latencies.time(|| self.append(log).wait()).expect("a disk that works");
                 }
             }
             Waits::Futures(in_flight) => {
@@ -212,17 +219,21 @@ impl Appends {
     /// Appends `count` entries, `window` of them in flight.
     fn keep_in_flight(&self, number: usize, count: u64, window: usize) {
         let mut pending = VecDeque::with_capacity(window);
-        let mut logs = (0..self.logs.len()).cycle().skip(number).step_by(self.work.threads);
-        for _ in 0..count {
+        for (_, log) in (0..count).zip(self.turns(number)) {
             if pending.len() == window {
                 let oldest: Pending = pending.pop_front().expect("in flight");
                 pollster::block_on(oldest).expect("a disk that works");
             }
-            pending.push_back(self.append(logs.next().expect("an endless iterator")));
+            pending.push_back(self.append(log));
         }
         for pending in pending {
             pollster::block_on(pending).expect("a disk that works");
         }
+    }
+
+    /// The logs that a thread appends to, one after the other, without end.
+    fn turns(&self, thread: usize) -> impl Iterator<Item = usize> {
+        (0..self.logs.len()).cycle().skip(thread).step_by(self.work.threads)
     }
 
     /// Appends to one of the logs.

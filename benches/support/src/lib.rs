@@ -5,6 +5,7 @@
 
 pub mod appends;
 pub mod arguments;
+pub mod bursts;
 pub mod commits;
 pub mod device;
 pub mod frames;
