@@ -356,10 +356,10 @@ impl Catalog {
         }
     }
 
-    /// What frames of a log's entries add to the active segment's index, the first one and each other.
-    pub(crate) fn index_bytes(&self, log: LogId) -> (u64, u64) {
+    /// What the next frame of a log's entries adds to the active segment's index.
+    pub(crate) fn index_bytes(&self, log: LogId) -> u64 {
         let table = if self.segments.is_indexed(log) { 0 } else { index::LOG_BYTES };
-        (table + index::FRAME_BYTES, index::FRAME_BYTES)
+        table + index::FRAME_BYTES
     }
 
     /// Where an entry lies, if the log has it.

@@ -174,7 +174,7 @@ impl Core {
         state.catalog.check(log, &change)?;
         let growth = state.catalog.growth(log, &change);
         let need = Need { log: None, growth };
-        self.check_room(&mut state, &[header.frame_bytes()], need)?;
+        self.check_room(&mut state, [header.frame_bytes()].into_iter(), need)?;
         state.put(log, change, header, std::iter::once(body));
         let end = state.stream.end();
         self.appended(state);
@@ -185,16 +185,17 @@ impl Core {
     pub(crate) fn check_room(
         &self,
         state: &mut State,
-        frames: &[u64],
+        frames: impl Iterator<Item = u64> + Clone,
         need: Need,
     ) -> Result<(), AppendError> {
         let (growth, opened) = (need.growth, state.stream.opened_bytes());
-        let total = opened.unwrap_or(0) + frames.iter().sum::<u64>();
+        let total = opened.unwrap_or(0) + frames.clone().sum::<u64>();
         let fits = |mut room: Room, first: u64, each: u64| {
             opened.is_none_or(|bytes| room.take(bytes, 0))
-                && frames.iter().enumerate().all(|(number, &bytes)| {
-                    room.take(bytes, if number == 0 { first } else { each })
-                })
+                && frames
+                    .clone()
+                    .enumerate()
+                    .all(|(number, bytes)| room.take(bytes, if number == 0 { first } else { each }))
         };
         let unsynced = state.stream.unsynced_bytes();
         let full = || AppendError::Full { unsynced, limit: self.unsynced_bytes_max };
@@ -206,16 +207,17 @@ impl Core {
             let bytes = state.catalog.checkpoint_bytes() + growth;
             return Err(AppendError::CheckpointTooLarge { bytes, limit });
         }
-        let (index, each) = need.log.map_or((0, 0), |log| state.catalog.index_bytes(log));
+        let (fresh_index, each) = need.log.map_or((0, 0), |_| FRESH_INDEX);
         let is_beyond = need.log.is_some() && self.is_beyond(state);
         let has_successor = state.stream.successor.is_some() && !is_beyond;
         let room = state.stream.room;
         let reserved = !has_successor && need.log.is_some() && room.is_in_last_eighth(total);
-        if !reserved && fits(room, index, each) {
+        // What the log adds to the index is looked up where it matters only.
+        let exact_index = || need.log.map_or(0, |log| state.catalog.index_bytes(log));
+        if !reserved && (fits(room, fresh_index, each) || fits(room, exact_index(), each)) {
             return Ok(());
         }
         let fresh = state.stream.opened_room(state.catalog.checkpoint_bytes() + growth);
-        let fresh_index = if need.log.is_some() { FRESH_INDEX_BYTES } else { 0 };
         if !fits(fresh, fresh_index, each) {
             return Err(too_large(total, fresh.segment_bytes - fresh.offset));
         }
@@ -373,7 +375,7 @@ impl State {
         parts: impl Iterator<Item = &'a [u8]>,
     ) {
         let index_bytes = match change {
-            Change::Entries { .. } => self.catalog.index_bytes(log).0,
+            Change::Entries { .. } => self.catalog.index_bytes(log),
             _ => 0,
         };
         let index_bytes = self.make_room(&header, index_bytes);
@@ -394,7 +396,7 @@ impl State {
         self.stream.rotate(&checkpoint);
         self.successor_is_needed = false;
         self.catalog.segments.open(self.stream.active);
-        if index_bytes > 0 { FRESH_INDEX_BYTES } else { 0 }
+        if index_bytes > 0 { FRESH_INDEX.0 } else { 0 }
     }
 
     /// Something waits for the successor.
@@ -421,5 +423,5 @@ pub(crate) fn too_large(bytes: u64, limit: u64) -> AppendError {
     AppendError::TooLarge { bytes: size(bytes), limit: size(limit) }
 }
 
-/// What the first frame of a log's entries adds to the index of a segment.
-const FRESH_INDEX_BYTES: u64 = index::LOG_BYTES + index::FRAME_BYTES;
+/// What the first frame of a log's entries adds to the index of a segment, and what each other one does.
+const FRESH_INDEX: (u64, u64) = (index::LOG_BYTES + index::FRAME_BYTES, index::FRAME_BYTES);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::{
-    AppendError, Bounds, Entries, Follow, FollowError, LogId, Pending, Wal,
+    AppendError, Bounds, Entries, Follow, FollowError, LogId, Lsn, Pending, Wal,
     catalog::{Change, LogCatalog},
     core::{Need, too_large},
     frame::{COUNT_MAX, FrameKind, Header},
@@ -59,17 +59,33 @@ impl Log {
         term: Option<u64>,
         entries: &[Bytes],
     ) -> Result<(u64, Pending), AppendError> {
-        let core = self.wal.core();
-        let frames = split(entries, entry_bytes_max(core.segment_bytes))?;
-        let sizes: SmallVec<[u64; 1]> =
-            frames.iter().map(|frame| frame.header.frame_bytes()).collect();
+        let limit = entry_bytes_max(self.wal.core().segment_bytes);
+        if frame_count(entries, limit)? == entries.len() {
+            return self.append_frames(first, term, &[EntriesFrame::new(entries)]);
+        }
+        let (mut frames, mut rest) = (Vec::new(), entries);
+        while !rest.is_empty() {
+            let (frame, more) = rest.split_at(frame_count(rest, limit)?);
+            frames.push(EntriesFrame::new(frame));
+            rest = more;
+        }
+        self.append_frames(first, term, &frames)
+    }
 
+    fn append_frames(
+        &self,
+        first: Option<u64>,
+        term: Option<u64>,
+        frames: &[EntriesFrame<'_>],
+    ) -> Result<(u64, Pending), AppendError> {
+        let core = self.wal.core();
+        let count = frames.iter().map(|frame| frame.entries.len() as u64).sum();
         let mut state = core.lock_open()?;
-        let count = entries.len() as u64;
         let (first, term, growth) = state.catalog.plan_append(self.id, first, term, count)?;
-        core.check_room(&mut state, &sizes, Need { log: Some(self.id), growth })?;
+        let sizes = frames.iter().map(|frame| frame.header.frame_bytes());
+        core.check_room(&mut state, sizes, Need { log: Some(self.id), growth })?;
         let mut next = first;
-        for frame in &frames {
+        for frame in frames {
             let header = Header { log: self.id, first_index: next, term, ..frame.header };
             let change = Change::Entries { first: next, count: header.count, term };
             let table = std::iter::once(&frame.table[..]);
@@ -227,9 +243,6 @@ impl Log {
     }
 }
 
-/// What most appends are: one frame.
-type Frames<'a> = SmallVec<[EntriesFrame<'a>; 1]>;
-
 /// A frame of entries, all but its place and number made before the lock is taken.
 struct EntriesFrame<'a> {
     header: Header,
@@ -238,32 +251,25 @@ struct EntriesFrame<'a> {
     entries: &'a [Bytes],
 }
 
-/// Cuts a call into frames: each bounded by the count that fits its header and by the size of one largest entry.
-fn split(entries: &[Bytes], entry_bytes_max: u64) -> Result<Frames<'_>, AppendError> {
+/// How many of `entries` go into the first frame, which is bounded by the count that fits its header and by the size of one
+/// largest entry.
+fn frame_count(entries: &[Bytes], entry_bytes_max: u64) -> Result<usize, AppendError> {
     if entries.is_empty() {
         return Err(AppendError::Empty);
     }
-    let mut frames = Frames::new();
-    let mut start = 0;
-    while start < entries.len() {
-        let mut payload = 0;
-        let mut end = start;
-        while end < entries.len() && end - start < COUNT_MAX {
-            let bytes = entries[end].len() as u64;
-            if bytes > entry_bytes_max {
-                return Err(too_large(bytes, entry_bytes_max));
-            }
-            // The table counts, so that many empty entries are no larger frame than one large one.
-            if end > start && payload + bytes + 4 > entry_bytes_max {
-                break;
-            }
-            payload += bytes + 4;
-            end += 1;
+    let mut payload = 0;
+    for (number, entry) in entries.iter().enumerate() {
+        let bytes = entry.len() as u64;
+        if bytes > entry_bytes_max {
+            return Err(too_large(bytes, entry_bytes_max));
         }
-        frames.push(EntriesFrame::new(&entries[start..end]));
-        start = end;
+        // The table counts, so that many empty entries are no larger frame than one large one.
+        if number > 0 && (payload + bytes + 4 > entry_bytes_max || number == COUNT_MAX) {
+            return Ok(number);
+        }
+        payload += bytes + 4;
     }
-    Ok(frames)
+    Ok(entries.len())
 }
 
 impl<'a> EntriesFrame<'a> {
@@ -279,10 +285,16 @@ impl<'a> EntriesFrame<'a> {
         entries.iter().for_each(|entry| crc.update(entry));
         let table_bytes = u32::try_from(table.len()).expect("at most 65535 entries");
         let header = Header {
+            link: 0,
             body_crc: crc.finalize(),
             body_len: table_bytes + end,
+            kind: FrameKind::Entries,
+            closed: false,
             count: u16::try_from(entries.len()).expect("at most 65535 entries"),
-            ..Header::new(FrameKind::Entries, LogId(0), &[])
+            log: LogId(0),
+            first_index: 0,
+            term: 0,
+            durable_lsn: Lsn(0),
         };
         Self { header, table, entries }
     }

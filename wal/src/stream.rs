@@ -50,6 +50,8 @@ pub(crate) struct Stream {
     pub(crate) attested: Lsn,
     /// Everything below is durable: where the oldest bytes held here begin.
     durable: Lsn,
+    /// The end of everything appended, marks included.
+    end: Lsn,
     /// Never empty; the last one belongs to the active segment and takes what is appended.
     chunks: VecDeque<Chunk>,
     flight: Option<Flight>,
@@ -71,6 +73,10 @@ pub(crate) struct Successor {
 struct Chunk {
     sequence: u64,
     offset: u64,
+    /// The LSN at `offset`.
+    start: Lsn,
+    /// Of its segment.
+    salt: u32,
     bytes: BytesMut,
     /// No one waits for these bytes.
     marks_only: bool,
@@ -112,6 +118,14 @@ pub(crate) struct End {
     pub(crate) mark: Option<[u8; 48]>,
 }
 
+impl Chunk {
+    /// What is appended to `segment` from `offset` on; `bytes` may hold a mark already.
+    fn new(segment: &Segment, offset: u64, bytes: BytesMut) -> Self {
+        let (sequence, start, salt) = (segment.sequence, segment.lsn(offset), segment.salt);
+        Self { sequence, offset, start, salt, bytes, marks_only: true }
+    }
+}
+
 impl Stream {
     /// A stream that goes on at `end` of the last of `segments`.
     pub(crate) fn new(
@@ -125,8 +139,8 @@ impl Stream {
         let mark = end.mark.as_ref().map_or(&[][..], |mark| &mark[..]);
         let offset = end.room.offset - mark.len() as u64;
         let bytes = BytesMut::from(mark);
-        let durable = segments[&active].lsn(offset);
-        let chunk = Chunk { sequence: active, offset, bytes, marks_only: true };
+        let chunk = Chunk::new(&segments[&active], offset, bytes);
+        let (durable, end_lsn) = (chunk.start, segments[&active].lsn(end.room.offset));
         Self {
             uuid: header.uuid,
             owner: header.owner,
@@ -142,6 +156,7 @@ impl Stream {
             changed: end.changed,
             attested: end.attested,
             durable,
+            end: end_lsn,
             chunks: VecDeque::from([chunk]),
             flight: None,
             spare: BytesMut::new(),
@@ -156,13 +171,12 @@ impl Stream {
 
     /// The end of everything appended, marks included.
     pub(crate) fn end(&self) -> Lsn {
-        self.active().lsn(self.room.offset)
+        self.end
     }
 
     /// Where the bytes begin that no group has taken.
     fn forming(&self) -> Lsn {
-        let chunk = self.chunks.front().expect("there is always a chunk");
-        self.segments[&chunk.sequence].lsn(chunk.offset)
+        self.chunks.front().expect("there is always a chunk").start
     }
 
     /// Up to here everything is durable.
@@ -231,11 +245,11 @@ impl Stream {
         } else {
             assert!(self.room.take(bytes, index_bytes), "the room for a frame was not checked");
         }
-        let segment = self.segments.get(&self.active).expect("the active segment");
+        self.end = Lsn(self.end.0 + bytes);
         let chunk = self.chunks.back_mut().expect("there is always a chunk");
         header.link = self.last_crc;
-        header.durable_lsn = segment.lsn(chunk.offset);
-        let encoded = header.encode(segment.salt, offset);
+        header.durable_lsn = chunk.start;
+        let encoded = header.encode(chunk.salt, offset);
         chunk.bytes.extend_from_slice(&encoded);
         parts.for_each(|part| chunk.bytes.extend_from_slice(part));
         let length = usize::try_from(offset + bytes - chunk.offset).expect("a segment fits");
@@ -245,7 +259,7 @@ impl Stream {
         self.closed = header.closed;
         if header.kind != FrameKind::Mark {
             chunk.marks_only = false;
-            self.changed = segment.lsn(self.room.offset);
+            self.changed = self.end;
         }
         Place::new(self.active, offset)
     }
@@ -289,12 +303,8 @@ impl Stream {
         assert!(segment.sequence == self.active + 1);
         self.active = segment.sequence;
         self.room = Room::empty(segment.bytes);
-        self.chunks.push_back(Chunk {
-            sequence: segment.sequence,
-            offset: self.room.offset,
-            bytes: mem::take(&mut self.spare),
-            marks_only: true,
-        });
+        let bytes = mem::take(&mut self.spare);
+        self.chunks.push_back(Chunk::new(&segment, self.room.offset, bytes));
         self.segments_bytes += segment.bytes;
         self.segments.insert(segment.sequence, segment);
     }
@@ -342,9 +352,8 @@ impl Stream {
         let mut chunk = self.chunks.pop_front().expect("there is always a chunk");
         let end = chunk.offset + chunk.bytes.len() as u64;
         if self.chunks.is_empty() {
-            let (sequence, offset) = (self.active, self.room.offset);
             let bytes = mem::take(&mut self.spare);
-            self.chunks.push_back(Chunk { sequence, offset, bytes, marks_only: true });
+            self.chunks.push_back(Chunk::new(self.active(), self.room.offset, bytes));
         }
         pad(chunk.offset, &mut chunk.bytes);
         let bytes = chunk.bytes.freeze();

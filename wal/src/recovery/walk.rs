@@ -160,7 +160,7 @@ impl Gathered {
                 self.damage.push(file.corruption(fault));
             }
             let index_bytes = match found.header.kind {
-                FrameKind::Entries => self.catalog.index_bytes(found.header.log).0,
+                FrameKind::Entries => self.catalog.index_bytes(found.header.log),
                 _ => 0,
             };
             if !room.take_found(&found.header, index_bytes) {
