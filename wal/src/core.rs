@@ -16,7 +16,7 @@ use crate::{
     mode::Mode,
     reader::Access,
     sealed::SealedIndexes,
-    segment::{Room, SEGMENTS_END, SEGMENTS_MAX, Segment, checkpoint_bytes_max},
+    segment::{SEGMENTS_MAX, Segment, UPKEEP_SEGMENTS_MAX, checkpoint_bytes_max},
     stream::Stream,
     sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard},
     waiters::{RoomCallback, Waiters, Wakeups, guard},
@@ -185,18 +185,11 @@ impl Core {
     pub(crate) fn check_room(
         &self,
         state: &mut State,
-        frames: impl Iterator<Item = u64> + Clone,
+        frames: impl ExactSizeIterator<Item = u64>,
         need: Need,
     ) -> Result<(), AppendError> {
         let (growth, opened) = (need.growth, state.stream.opened_bytes());
-        let total = opened.unwrap_or(0) + frames.clone().sum::<u64>();
-        let fits = |mut room: Room, first: u64, each: u64| {
-            opened.is_none_or(|bytes| room.take(bytes, 0))
-                && frames
-                    .clone()
-                    .enumerate()
-                    .all(|(number, bytes)| room.take(bytes, if number == 0 { first } else { each }))
-        };
+        let (count, total) = (frames.len() as u64, opened.unwrap_or(0) + frames.sum::<u64>());
         let unsynced = state.stream.unsynced_bytes();
         let full = || AppendError::Full { unsynced, limit: self.unsynced_bytes_max };
         if unsynced + total > self.unsynced_bytes_max && state.stream.has_unsynced() {
@@ -207,19 +200,23 @@ impl Core {
             let bytes = state.catalog.checkpoint_bytes() + growth;
             return Err(AppendError::CheckpointTooLarge { bytes, limit });
         }
+        // What the frames add to the index if the log has none there yet: the first one, and the others.
         let (fresh_index, each) = need.log.map_or((0, 0), |_| FRESH_INDEX);
+        let more = each * (count - 1);
         let is_beyond = need.log.is_some() && self.is_beyond(state);
         let has_successor = state.stream.successor.is_some() && !is_beyond;
-        let room = state.stream.room;
+        let room = &state.stream.room;
         let reserved = !has_successor && need.log.is_some() && room.is_in_last_eighth(total);
-        // What the log adds to the index is looked up where it matters only.
-        let exact_index = || need.log.map_or(0, |log| state.catalog.index_bytes(log));
-        if !reserved && (fits(room, fresh_index, each) || fits(room, exact_index(), each)) {
+        // What the first one really adds is looked up where it matters only.
+        let index = || need.log.map_or(0, |log| state.catalog.index_bytes(log));
+        let fits = || total <= room.left(fresh_index + more) || total <= room.left(index() + more);
+        if !reserved && fits() {
             return Ok(());
         }
         let fresh = state.stream.opened_room(state.catalog.checkpoint_bytes() + growth);
-        if !fits(fresh, fresh_index, each) {
-            return Err(too_large(total, fresh.segment_bytes - fresh.offset));
+        let limit = fresh.left(fresh_index + more);
+        if total > limit {
+            return Err(too_large(total, limit));
         }
         if has_successor {
             return Ok(());
@@ -250,7 +247,7 @@ impl Core {
     /// The next segment may be prepared: within the bounds, or for upkeep.
     pub(crate) fn may_prepare(&self, state: &State) -> bool {
         let count = state.stream.segments().len() as u64;
-        self.may_grow(state) || state.upkeep_needs_successor && count < SEGMENTS_END - 1
+        self.may_grow(state) || state.upkeep_needs_successor && count < UPKEEP_SEGMENTS_MAX
     }
 
     /// The successor that is there is beyond the bounds: only what makes room may use it.

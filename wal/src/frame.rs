@@ -138,7 +138,7 @@ impl Header {
         if header_crc(bytes) != checksum(bytes, salt, offset) {
             return None;
         }
-        let header = Self { kind, closed: flags & FLAG_CLOSED != 0, ..Self::peek(bytes) };
+        let header = Self { closed: flags & FLAG_CLOSED != 0, ..Self::peek(bytes) };
         header.is_of_its_kind().then_some(header)
     }
 

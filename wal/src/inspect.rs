@@ -30,7 +30,7 @@ use crate::{
         scan::{Found, SegmentFile, Window, io_error},
         settle,
     },
-    segment::{FRAMES_AT, Segment},
+    segment::{FRAMES_AT, Segment, lsn_at},
 };
 pub use crate::{
     bounds::Bounds,
@@ -316,7 +316,7 @@ impl<'a> Frames<'a> {
 
     /// The next frame; `None` where whole headers end.
     fn read(&mut self) -> Result<Option<Frame>, OpenError> {
-        let lsn = Lsn(self.base.0 + (self.offset - FRAMES_AT));
+        let lsn = lsn_at(self.base, self.offset);
         let Ok(found) = self.window.frame(self.offset, self.link, Some(lsn))? else {
             return Ok(None);
         };

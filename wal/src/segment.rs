@@ -62,7 +62,7 @@ impl Segment {
 
     /// The LSN at `offset`.
     pub(crate) fn lsn(&self, offset: u64) -> Lsn {
-        Lsn(self.base.0 + (offset - FRAMES_AT))
+        lsn_at(self.base, offset)
     }
 
     /// The offset of `lsn`, which must not lie below the segment.
@@ -76,15 +76,20 @@ impl Segment {
     }
 }
 
+/// The LSN at `offset` of a segment whose frames begin at `base`.
+pub(crate) fn lsn_at(base: Lsn, offset: u64) -> Lsn {
+    Lsn(base.0 + (offset - FRAMES_AT))
+}
+
 /// Where a frame lies: sequence number and offset in 8 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place(u64);
 
 /// Segments that entries go on in at most: 64 TiB of them at the default size.
 pub(crate) const SEGMENTS_MAX: u64 = 1 << 20;
-/// Upkeep goes on in a few more, so that a full log can be compacted; its own segments are soon dead and freed. There are
-/// never so many: the next one is not made, as its checkpoint could not be read.
-pub(crate) const SEGMENTS_END: u64 = SEGMENTS_MAX + (1 << 10);
+/// Upkeep goes on in a few more, so that a full log can be compacted; its own segments are soon dead and freed. No more are
+/// made, as a checkpoint that speaks of them could not be read.
+pub(crate) const UPKEEP_SEGMENTS_MAX: u64 = SEGMENTS_MAX + 1023;
 /// Offsets are multiples of 8 below 1 GiB.
 const OFFSET_BITS: u32 = 27;
 /// Sequence numbers are below it.
@@ -126,12 +131,17 @@ impl Room {
     /// Takes the place for a frame of `bytes`, which adds `index_bytes` to the index, if it, two marks, the index and the
     /// trailer fit.
     pub(crate) fn take(&mut self, bytes: u64, index_bytes: u64) -> bool {
-        let (end, index_bytes) = (self.offset + bytes, self.index_bytes + index_bytes);
-        let fits = end + MARKS_BYTES + index_bytes + PAGE_BYTES <= self.segment_bytes;
+        let fits = bytes <= self.left(index_bytes);
         if fits {
-            (self.offset, self.index_bytes) = (end, index_bytes);
+            (self.offset, self.index_bytes) = (self.offset + bytes, self.index_bytes + index_bytes);
         }
         fits
+    }
+
+    /// Length of the frames for which there is a place, if they add `index_bytes` to the index.
+    pub(crate) fn left(&self, index_bytes: u64) -> u64 {
+        let kept = MARKS_BYTES + self.index_bytes + index_bytes + PAGE_BYTES;
+        self.segment_bytes.saturating_sub(self.offset + kept)
     }
 
     /// Takes the place for a mark, which every other frame has left free.
@@ -294,6 +304,8 @@ mod tests {
         assert_eq!(state_bytes_max(16 << 10), 2 << 10);
         assert_eq!(state_bytes_max(64 << 20), 4 << 10);
         assert_eq!(checkpoint_bytes_max(64 << 20), 16 << 20);
+        // Of the smallest segments the largest entry leaves less than a quarter.
+        assert_eq!(checkpoint_bytes_max(16 << 10), 3720);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{
     Lsn,
     frame::ALIGN_BYTES,
     index::{FRAME_BYTES, LOG_BYTES},
-    segment::{FRAMES_AT, PAGE_BYTES},
+    segment::{FRAMES_AT, PAGE_BYTES, lsn_at},
 };
 
 /// What a trailer says of its segment.
@@ -32,7 +32,7 @@ pub(crate) struct Trailer {
 impl Trailer {
     /// LSN behind the segment's last frame.
     pub(crate) fn end(&self) -> Lsn {
-        Lsn(self.base.0 + (self.frames_end - FRAMES_AT))
+        lsn_at(self.base, self.frames_end)
     }
 
     /// Where the index begins in a segment of this length.

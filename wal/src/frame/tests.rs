@@ -140,3 +140,39 @@ fn a_table_that_runs_backwards_or_past_the_body_is_a_fault() {
         assert!(header.body_fault(&body).is_some(), "{ends:?}");
     }
 }
+
+/// A flag says what a reader must know: one that it does not know, or that is not of the kind, makes the frame none.
+#[test]
+fn a_header_with_a_flag_that_its_kind_does_not_have_is_not_whole() {
+    let with_flags = |header: Header, flags: u8| {
+        let mut bytes = header.encode(3, 4096);
+        bytes[17] = flags;
+        let crc = checksum(&bytes, 3, 4096);
+        LittleEndian::write_u32(&mut bytes[0..4], crc);
+        bytes
+    };
+    let mark = Header::new(FrameKind::Mark, LogId(0), &[]);
+    let state = Header::new(FrameKind::State, LogId(7), b"state");
+    let decodes = |bytes: &[u8; 48]| Header::decode(bytes, 3, 4096).is_some();
+    for (header, flags) in [(mark, 0), (mark, 1), (state, 0)] {
+        assert!(decodes(&with_flags(header, flags)), "{flags}");
+    }
+    for (header, flags) in [(mark, 2), (mark, 3), (state, 1), (state, 2)] {
+        let mut bytes = with_flags(header, flags);
+        assert!(!decodes(&bytes), "{flags}");
+        let what = |bytes: [u8; 48]| header_fault(&bytes, 3, 4096).what;
+        assert_eq!(what(bytes), "kind, flags or lengths of a frame's header");
+        bytes[40] ^= 1;
+        assert_eq!(what(bytes), "checksum of a frame's header");
+    }
+}
+
+#[test]
+fn a_frame_holds_the_indexes_of_its_own_log_and_no_others() {
+    let (entries, _) = example();
+    let held = (0..9).filter(|&index| entries.holds(LogId(1), index)).collect::<Vec<_>>();
+    assert_eq!(held, [5, 6]);
+    assert!(!entries.holds(LogId(2), 5));
+    let compact = Header { first_index: 5, ..Header::new(FrameKind::Compact, LogId(1), &[]) };
+    assert!(!compact.holds(LogId(1), 5));
+}

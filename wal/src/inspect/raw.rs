@@ -10,7 +10,7 @@ use crate::{
     header::SegmentHeader,
     inspect::Scan,
     recovery::scan::{SegmentFile, Window, io_error},
-    segment::{FRAMES_AT, PAGE_BYTES, file_name},
+    segment::{FRAMES_AT, PAGE_BYTES, file_name, lsn_at},
 };
 
 /// A frame's bytes as they lie on disk, and the checksums that they should carry. `FORMAT.md`, "Frames", says what is where.
@@ -164,7 +164,7 @@ fn raw_frame(
     if offset.saturating_add(HEADER_BYTES) > file.frames_end().min(frames_end) {
         return Ok(None);
     }
-    let lsn = base.map(|base| Lsn(base.0 + (offset - FRAMES_AT)));
+    let lsn = base.map(|base| lsn_at(base, offset));
     let mut window = Window::new(file);
     let head = window.bytes(offset..offset + HEADER_BYTES)?;
     let head: [u8; 48] = *head.first_chunk().expect("as long as a header");

@@ -22,8 +22,6 @@ pub(crate) struct Parted<'a> {
     pub(crate) older: &'a [SegmentFile],
     /// Those that are: their numbers follow each other up to the newest.
     pub(crate) tail: &'a [SegmentFile],
-    /// What the first of these must follow on, if the one before it is sealed.
-    pub(crate) expected: Option<Expected>,
 }
 
 /// What the older segments hold.
@@ -45,7 +43,7 @@ pub(crate) fn part(files: &[SegmentFile]) -> Result<Parted<'_>, OpenError> {
     let first = files.len() - last_run.map_or(0, <[SegmentFile]>::len);
     let sealed = files[first..].iter().rposition(|file| file.trailer.is_some());
     let Some(sealed) = sealed.map(|number| first + number) else {
-        return Ok(Parted { older: &files[..first], tail: &files[first..], expected: None });
+        return Ok(Parted { older: &files[..first], tail: &files[first..] });
     };
     let trailer = files[sealed].trailer.as_ref().expect("a sealed segment");
     let expected =
@@ -57,15 +55,17 @@ pub(crate) fn part(files: &[SegmentFile]) -> Result<Parted<'_>, OpenError> {
             needed_by: format!("the trailer of {}", files[sealed].name()),
         });
     };
-    let start = match read_opening(next, Some(expected))? {
-        Ok(_) => sealed + 1,
-        Err(_) => sealed,
-    };
-    let expected = (start > sealed).then_some(expected);
-    Ok(Parted { older: &files[..start], tail: &files[start..], expected })
+    let follows = read_opening(next, Some(expected))?.is_ok();
+    let (older, tail) = files.split_at(sealed + usize::from(follows));
+    Ok(Parted { older, tail })
 }
 
 impl Parted<'_> {
+    /// The segments that are not walked, each with the next one.
+    pub(crate) fn older_and_next(&self) -> impl Iterator<Item = (&SegmentFile, &SegmentFile)> {
+        self.older.iter().zip(self.older.iter().chain(self.tail).skip(1))
+    }
+
     /// Everything below was durable, as a trailer says.
     pub(crate) fn sealed_end(&self) -> Lsn {
         let trailers = self.older.iter().chain(self.tail).filter_map(|file| file.trailer.as_ref());
@@ -95,7 +95,7 @@ impl Older {
     pub(crate) fn gather(
         &mut self,
         file: &SegmentFile,
-        next: Option<&SegmentFile>,
+        next: &SegmentFile,
     ) -> Result<(), OpenError> {
         let sequence = file.header.sequence;
         if let Some(trailer) = file.trailer
@@ -153,19 +153,19 @@ fn read_table(file: &SegmentFile, trailer: &Trailer) -> Result<Option<Vec<Span>>
 /// Walks a segment that others follow, up to where the next one begins.
 fn scan(
     file: &SegmentFile,
-    next: Option<&SegmentFile>,
+    next: &SegmentFile,
 ) -> Result<Result<(Segment, FrameIndex), Fault>, OpenError> {
     let page = file.header.segment_bytes - PAGE_BYTES;
     let no_trailer = Fault { offset: page, what: "a trailer", expected: 0, found: 0, header: None };
-    let follows = |next: &&SegmentFile| next.header.sequence == file.header.sequence + 1;
-    let end = match (file.trailer, next.filter(follows)) {
-        (Some(trailer), _) => trailer.end(),
-        (None, Some(next)) => match base(next)? {
+    let follows = next.header.sequence == file.header.sequence + 1;
+    let end = match file.trailer {
+        Some(trailer) => trailer.end(),
+        None if follows => match base(next)? {
             Ok(base) => base,
             Err(fault) => return Ok(Err(fault)),
         },
         // Whether its last frames are all there nobody can say.
-        (None, None) => return Ok(Err(no_trailer)),
+        None => return Ok(Err(no_trailer)),
     };
     let opening = match read_opening(file, None)? {
         Ok(opening) => opening,

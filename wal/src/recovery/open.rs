@@ -99,13 +99,13 @@ fn open_files(directory: &dyn Directory, sequences: &[u64]) -> Result<Vec<Segmen
 fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenError> {
     let parted = part(files)?;
     let tail = parted.tail;
-    let opening = match read_opening(&tail[0], parted.expected)? {
+    let opening = match read_opening(&tail[0], None)? {
         Ok(opening) => Some(opening),
         Err(_) if parted.is_first() => None,
         Err(fault) => return Err(parted.corruption(&fault).into()),
     };
     let sequence = tail[0].header.sequence;
-    let (mut gathered, mut older) = match &opening {
+    let (mut gathered, older) = match &opening {
         Some(opening) => {
             let mut catalog = Catalog::restore(sequence, opening.checkpoint.clone());
             let older = gather_older(&parted, &mut catalog)?;
@@ -132,7 +132,6 @@ fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenErr
         let reason = "too small for the checkpoint of the logs in the directory";
         return Err(OpenError::Options { option: "segment_bytes", reason });
     }
-    older.retain(live);
     let numbers = files[..parted.older.len() + end.number].iter().map(|file| file.header.sequence);
     let leftovers = numbers.filter(|&number| !live.contains(number)).collect();
     Ok(Examined { leftovers, older, tail: tail.to_vec(), gathered, end, behind, attested })
@@ -142,9 +141,8 @@ fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenErr
 fn gather_older(parted: &Parted<'_>, catalog: &mut Catalog) -> Result<Older, OpenError> {
     let live = catalog.segments.numbers();
     let mut older = Older::default();
-    for (number, file) in parted.older.iter().enumerate() {
+    for (file, next) in parted.older_and_next() {
         if live.contains(file.header.sequence) {
-            let next = parted.older.get(number + 1).or(parted.tail.first());
             older.gather(file, next)?;
         }
     }
@@ -233,7 +231,7 @@ impl Examined {
         let end = stream::End { nonce, room, last_crc, attested, changed, closed, mark };
         self.publish(end.mark.is_some());
         let segments = self.older.segments.drain(..).chain(self.gathered.segments.drain(..));
-        // One that was walked can be freed by a frame behind it.
+        // Any of them can be freed by a frame behind it.
         let live = self.gathered.catalog.segments.numbers();
         let segments = segments.filter(|segment| live.contains(segment.sequence));
         let segments: BTreeMap<u64, Segment> =

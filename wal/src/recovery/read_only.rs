@@ -16,7 +16,9 @@ use crate::{
         scan::{Fault, SegmentFile, Window, io_error},
         walk::{End, Gathered, Opening, behind, read_opening},
     },
-    segment::{FIRST_SEQUENCE, FRAMES_AT, PAGE_BYTES, Room, Segment, file_name, sequence_of},
+    segment::{
+        FIRST_SEQUENCE, FRAMES_AT, PAGE_BYTES, Room, Segment, file_name, lsn_at, sequence_of,
+    },
     stream::{self, Stream},
     trailer::Trailer,
 };
@@ -167,8 +169,8 @@ impl Look {
                     look.damage.push(missing_file(missing, None));
                 }
                 // As far as there is something to read.
-                let tail = Parted { older: &files[..files.len() - 1], ..whole(&files) };
-                look.walk(&tail, depth)?;
+                let (older, tail) = files.split_at(files.len() - 1);
+                look.walk(&Parted { older, tail }, depth)?;
             }
             Err(error) => return Err(error),
         }
@@ -178,7 +180,7 @@ impl Look {
 
     fn walk(&mut self, parted: &Parted<'_>, depth: Depth) -> Result<(), OpenError> {
         let tail = parted.tail;
-        let opening = match read_opening(&tail[0], parted.expected)? {
+        let opening = match read_opening(&tail[0], None)? {
             Ok(opening) => opening,
             Err(fault) => {
                 // Nothing was ever in it, or all is lost.
@@ -215,11 +217,10 @@ impl Look {
         depth: Depth,
     ) -> Result<(), OpenError> {
         let live = catalog.segments.numbers();
-        for (number, file) in parted.older.iter().enumerate() {
+        for (file, next) in parted.older_and_next() {
             if !live.contains(file.header.sequence) {
                 continue;
             }
-            let next = parted.older.get(number + 1).or(parted.tail.first());
             if depth == Depth::All {
                 let mut damage = check_frames(file)?;
                 damage.extend(check_seal(file)?);
@@ -342,11 +343,6 @@ impl Look {
     }
 }
 
-/// All files as the tail; none of them is what a trailer promises.
-fn whole(files: &[SegmentFile]) -> Parted<'_> {
-    Parted { older: &[], tail: &files[files.len() - 1..], expected: None }
-}
-
 /// The files of a run of segments: one damage, for a checkpoint can speak of a million of them.
 fn missing_files((first, last): (u64, u64), entry: Option<(Missing, Option<u64>)>) -> Corruption {
     let missing = missing_file(file_name(first), entry);
@@ -387,7 +383,7 @@ fn check_frames(file: &SegmentFile) -> Result<Vec<Corruption>, OpenError> {
     let mut window = Window::new(file);
     let (mut offset, mut link) = (FRAMES_AT, None);
     while offset < trailer.frames_end {
-        let lsn = Lsn(trailer.base.0 + (offset - FRAMES_AT));
+        let lsn = lsn_at(trailer.base, offset);
         match window.frame(offset, link, Some(lsn))? {
             Ok(found) => {
                 damage.extend(found.fault.as_ref().map(|fault| file.corruption(fault)));

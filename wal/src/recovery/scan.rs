@@ -237,16 +237,15 @@ impl<'a> Window<'a> {
             let step = end.min(offset + SKIP_BYTES);
             if *self.bytes(offset..step)? == ZEROS[..size(step - offset)] {
                 // A header can begin in the last zeros.
-                offset = if step == end { end } else { step - HEADER_BYTES + 8 };
+                offset = step - HEADER_BYTES + 8;
                 continue;
             }
-            let stop = step.min(end - HEADER_BYTES + 1);
-            while offset < stop {
-                if let Some((header, _)) = self.header(offset)? {
-                    visit(offset, &header);
+            for at in (offset..step).step_by(8) {
+                if let Some((header, _)) = self.header(at)? {
+                    visit(at, &header);
                 }
-                offset += 8;
             }
+            offset = step;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::{
     checkpoint::{self, Checkpoint},
     frame::{FrameKind, Header},
     recovery::scan::{Fault, Found, SegmentFile, Window},
-    segment::{FRAMES_AT, Last, Place, Room, START_BODY_BYTES, Segment},
+    segment::{FRAMES_AT, Last, Place, Room, START_BODY_BYTES, Segment, lsn_at},
 };
 
 use byteorder::{ByteOrder, LittleEndian};
@@ -269,7 +269,7 @@ pub(crate) fn behind(files: &[SegmentFile], offset: u64) -> Result<Behind, OpenE
         let base = read_opening(file, None)?.map_or(None, |opening| Some(opening.base));
         Window::new(file).whole_headers(start, |at, header| {
             // No frame was written with a watermark above its own LSN.
-            if base.is_some_and(|base| base.0 + (at - FRAMES_AT) < header.durable_lsn.0) {
+            if base.is_some_and(|base| lsn_at(base, at) < header.durable_lsn) {
                 return;
             }
             behind.headers += 1;
