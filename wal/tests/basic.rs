@@ -98,3 +98,43 @@ fn a_close_while_a_job_is_out_ends_the_log_and_tells_everyone() {
     drop((log, wal));
     assert_eq!(texts(&open(&disk), 1), []);
 }
+
+#[test]
+fn a_wait_with_a_deadline_gives_itself_back_until_its_entry_is_durable() {
+    let wal = open(&MemoryDisk::new());
+    let (_, pending) = wal.log(LogId(1)).unwrap().push("entry").unwrap();
+    let end = pending.lsn();
+    let job = wal.begin_sync(Duration::ZERO).unwrap();
+    let pending = pending.wait_timeout(Duration::from_millis(1)).expect_err("the sync is out");
+    assert!(wal.durable_lsn() < end);
+    let result = job.run();
+    wal.finish_sync(job, result);
+    assert_eq!(wal.durable_lsn(), end);
+    pending.wait_timeout(Duration::ZERO).expect("it is durable").unwrap();
+}
+
+#[test]
+fn what_is_written_and_synced_is_counted() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk);
+    disk.start_trace();
+    for text in ["first", "second"] {
+        wal.log(LogId(1)).unwrap().push(text).unwrap().1.wait().unwrap();
+    }
+    let trace = disk.take_trace();
+    let written: u64 = trace.iter().map(|done| done.range.end - done.range.start).sum();
+    let statistics = wal.statistics();
+    assert!(written > 4096, "to the end of a page each time: {written}");
+    assert_eq!((statistics.bytes_written, statistics.syncs), (written, 2));
+}
+
+#[test]
+fn a_log_is_idle_when_nothing_was_appended_for_50_ms() {
+    let wal = open(&MemoryDisk::new());
+    wal.log(LogId(1)).unwrap().push("entry").unwrap().1.wait().unwrap();
+    let mark_is_due = |nanoseconds| wal.begin_sync(Duration::from_nanos(nanoseconds));
+    assert!(mark_is_due(7).is_none() && mark_is_due(50_000_006).is_none());
+    let job = mark_is_due(50_000_007).expect("50 ms after it was first seen to be idle");
+    let result = job.run();
+    wal.finish_sync(job, result);
+}

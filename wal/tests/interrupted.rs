@@ -1,4 +1,4 @@
-//! Looks that stop in the middle while a writer goes on: whatever it does to the files meanwhile is no damage.
+//! Looks that stop in the middle while a writer goes on, or the disk fails: whatever happens meanwhile is no damage.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use kontiki_disk::{Access, Directory, Disk, File, MemoryDisk};
 use kontiki_wal::{
-    AppendError, LogId, Wal,
+    AppendError, LogId, OpenError, Wal,
     inspect::{Scan, Verdict},
 };
 
@@ -25,7 +25,7 @@ struct Interrupted<T: ?Sized> {
     inner: Arc<T>,
     /// Counts down to the interruption.
     left: Arc<AtomicUsize>,
-    interruption: Arc<dyn Fn() + Send + Sync>,
+    interruption: Arc<dyn Fn() -> io::Result<()> + Send + Sync>,
 }
 
 impl<T: ?Sized> Interrupted<T> {
@@ -34,9 +34,10 @@ impl<T: ?Sized> Interrupted<T> {
         Arc::new(Interrupted { inner, left, interruption })
     }
 
-    fn step(&self) {
-        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            (self.interruption)();
+    fn step(&self) -> io::Result<()> {
+        match self.left.fetch_sub(1, Ordering::Relaxed) {
+            1 => (self.interruption)(),
+            _ => Ok(()),
         }
     }
 }
@@ -60,7 +61,7 @@ impl Directory for Interrupted<dyn Directory> {
     }
 
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
-        self.step();
+        self.step()?;
         self.inner.list()
     }
 
@@ -69,7 +70,7 @@ impl Directory for Interrupted<dyn Directory> {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        self.step();
+        self.step()?;
         Ok(self.with(self.inner.open(name)?))
     }
 
@@ -96,7 +97,7 @@ impl File for Interrupted<dyn File> {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.step();
+        self.step()?;
         self.inner.read_at(offset, into)
     }
 
@@ -117,17 +118,17 @@ impl File for Interrupted<dyn File> {
     }
 }
 
-fn open(disk: &MemoryDisk) -> Wal {
-    let options = Wal::options().segment_bytes(16 << 10).disk(Arc::new(disk.clone()));
+fn open(disk: &MemoryDisk, segment_bytes: u64) -> Wal {
+    let options = Wal::options().segment_bytes(segment_bytes).disk(Arc::new(disk.clone()));
     options.without_threads().open("log").unwrap()
 }
 
-/// Appends so many entries, ten to a segment; compacts behind itself if it `compacts`.
-fn fill(wal: &Wal, entries: u64, compacts: bool) {
+/// Appends so many entries, each unlike the one before; compacts behind itself if it `compacts`.
+fn fill(wal: &Wal, entries: u64, entry_bytes: usize, compacts: bool) {
     let log = wal.log(LogId(1)).unwrap();
     let end = log.last() + entries;
     while log.last() < end {
-        match log.push("x".repeat(700)) {
+        match log.push(log.last().to_le_bytes().repeat(entry_bytes / 8)) {
             Ok((_, pending)) => pending.wait().unwrap(),
             Err(AppendError::Full { .. }) => assert!(wal.work(Duration::ZERO)),
             Err(error) => panic!("{error}"),
@@ -143,10 +144,14 @@ fn fill(wal: &Wal, entries: u64, compacts: bool) {
 fn interrupt_each_step(look: impl Fn(&Arc<dyn Disk>, usize)) -> usize {
     for step in 1.. {
         let disk = MemoryDisk::new();
-        let wal = open(&disk);
-        fill(&wal, 45, false);
+        // Ten entries to a segment.
+        let wal = open(&disk, 16 << 10);
+        fill(&wal, 45, 700, false);
         let writer = wal.clone();
-        let interruption = Arc::new(move || fill(&writer, 80, true));
+        let interruption = Arc::new(move || {
+            fill(&writer, 80, 700, true);
+            Ok(())
+        });
         let left = Arc::new(AtomicUsize::new(step));
         let inner = Arc::new(disk.clone());
         let interrupted = Interrupted { inner, left: Arc::clone(&left), interruption };
@@ -180,4 +185,55 @@ fn an_opening_for_reading_that_is_interrupted_anywhere_finds_no_damage() {
         assert_eq!(opened.damage(), [], "step {step}");
     });
     assert!(steps >= 15, "{steps}");
+}
+
+/// WAL-CASE 41: a frame that is read in two pieces, its header before the interruption and its body after it.
+#[test]
+fn a_frame_whose_file_is_used_again_while_it_is_read_is_no_damage() {
+    for step in 1.. {
+        let disk = MemoryDisk::new();
+        let wal = open(&disk, 2 << 20);
+        fill(&wal, 9, 400 << 10, false);
+        let writer = wal.clone();
+        let interruption = Arc::new(move || {
+            fill(&writer, 16, 400 << 10, true);
+            Ok(())
+        });
+        let left = Arc::new(AtomicUsize::new(usize::MAX));
+        let interrupted =
+            Interrupted { inner: Arc::new(disk), left: Arc::clone(&left), interruption };
+        let scan = Scan::open_on(&interrupted, "log").unwrap();
+        left.store(step, Ordering::Relaxed);
+        assert!(scan.frames().all(|frame| frame.unwrap().body.is_ok()), "step {step}");
+        if wal.statistics().recycled_segments == 0 {
+            return assert!(step > 5, "{step}");
+        }
+    }
+}
+
+/// The disk's refusal says nothing of the bytes.
+#[test]
+fn an_opening_for_reading_during_which_the_disk_fails_anywhere_finds_no_damage() {
+    let disk = MemoryDisk::new();
+    fill(&open(&disk, 16 << 10), 45, 700, false);
+    for step in 1.. {
+        let (left, failures) = (Arc::new(AtomicUsize::new(step)), Arc::new(AtomicUsize::new(0)));
+        let (again, counted) = (Arc::clone(&left), Arc::clone(&failures));
+        // Likewise in the next look, if there is one.
+        let interruption = Arc::new(move || {
+            again.store(step, Ordering::Relaxed);
+            counted.fetch_add(1, Ordering::Relaxed);
+            Err(io::Error::other("the disk fails"))
+        });
+        let inner = Arc::new(disk.clone());
+        let failing = Arc::new(Interrupted { inner, left, interruption });
+        match Wal::options().disk(failing).open_read_only("log") {
+            Ok(wal) => assert_eq!(wal.damage(), [], "step {step}"),
+            Err(error) => assert!(matches!(error, OpenError::Io { .. }), "step {step}: {error}"),
+        }
+        // More steps than there are.
+        if failures.load(Ordering::Relaxed) == 0 {
+            return assert!(step > 15, "{step}");
+        }
+    }
 }

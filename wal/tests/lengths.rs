@@ -123,6 +123,52 @@ fn a_frame_that_leaves_no_room_behind_it_is_not_taken() {
     }
 }
 
+/// The same where later frames attest it: what is told is where it would end.
+#[test]
+fn an_attested_frame_that_leaves_no_room_behind_it_is_corruption() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (directory, frames) = three_groups();
+    let (offset, _) = frames[0];
+    let length = u32::try_from(SEGMENT_BYTES - 4096 - offset - 48).unwrap();
+    let mut bytes = fs::read(directory.path().join(SEGMENT)).unwrap();
+    let at = usize::try_from(offset).unwrap();
+    LittleEndian::write_u32(&mut bytes[at + 12..at + 16], length);
+    LittleEndian::write_u32(&mut bytes[at + TABLE_AT..], length - 4);
+    seal_body(&mut bytes, offset, length);
+    seal_header(&mut bytes, offset);
+    let opened = opened(&bytes);
+    let Err(OpenError::Corruption(corruption)) = opened else { panic!("{opened:?}") };
+    assert_eq!(corruption.what, "room for a frame, two marks, the index and the trailer");
+    let places = (corruption.offset, corruption.expected, corruption.found);
+    assert_eq!(places, (offset, SEGMENT_BYTES, SEGMENT_BYTES - 4096));
+}
+
+/// The active segment, one that is not there, and half a number.
+#[test]
+fn a_frame_that_frees_what_cannot_be_freed_is_not_taken() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (directory, frames) = three_groups();
+    let (offset, _) = frames[2];
+    let at = usize::try_from(offset).unwrap();
+    for (number, length) in [(1_u64, 8_u32), (77, 8), (77, 4)] {
+        let mut bytes = fs::read(directory.path().join(SEGMENT)).unwrap();
+        bytes[at + 8..at + 40].fill(0);
+        bytes[at + 48..at + 96].fill(0);
+        LittleEndian::write_u32(&mut bytes[at + 12..at + 16], length);
+        bytes[at + 16] = 11;
+        LittleEndian::write_u64(&mut bytes[at + 48..at + 56], number);
+        if length < 8 {
+            bytes[at + 52..at + 56].fill(0);
+        }
+        seal_body(&mut bytes, offset, length);
+        seal_header(&mut bytes, offset);
+        let wal = opened(&bytes).unwrap();
+        assert_eq!(texts(&wal), TEXTS[..2], "{number}");
+        assert_eq!(wal.durable_lsn().0, offset - 4096, "{number}: the frame was cut");
+        wal.log(LogId(1)).unwrap().push("goes on").unwrap().1.wait().unwrap();
+    }
+}
+
 /// The forger above is able to forge: an honest change under new checksums is believed.
 #[test]
 fn a_whole_frame_made_by_hand_from_the_format_is_read() {

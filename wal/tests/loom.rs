@@ -22,7 +22,9 @@ use kontiki_disk::{
     MemoryDisk,
     memory::{EIO, Fault, Kind},
 };
-use kontiki_wal::{AppendError, Log, LogId, Options, Pending, Wal, WalError, pass_time};
+use kontiki_wal::{
+    AppendError, FollowError, Log, LogId, Options, Pending, Wal, WalError, pass_time,
+};
 use loom::{
     sync::{Condvar, Mutex},
     thread,
@@ -260,6 +262,22 @@ fn no_word_of_room_is_lost() {
     assert!(has_waited.load(Ordering::Relaxed), "there was room in every order");
 }
 
+/// Who asks while nobody waits relies on the log's thread, and on no timed round of it.
+#[test]
+fn who_asks_for_room_while_nobody_waits_hears_of_it() {
+    model(|| {
+        let world = World::new(Wal::options().unsynced_bytes_max(220));
+        drop(world.push("nobody waits"));
+        assert!(matches!(world.log.push("own"), Err(AppendError::Full { .. })));
+        let told = Told::new();
+        let callback = Arc::clone(&told);
+        world.log.on_room(move || callback.tell(()));
+        told.wait();
+        drop(world.push("own"));
+        world.wal.close().unwrap();
+    });
+}
+
 /// Whichever of the waiters syncs: it panics, and the others are told.
 #[test]
 fn a_panic_in_a_waiter_that_syncs_reaches_everyone() {
@@ -351,5 +369,19 @@ fn whoever_waits_while_the_log_closes_is_told() {
         told.wait().unwrap();
         blocked.join().unwrap().unwrap();
         assert!(matches!(world.log.push("late"), Err(AppendError::Wal(WalError::Closed))));
+    });
+}
+
+/// It waits for what comes next, and there will be nothing.
+#[test]
+fn a_follower_that_waits_while_the_log_closes_is_told() {
+    model(|| {
+        let world = World::without_threads();
+        world.push("entry").wait().unwrap();
+        let mut follow = world.log.follow(2).unwrap();
+        let follower = thread::spawn(move || follow.wait_next());
+        world.wal.close().unwrap();
+        let ended = follower.join().unwrap();
+        assert!(matches!(ended, Err(FollowError::Wal(WalError::Closed))), "{ended:?}");
     });
 }

@@ -111,3 +111,79 @@ fn segments_too_small_for_the_logs_in_the_directory_are_refused() {
     assert_eq!(disk.operations(), operations);
     assert_eq!(open(&disk, 64 << 10).logs().len(), 150);
 }
+
+/// Sets the last of some states as long as the checkpoint allows, less `spare` bytes; one more is refused if none is spare.
+fn fill_checkpoint(wal: &Wal, spare: u64) {
+    let state = |id, length: u64| {
+        let state = vec![1; usize::try_from(length).unwrap()];
+        wal.log(LogId(id)).unwrap().set_state(state)
+    };
+    state(8, 2000).unwrap().wait().unwrap();
+    let AppendError::CheckpointTooLarge { bytes, limit } = state(9, 2000).map(drop).unwrap_err()
+    else {
+        panic!("there is room for more than half of it")
+    };
+    let most = 2000 - (bytes - limit);
+    let refused = state(9, most + 1).map(drop).unwrap_err();
+    assert!(matches!(refused, AppendError::CheckpointTooLarge { bytes, .. } if bytes == limit + 1));
+    state(9, most - spare).expect("the limit itself is allowed").wait().unwrap();
+}
+
+/// WAL-CASE 37: also by the opening that finds it.
+#[test]
+fn a_checkpoint_may_be_as_large_as_its_limit() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk, 16 << 10);
+    fill_checkpoint(&wal, 0);
+    wal.close().unwrap();
+    drop(wal);
+    assert_eq!(open(&disk, 16 << 10).logs(), [LogId(8), LogId(9)]);
+}
+
+/// WAL-CASE 37: a hole among the segments is a run more in each checkpoint, of 16 bytes.
+#[test]
+fn a_segment_between_others_is_freed_if_the_checkpoint_has_room_for_the_hole() {
+    for (spare, is_freed) in [(15, false), (16, true)] {
+        let disk = MemoryDisk::new();
+        let wal = open(&disk, 16 << 10);
+        let (slow, fast) = (wal.log(LogId(1)).unwrap(), wal.log(LogId(2)).unwrap());
+        slow.push("holds the first segment").unwrap().1.wait().unwrap();
+        fast.push("x").unwrap().1.wait().unwrap();
+        fill_checkpoint(&wal, spare);
+        while wal.statistics().segments < 3 {
+            match fast.push(vec![1; 3000]) {
+                Ok((_, pending)) => pending.wait().unwrap(),
+                Err(error) => assert!(matches!(error, AppendError::Full { .. }), "{error}"),
+            }
+            wal.work(Duration::ZERO);
+        }
+        fast.compact_before(fast.last()).unwrap().wait().unwrap();
+        wal.work(Duration::ZERO);
+        assert_eq!(wal.statistics().segments, if is_freed { 2 } else { 3 }, "{spare} bytes spare");
+        drop((slow, fast, wal));
+        assert_eq!(open(&disk, 16 << 10).logs().len(), 4, "{spare} bytes spare");
+    }
+}
+
+/// Without a next segment, and long before the last eighth of this one, which entries leave alone then.
+#[test]
+fn where_the_index_of_many_logs_fills_a_segment_what_has_no_room_is_refused() {
+    for length in (0..64).step_by(8) {
+        let disk = MemoryDisk::new();
+        let wal = open(&disk, 64 << 10);
+        drop(wal.log(LogId(1)).unwrap().set_state(vec![1; length]).unwrap());
+        for id in 1..=250 {
+            drop(wal.log(LogId(id)).unwrap().append(1, 1, &["x".into()]).unwrap());
+        }
+        let log = wal.log(LogId(1)).unwrap();
+        (0..233).for_each(|_| drop(log.push("x").unwrap()));
+        // Two frames: the first that is not refused fits exactly.
+        let call = |last| log.append(235, 1, &[vec![1; 9000].into(), vec![1; last].into()]);
+        assert!((7500..12_000).rev().any(|last| call(last).is_ok()));
+        while log.push("x").is_ok() {}
+        log.set_state("there is room for it").unwrap().wait().unwrap();
+        assert_eq!(wal.statistics().segments, 1);
+        let found = open(&disk.image(|_| false), 64 << 10);
+        assert_eq!(found.log(LogId(1)).unwrap().last(), log.last());
+    }
+}

@@ -1,9 +1,18 @@
-//! Segments made ahead: what is written to them, and who uses them.
+//! Segments made ahead: what is written to them, when, and who uses them.
+#![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
 
-use kontiki_disk::{MemoryDisk, memory::Kind};
-use kontiki_wal::{LogId, Options, Wal};
+use kontiki_disk::{
+    MemoryDisk,
+    memory::{ENOSPC, Fault, Kind},
+};
+use kontiki_wal::{AppendError, LogId, Options, Wal};
 
 fn options(disk: &MemoryDisk) -> Options {
     Wal::options().disk(Arc::new(disk.clone())).without_threads()
@@ -63,4 +72,88 @@ fn every_new_log_draws_a_name() {
 
 fn segment(number: u64) -> impl AsRef<Path> {
     Path::new("log").join(format!("{number:016}.wal"))
+}
+
+/// So that nobody has to wait for it.
+#[test]
+fn the_logs_thread_makes_the_next_segment_when_half_of_this_one_is_full() {
+    // Several times, as a thread that only begins looks once anyway.
+    for _ in 0..20 {
+        let disk = MemoryDisk::new();
+        let options = Wal::options().segment_bytes(64 << 10).disk(Arc::new(disk.clone()));
+        let wal = options.open("log").unwrap();
+        let log = wal.log(LogId(1)).unwrap();
+        let made = disk.hold(Kind::Create, 1);
+        log.push("first").unwrap().1.wait().unwrap();
+        for _ in 0..56 {
+            drop(log.push(vec![1; 500]).expect("less than three quarters"));
+        }
+        made.wait_reached();
+        made.release();
+        wal.close().unwrap();
+    }
+}
+
+/// The pauses behind failures are none between jobs that succeed.
+#[test]
+fn the_logs_thread_makes_and_seals_segments_one_after_the_other() {
+    let options = Wal::options().segment_bytes(16 << 10).disk(Arc::new(MemoryDisk::new()));
+    let wal = options.open("log").unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    let begun = Instant::now();
+    while wal.statistics().segments < 24 {
+        match log.push(vec![1; 4000]) {
+            Ok((_, pending)) => pending.wait().unwrap(),
+            Err(AppendError::Full { .. }) => {
+                let (sender, receiver) = mpsc::channel();
+                log.on_room(move || sender.send(()).unwrap());
+                receiver.recv().unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "24 times 250 ms are more");
+    wal.close().unwrap();
+}
+
+/// Appends to the log, and makes segments where that is what keeps it, until it is in the second half of segment `active`.
+fn append_without_sealing(wal: &Wal, active: u64) {
+    let log = wal.log(LogId(1)).unwrap();
+    let mut second_half = 0;
+    while second_half < 9 {
+        match log.push(vec![1; 500]) {
+            Ok((_, pending)) => pending.wait().unwrap(),
+            Err(AppendError::Full { .. }) => run_next_job(wal, "Prepare"),
+            Err(error) => panic!("{error}"),
+        }
+        second_half += u64::from(wal.statistics().segments == active);
+    }
+}
+
+fn run_next_job(wal: &Wal, kind: &str) {
+    let job = wal.begin_segment().unwrap();
+    assert!(format!("{job:?}").contains(&format!("work: {kind} ")), "not {kind}: {job:?}");
+    let result = job.run();
+    wal.finish_segment(job, result);
+}
+
+/// An append waits for a segment and nobody for a seal; but nothing behind a segment without its seal can be freed.
+#[test]
+fn making_a_segment_goes_before_sealing_one_unless_two_wait_or_it_failed() {
+    let disk = MemoryDisk::new();
+    let wal = options(&disk).segment_bytes(16 << 10).open("log").unwrap();
+    append_without_sealing(&wal, 2);
+    disk.inject(Kind::Create, 1, Fault::Fail(ENOSPC));
+    for kind in ["Prepare", "Seal", "Prepare"] {
+        run_next_job(&wal, kind);
+    }
+    assert!(wal.begin_segment().is_none(), "everything was done");
+
+    append_without_sealing(&wal, 3);
+    run_next_job(&wal, "Prepare");
+    append_without_sealing(&wal, 4);
+    for kind in ["Seal", "Prepare", "Seal"] {
+        run_next_job(&wal, kind);
+    }
+    assert!(wal.begin_segment().is_none(), "everything was done");
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use kontiki_disk::{Access, Disk, MemoryDisk};
 use kontiki_wal::{
     FollowError, LogId, OpenError, ReadError, Wal, WalError,
-    inspect::{FrameKind, Scan, Verdict},
+    inspect::{FrameKind, Scan, Standing, Verdict},
 };
 
 use support::mode;
@@ -195,4 +195,35 @@ fn a_run_of_segments_that_are_not_there_is_one_damage() {
     let run = "missing files of the segments from this one to 0000000000000004.wal";
     let one = "missing file of a segment";
     assert_eq!(found, [("0000000000000001.wal", one), ("0000000000000003.wal", run)]);
+}
+
+#[test]
+fn a_file_that_ends_within_its_header_page_is_corruption() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("0000000000000001.wal"), "cut").unwrap();
+    let error = Wal::open_read_only(directory.path()).unwrap_err();
+    assert!(matches!(error, OpenError::Corruption(_)), "{error}");
+}
+
+/// Their files are removed or used again only later.
+#[test]
+fn segments_that_were_freed_are_none_of_the_logs_though_their_files_are_there() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk).unwrap();
+    let log = wal.log(LogId(3)).unwrap();
+    while wal.statistics().segments < 4 {
+        wal.work(Duration::ZERO);
+        log.push("x".repeat(700)).unwrap().1.wait().unwrap();
+    }
+    wal.work(Duration::ZERO);
+    log.compact_before(log.last()).unwrap().wait().unwrap();
+    log.set_state("behind the frame that frees them").unwrap().wait().unwrap();
+    let segments = wal.statistics().segments;
+    assert_eq!(segments, 1);
+
+    assert_eq!(open_read_only(&disk).statistics().segments, segments);
+    let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
+    let freed = |number: usize| scan.segments()[number].standing == Standing::Freed;
+    assert_eq!([0, 1, 2, 3].map(freed), [true, true, true, false]);
+    assert!(scan.frames().all(|frame| frame.unwrap().segment == 4));
 }

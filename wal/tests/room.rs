@@ -103,10 +103,31 @@ fn beyond_the_bound_of_what_is_unsynced_an_append_is_refused_until_a_sync() {
     };
     let AppendError::Full { unsynced, limit: LIMIT } = refusal else { panic!("{refusal}") };
     assert!((LIMIT - 600..=LIMIT).contains(&unsynced) && taken >= 5, "{taken}: {unsynced}");
+    // A frame takes 52 bytes more than its one entry, and its length is a multiple of 8.
+    let exact = usize::try_from(LIMIT - unsynced - 52).unwrap();
+    log.push(vec![1; exact + 1]).unwrap_err();
+    drop(log.push(vec![1; exact]).expect("the bound itself is allowed"));
     let told = ask(&log);
     assert!(!told.load(Ordering::Relaxed));
     wal.work(Duration::ZERO);
     assert!(told.load(Ordering::Relaxed), "a sync made room");
     drop(log.push(vec![1; 6000]).expect("nothing else waits"));
     log.push(vec![1; 1]).unwrap_err();
+}
+
+/// For who has no threads: once, once more after whatever can make room, and then in the next call again.
+#[test]
+fn a_call_for_all_work_asks_a_disk_without_room_twice() {
+    let disk = MemoryDisk::new();
+    let options = Wal::options().segment_bytes(16 << 10).disk(Arc::new(disk.clone()));
+    let wal = options.without_threads().open("log").unwrap();
+    while wal.log(LogId(1)).unwrap().push(vec![1; 500]).is_ok() {}
+    (1..=9).for_each(|nth| disk.inject(Kind::Create, nth, Fault::Fail(ENOSPC)));
+    for call in 1..=2 {
+        disk.start_trace();
+        wal.work(Duration::ZERO);
+        let trace = disk.take_trace();
+        let asked = trace.iter().filter(|operation| operation.kind == Kind::Create).count();
+        assert_eq!(asked, 2, "call {call}");
+    }
 }
