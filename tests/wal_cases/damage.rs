@@ -113,6 +113,71 @@ fn rot_in_the_last_but_one_of_overlapping_groups_is_corruption() {
     assert_eq!(corruption(&disk).indexes, Some((2, 2)));
 }
 
+/// WAL-CASE 55: by any frame of it, if that is the only one left.
+#[test]
+fn rot_in_the_last_but_one_group_is_corruption_though_the_next_frame_is_lost_too() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 5, &["first"]));
+    take(&mut session, L, append(2, 5, &["second"]));
+    acknowledge(&mut session, L, append(3, 5, &["third"]));
+    let (_, disk) = session.kill();
+    for (text, bytes) in [("first", &[0][..]), ("second", &[16, 20, 24])] {
+        let (file, entry) = find(&disk, text);
+        bytes.iter().for_each(|byte| flip(&disk, &file, header_of(entry) + byte));
+    }
+    assert_eq!(corruption(&disk).indexes, Some((1, 1)));
+}
+
+/// WAL-CASE 55: the header that attests what is lost is found wherever it lies behind zeros.
+#[test]
+fn a_lost_frame_of_any_length_is_corruption_if_the_next_one_attests_it() {
+    // Zeros are passed by in steps of 4 KiB: around a step's end, up to the largest entry.
+    for length in 4096 - 52 - 64..=4096 {
+        let mut session = start();
+        for (index, text) in [(1, "first"), (2, &*"x".repeat(length)), (3, "third")] {
+            acknowledge(&mut session, L, append(index, 5, &[text]));
+        }
+        let (_, disk) = session.kill();
+        let frames = Scan::open_on(&disk, DIRECTORY).unwrap();
+        let lost = frames.frames().map(Result::unwrap).find(|frame| frame.first_index == 2);
+        let lost = lost.expect("it is there");
+        let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+        let zeros = vec![0; usize::try_from(lost.frame_bytes).unwrap()];
+        directory.open(&lost.file).unwrap().write_at(lost.offset, &[&zeros]).unwrap();
+        drop(directory);
+        assert_eq!(corruption(&disk).offset, lost.offset, "{} bytes", lost.frame_bytes);
+    }
+}
+
+/// WAL-CASE 64: of two damages the first is named, where the log ends.
+#[test]
+fn rot_in_a_segment_is_named_though_the_beginning_of_the_next_one_has_rotted_too() {
+    let mut session = start();
+    let mut next = 1;
+    while session.wal.statistics().segments == 1 {
+        take(&mut session, L, append(next, 1, &[&"filler ".repeat(100)]));
+        (0..3).for_each(|_| session.work_on_sync());
+        next += 1;
+    }
+    for index in next..next + 2 {
+        take(&mut session, L, append(index, 1, &["attests"]));
+        (0..3).for_each(|_| session.work_on_sync());
+    }
+    assert_eq!(session.wal.statistics().sealed_segments, 0);
+    let (_, disk) = session.kill();
+    let names = segments(&disk);
+    let rotten = Scan::open_on(&disk, DIRECTORY).unwrap().frames().nth(4).unwrap().unwrap();
+    flip(&disk, &names[0], rotten.offset + 60);
+    for offset in [None, Some(4096 + 40)] {
+        offset.into_iter().for_each(|offset| flip(&disk, &names[1], offset));
+        let found = corruption(&disk);
+        assert_eq!((&found.segment, found.offset), (&names[0], rotten.offset), "{offset:?}");
+        let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
+        let Verdict::Corrupt(damage) = scan.verdict() else { panic!("{:?}", scan.verdict()) };
+        assert!(damage.contains(&found), "{offset:?}: {damage:?}");
+    }
+}
+
 /// WAL-CASE 7
 #[test]
 fn rot_in_the_last_group_is_a_cut_while_nothing_attests_it() {

@@ -44,6 +44,31 @@ fn after_a_failed_sync_or_write_everything_fails_and_nothing_is_acknowledged() {
     }
 }
 
+/// WAL-CASE 20: not either by the sync of a group that was out when something else failed.
+#[test]
+fn a_sync_that_succeeds_after_poison_acknowledges_nothing() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk).unwrap();
+    let log = wal.log(L).unwrap();
+    let segment = loop {
+        log.push("filler ".repeat(100)).unwrap().1.wait().unwrap();
+        if let Some(job) = wal.begin_segment() {
+            break job;
+        }
+    };
+    let (_, pending) = log.push("entry").unwrap();
+    let sync = wal.begin_sync(Duration::ZERO).unwrap();
+    let synced = sync.run();
+    assert!(synced.is_ok());
+    disk.inject(Kind::SyncDirectory, 1, Fault::Fail(EIO));
+    let failed = segment.run();
+    wal.finish_segment(segment, failed);
+    let durable = wal.durable_lsn();
+    wal.finish_sync(sync, synced);
+    assert_eq!(wal.durable_lsn(), durable);
+    assert!(matches!(pending.wait(), Err(WalError::Poisoned { .. })));
+}
+
 /// WAL-CASE 56
 #[test]
 fn after_poison_no_byte_is_written() {

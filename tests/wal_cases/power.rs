@@ -2,8 +2,12 @@
 
 use std::{collections::HashMap, path::Path};
 
-use kontiki_disk::memory::{Kind, Unsynced};
+use kontiki_disk::{
+    Access, Disk,
+    memory::{Kind, Unsynced},
+};
 use kontiki_sim::{session::PowerCut, workload};
+use kontiki_wal::inspect::{Scan, Verdict};
 
 use super::*;
 
@@ -127,19 +131,108 @@ fn sectors(disk: &MemoryDisk) -> Vec<u64> {
 fn what_was_cut_is_zeroed() {
     let mut session = start();
     acknowledge(&mut session, L, append(1, 1, &["A"]));
-    for (index, text) in [(2, "B"), (3, "C"), (4, "D")] {
-        take(&mut session, L, append(index, 1, &[&text.repeat(700)]));
+    // The last one begins behind the page that the repair zeroes at least.
+    for (index, text, length) in [(2, "B", 1960), (3, "C", 1960), (4, "D", 100)] {
+        take(&mut session, L, append(index, 1, &[&text.repeat(length)]));
     }
     session.work_on_sync();
     session.work_on_sync();
     let (life, _) = session.kill();
     let torn = &life.cuts.last().expect("the write was seen").cut.before;
     let disk = torn.image(|item| item != 0);
+    assert_torn(&disk, true);
     let (found, disk) = start_on(&disk).kill();
     let (name, text) = find(&disk, "A");
     let bytes = disk.contents(Path::new(DIRECTORY).join(name)).unwrap();
     assert_eq!(entries(found.world(), L), ["A"]);
     assert!(bytes[usize::try_from(text).unwrap() + 8..].iter().all(|&byte| byte == 0));
+    assert_torn(&disk, false);
+}
+
+fn assert_torn(disk: &MemoryDisk, torn: bool) {
+    let scan = Scan::open_on(disk, DIRECTORY).unwrap();
+    let verdict = scan.verdict();
+    assert_eq!(matches!(verdict, Verdict::TornTail { .. }), torn, "{verdict:?}");
+}
+
+/// The same behind a clean close, where there would be nothing to repair.
+#[test]
+fn what_was_cut_behind_the_mark_of_a_close_is_zeroed() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["A"]));
+    let mut session = start_on(&session.close().1);
+    take(&mut session, L, append(2, 1, &[&"B".repeat(2000)]));
+    take(&mut session, L, append(3, 1, &["C"]));
+    session.work_on_sync();
+    session.work_on_sync();
+    let (life, _) = session.kill();
+    let torn = &life.cuts.last().expect("the write was seen").cut.before;
+    let disk = torn.image(|item| item != 0);
+    assert_torn(&disk, true);
+    let (found, disk) = start_on(&disk).kill();
+    assert_eq!(entries(found.world(), L), ["A"]);
+    assert_torn(&disk, false);
+}
+
+/// WAL-CASE 63: what is left of a header behind the end goes, wherever in a page that is.
+#[test]
+fn half_a_header_behind_the_end_is_zeroed_at_every_place_of_a_page() {
+    for length in (0..4096 - 52).step_by(8) {
+        let mut session = start();
+        acknowledge(&mut session, L, append(1, 1, &[&"x".repeat(length)]));
+        let disk = session.kill().1;
+        let end = Scan::open_on(&disk, DIRECTORY).unwrap().segments()[0].used_bytes + 4096;
+        let name = segments(&disk).remove(0);
+        let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+        directory.open(&name).unwrap().write_at(end, &[&[0xaa; 48]]).unwrap();
+        drop(directory);
+        let (found, disk) = start_on(&disk).kill();
+        assert_eq!(found.world().log(L).last(), 1, "{end}");
+        let end = usize::try_from(end).unwrap();
+        let bytes = disk.contents(Path::new(DIRECTORY).join(name)).unwrap();
+        assert!(bytes[end..end + 48].iter().all(|&byte| byte == 0), "{end}");
+    }
+}
+
+/// The seal of a segment says that the next one has its name, and not that there is anything in it: there the log goes on,
+/// also if the mark of a close is the last frame of the sealed one.
+#[test]
+fn a_log_goes_on_behind_a_sealed_segment_though_the_next_one_was_lost() {
+    for closes in [false, true] {
+        let mut session = start();
+        for next in 1..=9 {
+            acknowledge(&mut session, L, append(next, 1, &[&"filler ".repeat(100)]));
+        }
+        assert_eq!(
+            segments(&session.disk).len(),
+            2,
+            "the next one is there, and this one nearly full"
+        );
+        if closes {
+            session = start_on(&session.close().1);
+        }
+        let kept = session.life.world().clone();
+        let next = kept.log(L).last() + 1;
+        take(&mut session, L, append(next, 1, &[&"long ".repeat(400)]));
+        assert_eq!(session.wal.statistics().segments, 2);
+        if closes {
+            // The first group writes the mark again.
+            (0..3).for_each(|_| session.work_on_sync());
+        }
+        (0..3).for_each(|_| session.work_on_segment());
+        assert_eq!(session.wal.statistics().sealed_segments, 1);
+        let disk = session.kill().1.image(NOTHING);
+        assert_torn(&disk, false);
+
+        let mut session = start_on(&disk);
+        assert_eq!(session.life.world(), &kept, "closed: {closes}");
+        acknowledge(&mut session, L, append(next, 1, &["next"]));
+        let found = world(&session.disk.image(NOTHING));
+        assert_eq!(&found, session.life.world(), "closed: {closes}");
+        fill_up_to(&mut session, L, 4);
+        let (life, disk) = session.kill();
+        assert_eq!(&world(&disk.image(NOTHING)), life.world(), "closed: {closes}");
+    }
 }
 
 /// WAL-CASE 11, where the cut frame left half of its header only: with the other half of a new one

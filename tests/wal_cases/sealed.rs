@@ -44,6 +44,8 @@ fn a_lost_trailer_or_table_of_logs_costs_a_scan_and_nothing_else() {
         for offset in [TRAILER_AT, TRAILER_AT + 40, TRAILER_AT + 4092, table_at + 9] {
             let damaged = disk.reopen();
             flip(&damaged, name, offset);
+            let wal = kontiki_sim::session::options(&damaged).open_read_only(DIRECTORY).unwrap();
+            assert_eq!((&World::of(&wal), wal.damage()), (life.world(), vec![]), "{name} {offset}");
             assert_eq!(&world(&damaged), life.world(), "{name} {offset}");
             // It is sealed again, and then nothing is scanned.
             let mut session = start_on(&damaged);
@@ -155,6 +157,31 @@ fn a_sealed_segment_without_a_successor_is_an_error_that_names_it() {
     assert!(text.contains(&names[3]) && text.contains(&names[2]), "{text}");
     let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
     assert!(matches!(scan.verdict(), Verdict::Corrupt(_)));
+}
+
+/// WAL-CASE 16: a sealed segment that is whole but of another history of the same log, as from a backup.
+#[test]
+fn entries_that_no_segment_holds_are_corruption_that_names_their_log() {
+    let (session, _) = four_segments();
+    let disk = session.close().1;
+    let mut other = start();
+    fill_up_to(&mut other, OTHER, 4);
+    let other = other.close().1;
+    let name = segments(&other).remove(0);
+    let bytes = other.contents(Path::new(DIRECTORY).join(&name)).unwrap();
+    let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+    directory.open(&name).unwrap().write_at(0, &[&bytes]).unwrap();
+    drop(directory);
+
+    let found = corruption(&disk);
+    let newest = segments(&disk).pop().unwrap();
+    assert_eq!((&found.segment, found.offset), (&newest, TRAILER_AT));
+    assert_eq!(found.what, "the entries of a log in the indexes of its segments");
+    assert_eq!((found.log, found.expected), (Some(L), 1));
+    let wal = kontiki_sim::session::options(&disk).open_read_only(DIRECTORY).unwrap();
+    let [found] = &wal.damage()[..] else { panic!("{:?}", wal.damage()) };
+    assert_eq!((&found.segment, &*found.what), (&newest, "live entries that no segment holds"));
+    assert_eq!((found.log, found.indexes, found.term), (Some(L), Some((1, 1)), Some(1)));
 }
 
 /// WAL-CASE 53: what a sealed index holds is no bound.
