@@ -206,11 +206,14 @@ impl Core {
         let is_beyond = need.log.is_some() && self.is_beyond(state);
         let has_successor = state.stream.successor.is_some() && !is_beyond;
         let room = &state.stream.room;
-        let reserved = !has_successor && need.log.is_some() && room.is_in_last_eighth(total);
         // What the first one really adds is looked up where it matters only.
         let index = || need.log.map_or(0, |log| state.catalog.index_bytes(log));
-        let fits = || total <= room.left(fresh_index + more) || total <= room.left(index() + more);
-        if !reserved && fits() {
+        let reserves = need.log.is_some() && !has_successor;
+        let fits = |index_bytes: u64| {
+            total <= room.left(index_bytes)
+                && !(reserves && room.is_in_last_eighth(total, index_bytes))
+        };
+        if fits(fresh_index + more) || fits(index() + more) {
             return Ok(());
         }
         let fresh = state.stream.opened_room(state.catalog.checkpoint_bytes() + growth);

@@ -169,9 +169,10 @@ impl Room {
         }
     }
 
-    /// With `bytes` more, less than an eighth of the segment would be left for frames.
-    pub(crate) fn is_in_last_eighth(&self, bytes: u64) -> bool {
-        self.offset + bytes + self.segment_bytes / 8 > self.segment_bytes - PAGE_BYTES
+    /// With `bytes` more, and `index_bytes` more of the index, less than an eighth of the segment would be left for frames.
+    pub(crate) fn is_in_last_eighth(&self, bytes: u64, index_bytes: u64) -> bool {
+        let taken = self.offset + bytes + self.index_bytes + index_bytes;
+        taken + self.segment_bytes / 8 > self.segment_bytes - PAGE_BYTES
     }
 }
 
@@ -294,7 +295,8 @@ mod tests {
         let size = 64 << 10;
         let begins = size - PAGE_BYTES - size / 8;
         let room = Room { offset: begins - 100, ..Room::empty(size) };
-        assert!(!room.is_in_last_eighth(100) && room.is_in_last_eighth(101));
+        assert!(!room.is_in_last_eighth(100, 0) && room.is_in_last_eighth(101, 0));
+        assert!(!room.is_in_last_eighth(60, 40) && room.is_in_last_eighth(60, 41));
     }
 
     #[test]
