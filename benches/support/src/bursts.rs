@@ -29,7 +29,7 @@ impl Bursts {
         Ok(bursts)
     }
 
-    /// CPU time of the appending thread for `count` appends, in bursts of [`BURST`] that stay below the bound of what is not
+    /// CPU time of the appending thread for `count` appends, in bursts of `BURST` that stay below the bound of what is not
     /// synced. Between them it waits until all is durable, and compacts; that does not count.
     pub fn run(&self, count: u64) -> Duration {
         let bursts = count.div_ceil(BURST);
