@@ -1,21 +1,21 @@
 //! Looking into a log's files frame by frame, without opening it: what `wal-inspect` stands on.
 //! Takes no writer's lock and changes nothing; [`Scan::is_live`] shares the lock for a moment, which a starting writer waits for.
 
+mod count;
 mod live;
 mod raw;
 mod summary;
 mod tail;
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{num::NonZeroUsize, ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use kontiki_disk::{Access, Directory, Disk};
 
-use self::{
-    live::Replaced,
-    summary::{spares, unread},
-};
+pub(crate) use self::live::Replaced;
+use self::summary::{spares, unread};
 pub use self::{
+    count::Counts,
     raw::{HeaderPage, RawFrame},
     summary::{SegmentSummary, Standing},
     tail::{Tail, Tailed},
@@ -30,7 +30,7 @@ use crate::{
         scan::{Found, SegmentFile, Window, io_error},
         settle,
     },
-    segment::{FRAMES_AT, Segment, lsn_at},
+    segment::{FRAMES_AT, lsn_at},
 };
 pub use crate::{
     bounds::Bounds,
@@ -112,8 +112,28 @@ pub enum Verdict {
         offset: u64,
     },
     /// Bytes that were durable are damaged: opening refuses, unless they lie in a sealed segment; what is damaged there is
-    /// found by the read that needs it, or is made anew.
+    /// found by the read that needs it, or is made anew. In the order of the log.
     Corrupt(Vec<Corruption>),
+}
+
+/// What a look takes upon itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// Every frame is read in any case, and judged by itself and by the one before it. A deep look also holds what the log
+    /// says in several places against each other, which no rot explains but a fault of the writer, or bytes that were made:
+    /// each segment's checkpoint against the frames of the segment before; the indexes, terms and freed segments in the
+    /// frames against the checkpoint before them; indexes and trailers of sealed segments against their frames; where
+    /// segments follow on each other; watermarks, which never descend, and which a mark has of its own place.
+    pub is_deep: bool,
+    /// How many segments are read at the same time. What is found does not depend on it.
+    pub threads: NonZeroUsize,
+}
+
+impl Default for Effort {
+    /// Not deep, in the caller's thread alone.
+    fn default() -> Self {
+        Self { is_deep: false, threads: NonZeroUsize::MIN }
+    }
 }
 
 /// A look at all segments, in the order of their LSNs.
@@ -128,6 +148,7 @@ pub struct Scan {
     spares: Vec<SegmentSummary>,
     catalog: Catalog,
     replaced: Replaced,
+    counts: Counts,
     attested: Lsn,
     end: Lsn,
     /// The same place as the number of one of `files` and an offset; `None` without a whole frame.
@@ -143,7 +164,15 @@ impl Scan {
     /// # Errors
     /// The disk's, a newer format, or segments of two logs. Damage is no error here.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, OpenError> {
-        Self::open_on(&*kontiki_disk::real(), directory)
+        Self::open_with(directory, Effort::default())
+    }
+
+    /// The same with more effort, or more threads.
+    ///
+    /// # Errors
+    /// As for [`Scan::open`].
+    pub fn open_with(directory: impl AsRef<Path>, effort: Effort) -> Result<Self, OpenError> {
+        Self::open_on_with(&*kontiki_disk::real(), directory, effort)
     }
 
     /// Looks at the log in `directory` of `disk`.
@@ -151,24 +180,34 @@ impl Scan {
     /// # Errors
     /// As for [`Scan::open`].
     pub fn open_on(disk: &dyn Disk, directory: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_on_with(disk, directory, Effort::default())
+    }
+
+    /// The same with more effort, or more threads.
+    ///
+    /// # Errors
+    /// As for [`Scan::open`].
+    pub fn open_on_with(
+        disk: &dyn Disk,
+        directory: impl AsRef<Path>,
+        effort: Effort,
+    ) -> Result<Self, OpenError> {
         let path = directory.as_ref();
         let opened = disk.open_directory(path, Access::Read);
         let directory =
             opened.map_err(|source| io_error("open", &path.display().to_string(), source))?;
-        let look = settle(&*directory, Depth::All)?;
-        let mut placed = Vec::with_capacity(look.files.len());
-        let mut replaced = Replaced::default();
-        for file in &look.files {
-            let sequence = file.header.sequence;
-            let mut segments = look.older.segments.iter().chain(&look.gathered.segments);
-            let segment = segments.find(|segment| segment.sequence == sequence);
-            placed.push(match segment {
-                Some(segment) => {
-                    Some((segment.base, used(file, segment, look.end_lsn, &mut replaced)?))
-                }
-                None => None,
-            });
-        }
+        let mut look = settle(&*directory, Depth::All(effort))?;
+        let (mut replaced, mut counts) = (Replaced::default(), Counts::default());
+        let placed: Vec<Option<(Lsn, u64)>> = look
+            .files
+            .iter()
+            .map(|file| {
+                let (base, checked) = look.checked.remove(&file.header.sequence)?;
+                replaced.append(checked.replaced);
+                counts.add(checked.counts);
+                Some((base, checked.used_end))
+            })
+            .collect();
         let read_ends = placed.iter().map(|placed| placed.map(|(_, end)| end)).enumerate();
         let standings = read_ends.map(|(number, end)| look.standing(number, end));
         let standings = standings.collect::<Result<_, _>>()?;
@@ -189,6 +228,7 @@ impl Scan {
             spares,
             catalog: look.gathered.catalog,
             replaced,
+            counts,
             attested: look.attested,
             end: look.end_lsn,
             end_place: look.end,
@@ -240,6 +280,11 @@ impl Scan {
         self.replaced.live(frame.lsn, frame.log, &self.catalog.bounds(frame.log), indexes)
     }
 
+    /// How much was read: as many frames as [`Scan::frames`] shows, but for what a writer has done meanwhile.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
     /// Everything below was synced, as later frames and the trailers of sealed segments tell. The last sync is attested by
     /// nothing until something is written after it.
     pub fn attested(&self) -> Lsn {
@@ -276,25 +321,6 @@ impl Scan {
     pub fn verdict(&self) -> &Verdict {
         &self.verdict
     }
-}
-
-/// Where the chain of whole headers ends in a segment, at the end of the log at the latest; what they replace goes to
-/// `replaced`.
-fn used(
-    file: &SegmentFile,
-    segment: &Segment,
-    end: Lsn,
-    replaced: &mut Replaced,
-) -> Result<u64, OpenError> {
-    let mut window = Window::new(file);
-    let (mut offset, mut link) = (FRAMES_AT, None);
-    while segment.lsn(offset) < end
-        && let Ok(found) = window.frame(offset, link, Some(segment.lsn(offset)))?
-    {
-        replaced.take(segment.lsn(offset), &found.header);
-        (offset, link) = (offset + found.header.frame_bytes(), Some(found.crc));
-    }
-    Ok(offset)
 }
 
 /// The frames of one segment.

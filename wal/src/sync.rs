@@ -1,4 +1,5 @@
-//! Where locks, atomics, threads and the clock come from, and nowhere else in this crate: parking_lot and std. Under
+//! Where locks, atomics, threads and the clock come from, and nowhere else in this crate but in `recovery::parallel`, whose
+//! threads share a counter and end with the call: parking_lot and std. Under
 //! `cfg(loom)` they are loom's in the same shape, so that `tests/loom.rs` runs the queue of group commit itself through
 //! every order of its threads.
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use kontiki_disk::{Access, Directory, Disk, File, MemoryDisk};
 use kontiki_wal::{
     AppendError, LogId, OpenError, Wal,
-    inspect::{Scan, Verdict},
+    inspect::{Effort, Scan, Verdict},
 };
 
 /// Before one of the reads, lists and opens of this disk something else happens.
@@ -168,13 +168,16 @@ fn interrupt_each_step(look: impl Fn(&Arc<dyn Disk>, usize)) -> usize {
 /// WAL-CASE 41: what `wal-inspect verify` and `dump` stand on.
 #[test]
 fn a_scan_that_is_interrupted_by_rotation_and_recycling_anywhere_finds_no_damage() {
-    let steps = interrupt_each_step(|disk, step| {
-        let scan = Scan::open_on(&**disk, "log").unwrap();
-        let verdict = scan.verdict();
-        assert!(!matches!(verdict, Verdict::Corrupt(_)), "step {step}: {verdict:?}");
-        assert!(scan.frames().all(|frame| frame.unwrap().body.is_ok()), "step {step}");
-    });
-    assert!(steps >= 30, "{steps}");
+    for is_deep in [false, true] {
+        let effort = Effort { is_deep, ..Effort::default() };
+        let steps = interrupt_each_step(|disk, step| {
+            let scan = Scan::open_on_with(&**disk, "log", effort).unwrap();
+            let verdict = scan.verdict();
+            assert!(!matches!(verdict, Verdict::Corrupt(_)), "step {step}: {verdict:?}");
+            assert!(scan.frames().all(|frame| frame.unwrap().body.is_ok()), "step {step}");
+        });
+        assert!(steps >= 30, "{steps}");
+    }
 }
 
 /// WAL-CASE 41: the log itself, opened for reading.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kontiki_disk::MemoryDisk;
 use kontiki_wal::{
     LogId, OpenError, Options, Wal,
-    inspect::{Scan, Verdict},
+    inspect::{Effort, Scan, Verdict},
 };
 
 use super::{
@@ -68,6 +68,10 @@ pub fn look(input: &[u8]) {
 fn scan(directory: &Directory) {
     let Ok(scan) = Scan::open_on(&directory.disk, DIRECTORY) else { return };
     let refused = matches!(scan.verdict(), Verdict::Corrupt(_));
+    let effort = Effort { is_deep: true, ..Effort::default() };
+    let deep = Scan::open_on_with(&directory.disk, DIRECTORY, effort).expect("as the plain one");
+    let is_found = matches!(deep.verdict(), Verdict::Corrupt(_));
+    assert!(is_found || !refused, "a deep look finds what a plain one does");
     let mut bytes = 0;
     for frame in scan.frames() {
         let Ok(frame) = frame else { continue };

@@ -10,13 +10,15 @@ use crate::{
 
 /// Where each log's entries were replaced, gathered in the order of the frames' LSNs.
 #[derive(Debug, Default)]
-pub(super) struct Replaced {
+pub(crate) struct Replaced {
     logs: BTreeMap<LogId, LogReplaced>,
 }
 
 /// A few bytes for each frame that replaces entries, and none for those that only append.
 #[derive(Debug, Default)]
 struct LogReplaced {
+    /// Where its first frame lies, and the first index in it.
+    begin: (Lsn, u64),
     /// One past the last index of the newest frame.
     end: u64,
     /// Where a frame lies, and the first index that it replaced. Both ascend: what begins lower makes those before it
@@ -26,17 +28,33 @@ struct LogReplaced {
 
 impl Replaced {
     /// Takes in the frame at `lsn`.
-    pub(super) fn take(&mut self, lsn: Lsn, header: &Header) {
+    pub(crate) fn take(&mut self, lsn: Lsn, header: &Header) {
         if header.kind != FrameKind::Entries {
             return;
         }
         let first = header.first_index;
-        let log = self.logs.entry(header.log).or_default();
+        let begun = LogReplaced { begin: (lsn, first), ..LogReplaced::default() };
+        let log = self.logs.entry(header.log).or_insert(begun);
         if first < log.end {
-            while log.from.pop_if(|before| before.1 >= first).is_some() {}
-            log.from.push((lsn, first));
+            log.replace(lsn, first);
         }
-        log.end = first.saturating_add(header.count.into());
+        log.end = header.end();
+    }
+
+    /// Takes in what was gathered behind all that was taken in here.
+    pub(super) fn append(&mut self, behind: Self) {
+        for (id, later) in behind.logs {
+            let Some(log) = self.logs.get_mut(&id) else {
+                self.logs.insert(id, later);
+                continue;
+            };
+            let (lsn, first) = later.begin;
+            if first < log.end {
+                log.replace(lsn, first);
+            }
+            later.from.into_iter().for_each(|(lsn, first)| log.replace(lsn, first));
+            log.end = later.end;
+        }
     }
 
     /// Those of `indexes`, in a frame at `lsn`, that a log with these bounds still has from there.
@@ -53,5 +71,13 @@ impl Replaced {
         let first = indexes.start.max(bounds.first);
         let end = indexes.end.min(bounds.last.saturating_add(1)).min(replaced);
         first..end.max(first)
+    }
+}
+
+impl LogReplaced {
+    /// The frame at `lsn`, behind all others, replaces what there is from index `first` on.
+    fn replace(&mut self, lsn: Lsn, first: u64) {
+        while self.from.pop_if(|before| before.1 >= first).is_some() {}
+        self.from.push((lsn, first));
     }
 }

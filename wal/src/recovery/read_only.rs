@@ -9,18 +9,17 @@ use crate::{
     catalog::{Catalog, Missing},
     core::Core,
     header::SegmentHeader,
-    inspect::Standing,
+    inspect::{Effort, Standing},
     mode::Mode,
     recovery::{
+        check::{Check, Checked, Ending},
         older::{Older, Parted, part},
-        scan::{Fault, SegmentFile, Window, io_error},
+        parallel::in_parallel,
+        scan::{SegmentFile, io_error},
         walk::{End, Gathered, Opening, behind, read_opening},
     },
-    segment::{
-        FIRST_SEQUENCE, FRAMES_AT, PAGE_BYTES, Room, Segment, file_name, lsn_at, sequence_of,
-    },
+    segment::{FIRST_SEQUENCE, FRAMES_AT, Room, Segment, file_name, sequence_of},
     stream::{self, Stream},
-    trailer::Trailer,
 };
 
 /// How much of the frames is read.
@@ -29,7 +28,7 @@ pub(crate) enum Depth {
     /// Those of the newest segments; the older ones are checked when they are read.
     Newest,
     /// All.
-    All,
+    All(Effort),
 }
 
 /// Everything that could be read, at one look.
@@ -55,8 +54,8 @@ pub(crate) struct Look {
     index_bytes: u64,
     /// `header_crc` of the last whole frame.
     pub(crate) last_crc: u32,
-    /// Of the sealed segments; one that a later frame has freed does not count.
-    sealed_damage: BTreeMap<u64, Vec<Corruption>>,
+    /// What the checks of the segments found that have a place in the stream.
+    pub(crate) checked: BTreeMap<u64, (Lsn, Checked)>,
     /// Newer segments lie behind a damaged header page, or a writer used a file again during the look: which entries live,
     /// and which segments there should be, is not known then.
     is_partial: bool,
@@ -156,7 +155,7 @@ impl Look {
             damage,
             index_bytes: 0,
             last_crc: 0,
-            sealed_damage: BTreeMap::new(),
+            checked: BTreeMap::new(),
         };
         let files = look.files.clone();
         if files.is_empty() {
@@ -175,6 +174,9 @@ impl Look {
             Err(error) => return Err(error),
         }
         look.damage.append(&mut look.gathered.damage);
+        // In the order of the log, and each damaged place once: several checks can come upon it.
+        look.damage.sort_by(|a, b| place(a).cmp(&place(b)));
+        look.damage.dedup_by(|a, b| place(a) == place(b));
         Ok(look)
     }
 
@@ -193,19 +195,17 @@ impl Look {
         };
         let sequence = tail[0].header.sequence;
         let mut catalog = Catalog::restore(sequence, opening.checkpoint.clone());
-        self.gather_older(parted, &mut catalog, depth)?;
+        self.gather_older(parted, &mut catalog)?;
         let attested = attested(parted, opening.clone())?;
         self.attested = attested;
         self.gathered = Gathered::new(catalog);
         self.gathered.follow_until = attested;
         let end = self.gathered.walk(tail, opening)?;
-        if depth == Depth::All {
-            for file in tail {
-                let damage = check_seal(file)?.into_iter().collect();
-                self.take_damage(file, damage);
-            }
-        }
         self.take_end(parted, end, attested)?;
+        self.older.retain(self.gathered.catalog.segments.numbers());
+        if let Depth::All(effort) = depth {
+            self.check_all(effort)?;
+        }
         self.find_missing();
         Ok(())
     }
@@ -214,17 +214,11 @@ impl Look {
         &mut self,
         parted: &Parted<'_>,
         catalog: &mut Catalog,
-        depth: Depth,
     ) -> Result<(), OpenError> {
         let live = catalog.segments.numbers();
         for (file, next) in parted.older_and_next() {
             if !live.contains(file.header.sequence) {
                 continue;
-            }
-            if depth == Depth::All {
-                let mut damage = check_frames(file)?;
-                damage.extend(check_seal(file)?);
-                self.take_damage(file, damage);
             }
             self.older.gather(file, next)?;
             self.is_partial |= !file.is_still_itself();
@@ -233,16 +227,38 @@ impl Look {
         Ok(())
     }
 
-    /// Notes what is damaged in an older segment. What a writer has used again meanwhile was freed.
-    fn take_damage(&mut self, file: &SegmentFile, damage: Vec<Corruption>) {
-        if damage.is_empty() {
-            return;
+    /// Checks every segment that is not freed, and those that were walked, side by side.
+    fn check_all(&mut self, effort: Effort) -> Result<(), OpenError> {
+        let live = self.gathered.catalog.segments.numbers();
+        let placed = self.older.segments.iter().chain(&self.gathered.segments);
+        let bases: BTreeMap<u64, Lsn> =
+            placed.map(|segment| (segment.sequence, segment.base)).collect();
+        let checks = self.files.iter().filter_map(|file| {
+            let (sequence, end) = (file.header.sequence, self.end_lsn);
+            let base = bases.get(&sequence).copied().or(file.trailer.map(|trailer| trailer.base));
+            let is_asked = bases.contains_key(&sequence) || live.contains(sequence);
+            is_asked.then_some(Check { file, base, end, is_deep: effort.is_deep })
+        });
+        let checks: Vec<Check<'_>> = checks.collect();
+        let mut before: Option<Ending> = None;
+        for (Check { file, .. }, checked) in
+            checks.iter().zip(in_parallel(effort.threads, &checks, Check::run))
+        {
+            let (sequence, checked) = (file.header.sequence, checked?);
+            if live.contains(sequence) {
+                // What a writer has used again meanwhile was freed.
+                self.is_partial |= !checked.is_itself;
+                self.damage.extend(checked.damage.iter().filter(|_| checked.is_itself).cloned());
+            }
+            if let (Some(ending), true) = (before, bases.contains_key(&sequence)) {
+                self.damage.extend(ending.contradiction(file)?);
+            }
+            before = checked.ending.filter(|_| effort.is_deep && checked.is_itself);
+            if let Some(&base) = bases.get(&sequence) {
+                self.checked.insert(sequence, (base, checked));
+            }
         }
-        if file.is_still_itself() {
-            self.sealed_damage.insert(file.header.sequence, damage);
-        } else {
-            self.is_partial = true;
-        }
+        Ok(())
     }
 
     fn take_end(&mut self, parted: &Parted<'_>, end: End, attested: Lsn) -> Result<(), OpenError> {
@@ -323,10 +339,6 @@ impl Look {
         let lost = live.without(there);
         let missing = catalog.missing(&self.older.spans);
         let term = missing.and_then(|missing| catalog.bounds(missing.log).term(missing.index));
-        self.older.retain(live);
-        for (sequence, damage) in std::mem::take(&mut self.sealed_damage) {
-            self.damage.extend(damage.into_iter().filter(|_| live.contains(sequence)));
-        }
         if let (Some(corruption), true) = (self.older.damage(live), self.damage.is_empty()) {
             self.damage.push(corruption.clone());
         }
@@ -341,6 +353,11 @@ impl Look {
             self.damage.push(Corruption { what, ..missing_file(newest.name(), Some(entry)) });
         }
     }
+}
+
+/// Names of segments are all of one length.
+fn place(corruption: &Corruption) -> (&str, u64) {
+    (&corruption.segment, corruption.offset)
 }
 
 /// The files of a run of segments: one damage, for a checkpoint can speak of a million of them.
@@ -374,52 +391,6 @@ fn attested(parted: &Parted<'_>, opening: Opening) -> Result<Lsn, OpenError> {
     let (number, offset) = end.resume();
     let behind = behind(&parted.tail[number..], offset)?;
     Ok(end.watermark.max(behind.watermark).max(parted.sealed_end()))
-}
-
-/// Reads all frames of a sealed segment.
-fn check_frames(file: &SegmentFile) -> Result<Vec<Corruption>, OpenError> {
-    let Some(trailer) = file.trailer else { return Ok(Vec::new()) };
-    let mut damage = Vec::new();
-    let mut window = Window::new(file);
-    let (mut offset, mut link) = (FRAMES_AT, None);
-    while offset < trailer.frames_end {
-        let lsn = lsn_at(trailer.base, offset);
-        match window.frame(offset, link, Some(lsn))? {
-            Ok(found) => {
-                damage.extend(found.fault.as_ref().map(|fault| file.corruption(fault)));
-                (offset, link) = (offset + found.header.frame_bytes(), Some(found.crc));
-            }
-            Err(fault) => {
-                damage.push(file.corruption(&fault));
-                return Ok(damage);
-            }
-        }
-    }
-    if (offset, link) != (trailer.frames_end, Some(trailer.last_crc)) {
-        let (expected, found) = (trailer.last_crc.into(), link.unwrap_or(0).into());
-        let (what, header) = ("last frame of a sealed segment", None);
-        damage.push(file.corruption(&Fault { offset, what, expected, found, header }));
-    }
-    Ok(damage)
-}
-
-/// Reads what makes a segment a sealed one: its trailer and its index. One that is not sealed yet has nothing to check.
-fn check_seal(file: &SegmentFile) -> Result<Option<Corruption>, OpenError> {
-    let (bytes, sequence) = (file.header.segment_bytes, file.header.sequence);
-    let mut window = Window::new(file);
-    let Some(trailer) = file.trailer else {
-        let offset = bytes - PAGE_BYTES;
-        let page = window.bytes(offset..bytes)?;
-        let what = "trailer page of a sealed segment";
-        let fault = Fault { offset, what, expected: 0, found: 0, header: None };
-        let is_rotten = Trailer::is_rotten(page, file.salt, sequence, bytes);
-        return Ok(is_rotten.then(|| file.corruption(&fault)));
-    };
-    let offset = trailer.index_at(bytes);
-    let crc = crc32fast::hash(window.bytes(offset..offset + trailer.index_bytes())?);
-    let (expected, found) = (trailer.index_crc.into(), crc.into());
-    let fault = Fault { offset, what: "checksum of an index", expected, found, header: None };
-    Ok((expected != found).then(|| file.corruption(&fault)))
 }
 
 fn stream(header: &SegmentHeader, look: &mut Look) -> Stream {

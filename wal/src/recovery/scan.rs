@@ -113,7 +113,9 @@ impl Fault {
 #[derive(Debug)]
 pub(crate) struct Window<'a> {
     segment: &'a SegmentFile,
-    start: u64,
+    /// Where the bytes that are held lie in the file.
+    held: Range<u64>,
+    /// Those bytes; the rest is what is left of longer ones, so that room is made once.
     bytes: Vec<u8>,
     /// How much is read at least at a time.
     step_bytes: u64,
@@ -127,28 +129,32 @@ impl<'a> Window<'a> {
 
     /// A window for what takes `step_bytes`: nothing behind it is read.
     pub(crate) fn in_steps(segment: &'a SegmentFile, step_bytes: u64) -> Self {
-        Self { segment, start: 0, bytes: Vec::new(), step_bytes }
+        Self { segment, held: 0..0, bytes: Vec::new(), step_bytes }
     }
 
     /// The bytes of `range`, which lies inside the file.
     pub(crate) fn bytes(&mut self, range: Range<u64>) -> Result<&[u8], OpenError> {
-        let held = self.start..self.start + self.bytes.len() as u64;
-        if range.start < held.start || range.end > held.end {
-            let end = range
-                .end
-                .max((range.start + self.step_bytes).min(self.segment.header.segment_bytes));
-            let length = size(end - range.start);
-            if self.bytes.len() < length {
-                // Zeroed by the allocator: `resize` fills byte by byte where nothing is optimised.
-                self.bytes = vec![0; length];
-            }
-            self.bytes.truncate(length);
-            self.start = range.start;
-            let read = self.segment.file.read_at(range.start, &mut self.bytes);
-            read.map_err(|source| io_error("read", &self.segment.name(), source))?;
+        if range.start < self.held.start || range.end > self.held.end {
+            self.read(range.clone())?;
         }
-        let start = size(range.start - self.start);
+        let start = size(range.start - self.held.start);
         Ok(&self.bytes[start..start + size(range.end - range.start)])
+    }
+
+    fn read(&mut self, range: Range<u64>) -> Result<(), OpenError> {
+        let step_end = (range.start + self.step_bytes).min(self.segment.header.segment_bytes);
+        let held = range.start..range.end.max(step_end);
+        let length = size(held.end - held.start);
+        if self.bytes.len() < length {
+            // Zeroed by the allocator: `resize` fills byte by byte where nothing is optimised.
+            self.bytes = vec![0; length];
+        }
+        // Of what a read that failed has left nothing is believed.
+        self.held = 0..0;
+        let read = self.segment.file.read_at(held.start, &mut self.bytes[..length]);
+        read.map_err(|source| io_error("read", &self.segment.name(), source))?;
+        self.held = held;
+        Ok(())
     }
 
     /// The header at `offset` if it is whole by itself: checksum, kind, flags, body inside the segment.

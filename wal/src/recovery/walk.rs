@@ -121,13 +121,9 @@ impl Gathered {
 
     /// A checkpoint is what the frames before it say, if they could all be taken in.
     fn compare(&mut self, file: &SegmentFile, opening: &Opening) {
-        let Found { offset, header, .. } = opening.last;
-        let (said, found) = (crc32fast::hash(&self.catalog.checkpoint()), header.body_crc);
-        if self.damage.is_empty() && said != found {
-            let what = "checkpoint of the frames before it";
-            let (expected, found) = (said.into(), found.into());
-            let fault = Fault { offset, what, expected, found, header: Some(header) };
-            self.damage.push(file.corruption(&fault));
+        if self.damage.is_empty() {
+            let fault = opening.checkpoint_fault(crc32fast::hash(&self.catalog.checkpoint()));
+            self.damage.extend(fault.map(|fault| file.corruption(&fault)));
         }
     }
 
@@ -138,7 +134,7 @@ impl Gathered {
         opening: Opening,
     ) -> Result<End, OpenError> {
         let segment = Segment::new(&file.header, opening.base, file.file.clone());
-        let mut offset = opening.last.offset + opening.last.header.frame_bytes();
+        let mut offset = opening.frames_end();
         let mut room = Room { segment_bytes: segment.bytes, offset, index_bytes: 0 };
         let mut watermark = opening.start.header.durable_lsn.max(opening.last.header.durable_lsn);
         let mut last = opening.last;
@@ -159,33 +155,14 @@ impl Gathered {
                 }
                 self.damage.push(file.corruption(fault));
             }
-            let index_bytes = match found.header.kind {
-                FrameKind::Entries => self.catalog.index_bytes(found.header.log),
-                _ => 0,
-            };
-            if !room.take_found(&found.header, index_bytes) {
-                let (expected, value) = (segment.bytes, offset + found.header.frame_bytes());
-                break Fault {
-                    offset,
-                    what: NO_ROOM,
-                    expected,
-                    found: value,
-                    header: Some(found.header),
-                };
-            }
-            let end = segment.lsn(offset + found.header.frame_bytes());
-            let place = Place::new(segment.sequence, offset);
-            let is_lost = matches!(found.header.kind, FrameKind::State | FrameKind::Freed);
-            if found.fault.is_some() && is_lost {
-                // What the body said is not believed: the state before stands, and so do the segments.
-            } else if let Err(what) = self.take(&found, window.body(&found)?, place, end) {
-                let header = Some(found.header);
-                break Fault { offset, what, expected: 0, found: 0, header };
+            let body = window.body(&found)?;
+            if let Err(fault) = self.take_found(&found, body, &segment, &mut room) {
+                break fault;
             }
             offset += found.header.frame_bytes();
             watermark = watermark.max(found.header.durable_lsn);
             if found.header.kind != FrameKind::Mark {
-                changed = end;
+                changed = segment.lsn(offset);
             }
             last = found;
         };
@@ -205,6 +182,34 @@ impl Gathered {
             fault,
             fault_number,
         })
+    }
+
+    /// Takes in a frame that was found in `segment` behind those before; `Err` says why no writer would have put it there.
+    pub(super) fn take_found(
+        &mut self,
+        found: &Found,
+        body: &[u8],
+        segment: &Segment,
+        room: &mut Room,
+    ) -> Result<(), Fault> {
+        let Found { offset, header, .. } = *found;
+        let wrong = |what, expected, value| {
+            Err(Fault { offset, what, expected, found: value, header: Some(header) })
+        };
+        let frame_end = offset + header.frame_bytes();
+        let index_bytes = match header.kind {
+            FrameKind::Entries => self.catalog.index_bytes(header.log),
+            _ => 0,
+        };
+        if !room.take_found(&header, index_bytes) {
+            return wrong(NO_ROOM, segment.bytes, frame_end);
+        }
+        if found.fault.is_some() && matches!(header.kind, FrameKind::State | FrameKind::Freed) {
+            // What the body said is not believed: the state before stands, and so do the segments.
+            return Ok(());
+        }
+        let place = Place::new(segment.sequence, offset);
+        self.take(found, body, place, segment.lsn(frame_end)).or_else(|what| wrong(what, 0, 0))
     }
 
     /// Takes a whole frame in; `Err` says why it cannot follow what was passed.
@@ -234,6 +239,31 @@ impl Gathered {
         }
         self.catalog.segments.free(&freed);
         Ok(())
+    }
+}
+
+impl Opening {
+    /// Where the two frames end.
+    pub(super) fn frames_end(&self) -> u64 {
+        self.last.offset + self.last.header.frame_bytes()
+    }
+
+    /// The smaller one of the two.
+    pub(super) fn watermark(&self) -> Lsn {
+        self.start.header.durable_lsn.min(self.last.header.durable_lsn)
+    }
+
+    /// Something is wrong with where the segment begins.
+    pub(super) fn fault(&self, what: &'static str, expected: u64, found: u64) -> Fault {
+        Fault { offset: FRAMES_AT, what, expected, found, header: Some(self.start.header) }
+    }
+
+    /// What is wrong with the checkpoint if the frames before it make one with checksum `said`.
+    pub(super) fn checkpoint_fault(&self, said: u32) -> Option<Fault> {
+        let Found { offset, header, .. } = self.last;
+        let (expected, found) = (said.into(), header.body_crc.into());
+        let what = "checkpoint of the frames before it";
+        (expected != found).then_some(Fault { offset, what, expected, found, header: Some(header) })
     }
 }
 

@@ -125,7 +125,7 @@ fn seal(segment: &Segment, frames: &FrameIndex, stopped: &AtomicBool) -> io::Res
 }
 
 /// The trailer of a full segment, and its index: up to megabytes, so not made under the lock.
-fn describe(segment: &Segment, frames: &FrameIndex) -> (Trailer, Vec<u8>) {
+pub(crate) fn describe(segment: &Segment, frames: &FrameIndex) -> (Trailer, Vec<u8>) {
     let last = segment.last.expect("a full segment");
     let (index, logs, frames) = frames.encode();
     let table = usize::try_from(u64::from(logs) * index::LOG_BYTES).expect("64-bit only");
