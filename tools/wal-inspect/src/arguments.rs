@@ -9,6 +9,7 @@ use crate::{
     diff::{self, DiffArguments},
     hexdump::{self, HexdumpArguments},
     segments, stats,
+    verify::{self, VerifyArguments},
 };
 
 const EXIT_CODES: &str = "\
@@ -59,11 +60,6 @@ or that ends in the damage, is not followed.
 
 Exit codes: 0 done, 2 done but the log is corrupt (see standard error), 3 cannot read, 4 usage.";
 
-const VERIFY_EXAMPLES: &str = "\
-Examples, with the data directory of a node or the log's own:
-  wal-inspect verify data/1
-  wal-inspect verify data/1 > /dev/null || echo \"exit code $?\"";
-
 /// Looks into a Kontiki log without changing it, also while a writer is at work.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
@@ -84,7 +80,7 @@ pub(crate) enum Command {
     #[command(after_help = hexdump::HELP)]
     Hexdump(HexdumpArguments),
     /// Reads every frame of the log and says whether all are whole, and if not, where it is damaged.
-    #[command(after_help = format!("{VERIFY_EXAMPLES}\n\n{EXIT_CODES}"))]
+    #[command(after_help = format!("{}\n\n{EXIT_CODES}", verify::HELP))]
     Verify(VerifyArguments),
     /// Shows each segment: how much of it is live, dead and free, and where.
     #[command(after_help = segments::HELP)]
@@ -135,16 +131,9 @@ pub(crate) struct DumpArguments {
 }
 
 impl DumpArguments {
-    pub(crate) fn is_json(&self) -> bool {
-        self.json || self.format == Format::Jsonl
+    pub(crate) fn format(&self) -> Format {
+        if self.json { Format::Jsonl } else { self.format }
     }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct VerifyArguments {
-    /// Directory of the log, or the data directory of a node, which has it in wal below it.
-    #[arg(value_name = "DIR")]
-    pub(crate) directory: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +152,13 @@ pub(crate) enum Format {
     Text,
     /// A JSON object a line, one for each frame.
     Jsonl,
+}
+
+impl Format {
+    /// What `--json` asks for, given or not.
+    pub(crate) fn asked(json: bool) -> Self {
+        if json { Self::Jsonl } else { Self::Text }
+    }
 }
 
 /// The kinds of frames, by the names that they have in what is printed.

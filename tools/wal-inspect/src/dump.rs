@@ -12,12 +12,13 @@ use kontiki_wal::{
 };
 
 use crate::{
-    arguments::{DumpArguments, Kind},
+    arguments::{DumpArguments, Format, Kind},
     follow::follow,
     look::{Look, log_directory},
     outcome::{Failure, Outcome},
     raft::{RaftEntry, RaftLogs, RaftState},
     rows::{EntryRow, FrameRow, LogRow, Payload, Preview, StateRow, belongs_to_a_log},
+    terminal,
 };
 
 pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
@@ -82,11 +83,10 @@ impl<'a> Printer<'a> {
     }
 
     fn write(&mut self, row: &FrameRow) -> io::Result<()> {
-        if !self.arguments.is_json() {
-            return row.write_text(&mut self.out);
+        match self.arguments.format() {
+            Format::Text => row.write_text(&mut self.out),
+            Format::Jsonl => terminal::write_json_line(row, &mut self.out),
         }
-        serde_json::to_writer(&mut self.out, row)?;
-        self.out.write_all(b"\n")
     }
 
     /// Hands on what was written.

@@ -13,10 +13,12 @@ use kontiki_wal::{
 use serde::Serialize;
 
 use crate::{
-    fields::{self, Field},
+    arguments::Format,
+    fields::Field,
+    layout,
     look::{Look, is_at, log_directory},
     outcome::{Failure, Outcome, corruption_line},
-    place, progress,
+    place, progress, terminal,
 };
 
 pub(crate) const HELP: &str = "\
@@ -86,10 +88,11 @@ fn write(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let HexdumpArguments { segment, offset, header, json, .. } = arguments;
+    let format = Format::asked(*json);
     let frame = match (*segment, *offset, arguments.lsn) {
         (Some(segment), offset, _) => {
             if *header || offset.is_none() {
-                write_page(look, segment, *json, outcome, out)?;
+                write_page(look, segment, format, outcome, out)?;
             }
             let Some(offset) = offset else { return Ok(()) };
             look.scan.raw_frame_at(segment, offset)?
@@ -97,7 +100,7 @@ fn write(
         (None, _, lsn) => {
             let frame = look.scan.raw_frame(Lsn(lsn.unwrap_or(0)))?;
             if let (Some(frame), true) = (&frame, header) {
-                write_page(look, frame.segment, *json, outcome, out)?;
+                write_page(look, frame.segment, format, outcome, out)?;
             }
             frame
         }
@@ -113,14 +116,14 @@ fn write(
     if *outcome == Outcome::Whole {
         *outcome = of_frame;
     }
-    Ok(Shown::frame(&frame).write(*json, out)?)
+    Ok(Shown::frame(&frame).write(format, out)?)
 }
 
 /// A page that does not hold is shown; the checksums of its frames cannot be told then.
 fn write_page(
     look: &Look,
     segment: u64,
-    json: bool,
+    format: Format,
     outcome: &mut Outcome,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
@@ -130,7 +133,7 @@ fn write_page(
         Some(OpenError::Corruption(_)) => Outcome::Corrupt,
         Some(_) => Outcome::CannotRead,
     };
-    Ok(Shown::page(&page).write(json, out)?)
+    Ok(Shown::page(&page).write(format, out)?)
 }
 
 /// The frame and how it stands; `None` if what lies there is no frame and never was.
@@ -176,12 +179,9 @@ fn no_frame(
 
 /// A segment by its number, or by its file's name, which has it in hexadecimal.
 fn parse_segment(text: &str) -> Result<u64, String> {
-    let number = match text.strip_suffix(".wal") {
-        Some(digits) => u64::from_str_radix(digits, 16).ok(),
-        // As long as a name without its ending, which has other digits.
-        None if text.len() == NAME_DIGITS => None,
-        None => text.parse().ok(),
-    };
+    // As long as a name without its ending, which has other digits.
+    let is_name = text.ends_with(".wal") || text.len() == NAME_DIGITS;
+    let number = if is_name { place::segment_number(text) } else { text.parse().ok() };
     number.ok_or_else(|| format!("{text:?} is neither a segment's number nor its file's name"))
 }
 
@@ -204,7 +204,7 @@ impl<'a> Shown<'a> {
     fn frame(frame: &'a RawFrame) -> Self {
         let RawFrame { segment, file, offset, lsn, .. } = frame;
         let damage = frame.fault.as_ref().map(corruption_line);
-        let fields = fields::of_frame(frame);
+        let fields = layout::of_frame(frame);
         let (lsn, whole) = (lsn.map(|lsn| lsn.0), damage.is_none());
         Self { what: "frame", segment: *segment, file, offset: *offset, lsn, whole, damage, fields }
     }
@@ -215,17 +215,15 @@ impl<'a> Shown<'a> {
             error => error.to_string(),
         });
         let (what, whole) = ("header page", damage.is_none());
-        let fields = fields::of_header_page(page);
+        let fields = layout::of_header_page(page);
         let (segment, file) = (page.segment, &page.file);
         Self { what, segment, file, offset: 0, lsn: None, whole, damage, fields }
     }
 
-    fn write(&self, json: bool, out: &mut impl Write) -> io::Result<()> {
-        if json {
-            serde_json::to_writer(&mut *out, self)?;
-            out.write_all(b"\n")?;
-        } else {
-            self.write_text(out)?;
+    fn write(&self, format: Format, out: &mut impl Write) -> io::Result<()> {
+        match format {
+            Format::Text => self.write_text(out)?,
+            Format::Jsonl => terminal::write_json_line(self, out)?,
         }
         out.flush()
     }

@@ -3,12 +3,14 @@
 use std::{
     fs,
     io::{self, ErrorKind, Write},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
+    thread,
 };
 
 use kontiki_wal::{
     Corruption, OpenError, Wal,
-    inspect::{RawFrame, Scan, Verdict},
+    inspect::{Effort, RawFrame, Scan, Verdict},
 };
 
 use crate::outcome::{Failure, Outcome, corruption_line};
@@ -22,13 +24,18 @@ pub(crate) struct Look {
 impl Look {
     /// Looks at the log in `directory`.
     pub(crate) fn at(directory: &Path) -> Result<Self, Failure> {
-        Self::from(Scan::open(directory)?, directory)
+        Self::with(directory, Effort { threads: cores(), ..Effort::default() })
+    }
+
+    /// The same with more effort.
+    pub(crate) fn with(directory: &Path, effort: Effort) -> Result<Self, Failure> {
+        Self::from(Scan::open_with(directory, effort)?, directory, effort)
     }
 
     /// What a crash leaves and what a writer has under way look alike. A writer that is there tells
     /// them apart; one that ended after the scan does not, but then the next scan finds something
     /// else.
-    fn from(mut scan: Scan, directory: &Path) -> Result<Self, Failure> {
+    fn from(mut scan: Scan, directory: &Path, effort: Effort) -> Result<Self, Failure> {
         // A directory without segments is most likely the wrong one, and never a good answer.
         if matches!(scan.verdict(), Verdict::Whole { .. }) && scan.segments().is_empty() {
             let below = below(directory);
@@ -39,7 +46,7 @@ impl Look {
             if is_live || !matches!(scan.verdict(), Verdict::TornTail { .. }) {
                 return Ok(Self { scan, is_live });
             }
-            let again = Scan::open(directory)?;
+            let again = Scan::open_with(directory, effort)?;
             if again.verdict() == scan.verdict() {
                 return Ok(Self { scan: again, is_live: false });
             }
@@ -134,6 +141,11 @@ fn segments(directory: &Path) -> io::Result<bool> {
     Ok(entries.flatten().any(|entry| is_segment(&entry.path())))
 }
 
+/// As many threads as this machine runs at the same time.
+pub(crate) fn cores() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
 /// Where a node keeps its log in its data directory.
 pub(crate) const NODE_LOG: &str = "wal";
 
@@ -163,7 +175,7 @@ mod tests {
         let torn = Scan::open(path).unwrap();
         assert!(matches!(torn.verdict(), Verdict::TornTail { .. }), "{:?}", torn.verdict());
         Wal::options().without_threads().open(path).unwrap().close().unwrap();
-        let look = Look::from(torn, path).unwrap();
+        let look = Look::from(torn, path, Effort::default()).unwrap();
         assert!(!look.is_live);
         let verdict = look.scan.verdict();
         assert!(matches!(verdict, Verdict::Whole { .. }), "{verdict:?}");

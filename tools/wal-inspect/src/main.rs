@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod compared;
 mod count;
 mod diff;
 mod dump;
@@ -17,6 +18,7 @@ mod fields;
 mod follow;
 mod hexdump;
 mod histogram;
+mod layout;
 mod look;
 mod outcome;
 mod picture;

@@ -16,6 +16,11 @@ pub(crate) fn range(first: u64, last: u64) -> String {
     if first == last { format!("{first}") } else { format!("{first}..={last}") }
 }
 
+/// The number of a segment by its file's name, which has it in hexadecimal.
+pub(crate) fn segment_number(file: &str) -> Option<u64> {
+    u64::from_str_radix(file.strip_suffix(".wal")?, 16).ok()
+}
+
 /// Two digits for each byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

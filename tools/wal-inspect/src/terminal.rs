@@ -36,6 +36,12 @@ pub(crate) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
     table.trim_fmt() + "\n"
 }
 
+/// Writes `row` as a JSON object on a line of its own.
+pub(crate) fn write_json_line(row: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, row)?;
+    out.write_all(b"\n")
+}
+
 /// Each of `rows` as a JSON object on a line of its own.
 pub(crate) fn json_lines<Row: Serialize>(
     rows: impl IntoIterator<Item = Row>,

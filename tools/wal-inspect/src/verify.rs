@@ -1,95 +1,261 @@
 //! `verify`: whether a log is whole, and if not, where it is damaged. One line for each finding.
 
-use std::io::{self, ErrorKind, Write};
+use std::{num::NonZeroUsize, path::PathBuf};
 
-use kontiki_wal::inspect::{Frame, FrameKind, Scan, Verdict};
+use clap::Args;
+use kontiki_wal::{
+    Corruption, Lsn,
+    inspect::{Effort, Frame, FrameKind, Scan, SegmentSummary, Verdict},
+};
+use serde::Serialize;
 
 use crate::{
-    arguments::VerifyArguments,
-    look::{Look, log_directory},
+    look::{Look, cores, log_directory},
     outcome::{Failure, Outcome, corruption_line},
-    place, progress,
+    place, progress, terminal,
 };
+
+pub(crate) const HELP: &str = "\
+Every frame of every segment that is not freed is read and must be whole and follow on the one
+before; so must the index and the trailer of a sealed segment. That finds all that a disk does to a
+log. --deep also holds against each other what the log says more than once, which finds faults of
+a writer, and bytes that somebody made, under checksums that hold: the checkpoint of each segment
+against the frames of the segment before; indexes and terms of entries, cuts and freed segments
+against the checkpoint before them; the index and the trailer of a sealed segment against its
+frames; the room that each frame must leave; where segments follow on each other; and what frames
+say was durable, which never descends. Files that are no segments, or freed ones, hold nothing of
+the log and are not read.
+
+Examples, with the data directory of a node or the log's own:
+  wal-inspect verify data/1
+  wal-inspect verify data/1 --deep -j 4
+  wal-inspect verify data/1 > /dev/null || echo \"exit code $?\"
+  wal-inspect verify data/1 --json | jq 'select(.row == \"damage\") | {file, offset, log}'
+
+JSON, a line that tells the verdict, then one for each finding; what there is nothing of is left out:
+  row            verdict; damage: bytes that were durable are damaged or missing; torn: what
+                 opening will cut off
+  verdict        whole, live (whole, and a writer is at work), torn or corrupt; with deep: whether
+                 the look was; segments, frames, entries: how many were read; end_lsn: where the
+                 log ends, or where it is damaged; closed: whether its last frame is the mark of a
+                 clean close; damages: how many lines of damage follow
+  segment, file  of damage and torn: number and file name of the segment, and offset, the place in
+                 that; lsn: the same place in the stream
+  log, first_index, last_index, term
+                 what is lost there, where that is known
+  what           what is wrong; expected, found: two numbers that should be the same";
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// Directory of the log, or the data directory of a node, which has it in wal below it.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Hold what the log says in several places against each other, too.
+    #[arg(long)]
+    deep: bool,
+    /// Read so many segments at a time; as many as there are cores, if not given.
+    #[arg(long, short = 'j', value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// Print JSON objects, one a line, instead of text.
+    #[arg(long)]
+    json: bool,
+}
 
 pub(crate) fn verify(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     let directory = log_directory(&arguments.directory);
-    let (outcome, lines) = progress::watched(&directory, || findings(&Look::at(&directory)?))?;
-    match io::stdout().write_all(lines.as_bytes()) {
-        // The exit code tells what the reader did not wait for.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(outcome),
-    }
+    let threads = arguments.threads.unwrap_or_else(cores);
+    let effort = Effort { is_deep: arguments.deep, threads };
+    let verified = progress::watched(&directory, || {
+        Verified::of(&Look::with(&directory, effort)?, arguments.deep)
+    })?;
+    terminal::print(&if arguments.json { verified.json()? } else { verified.text() })?;
+    Ok(verified.outcome())
 }
 
-fn findings(Look { scan, is_live }: &Look) -> Result<(Outcome, String), Failure> {
-    let contents = Contents::of(scan)?;
-    Ok(match scan.verdict() {
-        Verdict::Corrupt(corruptions) => {
-            let lines = corruptions
-                .iter()
-                .map(|corruption| format!("corrupt: {}\n", corruption_line(corruption)))
-                .collect();
-            (Outcome::Corrupt, lines)
-        }
-        Verdict::Whole { end, .. } | Verdict::TornTail { end, .. } if *is_live => {
-            let text = contents.text();
-            (Outcome::Whole, format!("live tail: {text}, end lsn {}; a writer is at work\n", end.0))
-        }
-        Verdict::Whole { end, closed } => {
-            let closed = if *closed { "closed" } else { "not closed" };
-            (Outcome::Whole, format!("whole: {}, end lsn {}, {closed}\n", contents.text(), end.0))
-        }
-        Verdict::TornTail { end, segment, offset } => {
-            let mut line = format!("torn tail: segment {segment} offset {offset} lsn {}", end.0);
-            if let Some(frame) = &contents.torn {
-                push_frame(&mut line, frame);
-            }
-            line.push_str(": not attested; opening the log will cut it off\n");
-            (Outcome::TornTail, line)
-        }
-    })
+/// What is told.
+struct Verified {
+    verdict: VerdictRow,
+    findings: Vec<FindingRow>,
 }
 
-/// What is lost with a frame of entries.
-fn push_frame(line: &mut String, frame: &Frame) {
-    place::push(line, "log", Some(frame.log.0));
-    if frame.kind == FrameKind::Entries {
-        let last = place::last_index(frame);
-        place::push(line, "index", Some(place::range(frame.first_index, last)));
-        place::push(line, "term", Some(frame.term));
-    }
-}
-
-/// How much was read.
-#[derive(Debug, Default)]
-struct Contents {
+/// How the log is as a whole.
+#[derive(Debug, Serialize)]
+struct VerdictRow {
+    row: &'static str,
+    verdict: Word,
+    deep: bool,
     segments: usize,
     frames: u64,
     entries: u64,
-    /// The frame at the end of the log that is not whole, if its header is.
-    torn: Option<Frame>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_lsn: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closed: Option<bool>,
+    damages: usize,
 }
 
-impl Contents {
-    fn of(scan: &Scan) -> Result<Self, Failure> {
-        let mut contents = Self { segments: scan.segments().len(), ..Self::default() };
-        for frame in scan.frames() {
-            let frame = frame?;
-            contents.frames += 1;
-            if frame.kind == FrameKind::Entries {
-                contents.entries += u64::from(frame.count);
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Whole,
+    Live,
+    Torn,
+    Corrupt,
+}
+
+/// A place where something is wrong. What is not known of it is left out.
+#[derive(Debug, Serialize)]
+struct FindingRow {
+    row: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segment: Option<u64>,
+    file: String,
+    offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lsn: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_index: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_index: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    term: Option<u64>,
+    what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<u64>,
+    /// The same in one line.
+    #[serde(skip)]
+    line: String,
+}
+
+impl Verified {
+    fn of(Look { scan, is_live }: &Look, deep: bool) -> Result<Self, Failure> {
+        let segments = scan.segments();
+        let (word, closed, findings) = match scan.verdict() {
+            Verdict::Corrupt(damage) => {
+                let damage = damage.iter().map(|found| FindingRow::damage(found, &segments));
+                (Word::Corrupt, None, damage.collect())
             }
-            if let Verdict::TornTail { end, .. } = scan.verdict()
-                && frame.lsn == *end
-            {
-                contents.torn = Some(frame);
+            _ if *is_live => (Word::Live, None, Vec::new()),
+            Verdict::Whole { closed, .. } => (Word::Whole, Some(*closed), Vec::new()),
+            Verdict::TornTail { end, segment, offset } => {
+                (Word::Torn, None, vec![FindingRow::torn(scan, *end, segment, *offset)?])
             }
+        };
+        let end_lsn = match scan.verdict() {
+            Verdict::Whole { end, .. } | Verdict::TornTail { end, .. } => Some(end.0),
+            Verdict::Corrupt(_) => scan.tail().map(|tail| tail.lsn().0),
+        };
+        let (row, counts) = ("verdict", scan.counts());
+        let damages = if matches!(word, Word::Corrupt) { findings.len() } else { 0 };
+        let verdict = VerdictRow {
+            row,
+            verdict: word,
+            deep,
+            segments: segments.len(),
+            frames: counts.frames,
+            entries: counts.entries,
+            end_lsn,
+            closed,
+            damages,
+        };
+        Ok(Self { verdict, findings })
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self.verdict.verdict {
+            Word::Whole | Word::Live => Outcome::Whole,
+            Word::Torn => Outcome::TornTail,
+            Word::Corrupt => Outcome::Corrupt,
         }
-        Ok(contents)
+    }
+
+    fn json(&self) -> Result<String, Failure> {
+        Ok(terminal::json_lines([&self.verdict])? + &terminal::json_lines(&self.findings)?)
     }
 
     fn text(&self) -> String {
-        let Self { segments, frames, entries, .. } = self;
-        format!("{segments} segments, {frames} frames, {entries} entries")
+        let VerdictRow { segments, frames, entries, end_lsn, .. } = &self.verdict;
+        let end = end_lsn.map_or_else(String::new, |lsn| format!(", end lsn {lsn}"));
+        let read = format!("{segments} segments, {frames} frames, {entries} entries{end}");
+        let closed = if self.verdict.closed == Some(true) { "closed" } else { "not closed" };
+        match self.verdict.verdict {
+            Word::Whole => format!("whole: {read}, {closed}\n"),
+            Word::Live => format!("live tail: {read}; a writer is at work\n"),
+            Word::Torn | Word::Corrupt => {
+                self.findings.iter().map(|finding| format!("{}\n", finding.line)).collect()
+            }
+        }
     }
 }
+
+impl FindingRow {
+    fn damage(found: &Corruption, segments: &[SegmentSummary]) -> Self {
+        let (expected, value) = (found.expected, found.found);
+        let is_compared = expected != value;
+        let own = segments.iter().find(|segment| segment.file == found.segment);
+        Self {
+            row: "damage",
+            segment: place::segment_number(&found.segment),
+            file: found.segment.clone(),
+            offset: found.offset,
+            lsn: own.and_then(|segment| lsn(segment, found.offset)),
+            log: found.log.map(|log| log.0),
+            first_index: found.indexes.map(|(first, _)| first),
+            last_index: found.indexes.map(|(_, last)| last),
+            term: found.term,
+            what: found.what.clone(),
+            expected: is_compared.then_some(expected),
+            found: is_compared.then_some(value),
+            line: format!("corrupt: {}", corruption_line(found)),
+        }
+    }
+
+    fn torn(scan: &Scan, end: Lsn, file: &str, offset: u64) -> Result<Self, Failure> {
+        let segment = place::segment_number(file);
+        // What is lost with it, if it is a frame whose header is whole.
+        let mut lost = None;
+        for frame in segment.into_iter().flat_map(|segment| scan.segment_frames(segment)) {
+            lost = Some(frame?).filter(|frame| frame.lsn == end);
+        }
+        let entries = lost.as_ref().filter(|frame| frame.kind == FrameKind::Entries);
+        let log = lost.as_ref().map(|frame| frame.log.0);
+        let (first_index, last_index) =
+            (entries.map(|frame| frame.first_index), entries.map(place::last_index));
+        let term = entries.map(|frame: &Frame| frame.term);
+        let what = "not attested; opening the log will cut it off".to_owned();
+        let mut line = format!("torn tail: segment {file} offset {offset} lsn {}", end.0);
+        place::push(&mut line, "log", log);
+        let indexes = first_index.zip(last_index);
+        place::push(&mut line, "index", indexes.map(|(first, last)| place::range(first, last)));
+        place::push(&mut line, "term", term);
+        line.push_str(&format!(": {what}"));
+        Ok(Self {
+            row: "torn",
+            segment,
+            file: file.to_owned(),
+            offset,
+            lsn: Some(end.0),
+            log,
+            first_index,
+            last_index,
+            term,
+            what,
+            expected: None,
+            found: None,
+            line,
+        })
+    }
+}
+
+/// A place among the frames of a segment as one in the stream; its pages and its index have none there.
+fn lsn(segment: &SegmentSummary, offset: u64) -> Option<u64> {
+    let ahead = offset.checked_sub(FRAMES_AT).filter(|&ahead| ahead <= segment.used_bytes)?;
+    segment.base.map(|base| base.0 + ahead)
+}
+
+/// Where frames begin in a segment's file, behind the header page.
+const FRAMES_AT: u64 = 4096;

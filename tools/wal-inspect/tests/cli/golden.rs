@@ -45,6 +45,18 @@ fn hexdump_prints_a_frame_of_each_kind_as_it_always_did() {
 }
 
 #[test]
+fn verify_prints_the_golden_logs_as_it_always_did() {
+    let commands: [&[&str]; 5] = [
+        &["verify", "closed"],
+        &["verify", "closed", "--deep", "-j", "3"],
+        &["verify", "closed", "--deep", "--json"],
+        &["verify", "killed"],
+        &["verify", "killed", "--json"],
+    ];
+    check("verify.txt", 0, &commands);
+}
+
+#[test]
 fn diff_prints_the_golden_logs_as_it_always_did() {
     let commands: [&[&str]; 2] =
         [&["diff", "closed", "killed"], &["diff", "closed", "killed", "--json"]];

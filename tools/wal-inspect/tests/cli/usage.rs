@@ -6,7 +6,10 @@ use kontiki_wal::LogId;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{append, closed_log, entries_frames, flip_bit, json, options, wal_inspect};
+use crate::support::{
+    HEADER_BYTES, append, closed_log, crashed_log, entries_frames, flip_bit, json, options,
+    wal_inspect,
+};
 
 #[test]
 fn what_is_not_understood_ends_with_4_and_changes_nothing() {
@@ -56,27 +59,50 @@ fn help_tells_exit_codes_and_examples() {
     for code in ["0  whole", "1  torn tail", "2  corrupt", "3  cannot read", "4  usage"] {
         assert!(run.stdout.contains(code), "{code}: {run:?}");
     }
-    for command in ["dump", "hexdump", "diff", "segments", "stats"] {
-        let run = wal_inspect([command, "--help"]);
+    for command in commands() {
+        let run = wal_inspect([&command, "--help"]);
         assert_eq!(run.code, Some(0), "{run:?}");
         assert!(run.stdout.contains("\nExamples"), "{run:?}");
-        assert!(run.stdout.contains("\nExit codes: "), "{run:?}");
+        assert!(run.stdout.contains("\nExit codes:"), "{run:?}");
     }
 }
 
+/// As the help lists them.
+fn commands() -> Vec<String> {
+    let help = wal_inspect(["--help"]).stdout;
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = listed.take_while(|line| !line.is_empty()).filter_map(|line| {
+        // What goes on in a second line is no command.
+        let line = line.strip_prefix("  ").filter(|line| !line.starts_with(' '))?;
+        line.split_whitespace().next().map(str::to_owned)
+    });
+    let names: Vec<String> = names.filter(|name| name != "help").collect();
+    assert!(names.len() >= 6, "{names:?}");
+    names
+}
+
 #[test]
-fn every_field_of_json_is_told_of_in_the_help() {
-    let log = closed_log();
-    for command in ["segments", "stats"] {
-        let help = wal_inspect([command, "--help"]).stdout;
-        let is_told = |field: &str| {
-            help.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == field)
-        };
-        for row in json(command, log.path()) {
-            for field in row.as_object().unwrap().keys() {
-                assert!(is_told(field), "{command} --help says nothing of {field}");
-            }
-            assert!(row["row"].as_str().is_none_or(is_told), "{row}");
+fn every_command_that_looks_into_a_log_prints_json_and_tells_its_keys() {
+    for command in commands() {
+        let help = wal_inspect([&command, "--help"]).stdout;
+        let (options, told) = help.split_once("Print help").unwrap();
+        assert!(options.contains("--json"), "{command}: {help}");
+        assert!(told.contains("JSON, a line") || told.contains(" --json"), "{command}: {help}");
+    }
+}
+
+/// Whether the help of a command has this word.
+fn is_told(command: &str, field: &str) -> bool {
+    let help = wal_inspect([command, "--help"]).stdout;
+    help.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == field)
+}
+
+#[test]
+fn every_kind_of_row_is_told_of_in_the_help() {
+    for command in ["segments", "stats", "verify"] {
+        for row in json(command, closed_log().path()) {
+            let kind = row["row"].as_str().unwrap_or("segment");
+            assert!(is_told(command, kind), "{command} --help says nothing of {row}");
         }
     }
 }
@@ -94,7 +120,7 @@ fn fields(value: &Value, all: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_field_inside_of_json_is_told_of_in_the_help() {
+fn every_field_of_json_is_told_of_in_the_help() {
     let (log, other, compacted) = (closed_log(), TempDir::new().unwrap(), TempDir::new().unwrap());
     for (directory, first) in [(&other, 1), (&compacted, 5)] {
         let wal = options().open(directory.path()).unwrap();
@@ -106,17 +132,20 @@ fn every_field_inside_of_json_is_told_of_in_the_help() {
     let frame = entries_frames(other.path()).remove(0);
     flip_bit(other.path(), &frame, 30);
     let at = |directory: &TempDir| directory.path().as_os_str().to_owned();
+    let torn = crashed_log();
+    flip_bit(torn.path(), &entries_frames(torn.path()).remove(1), HEADER_BYTES + 25);
     for (command, arguments) in [
+        ("verify", vec![at(&log)]),
+        ("verify", vec![at(&other)]),
+        ("verify", vec![at(&torn)]),
+        ("segments", vec![at(&log)]),
+        ("stats", vec![at(&log)]),
         ("dump", vec![at(&log)]),
         ("dump", vec![at(&other)]),
         ("hexdump", vec![at(&other), "--header".into(), format!("--lsn={}", frame.lsn.0).into()]),
         ("diff", vec![at(&log), at(&compacted)]),
         ("diff", vec![at(&log), at(&other)]),
     ] {
-        let help = wal_inspect([command, "--help"]).stdout;
-        let is_told = |field: &str| {
-            help.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == field)
-        };
         let all = [OsString::from(command), "--json".into()].into_iter().chain(arguments);
         let run = wal_inspect(all);
         let mut found = BTreeSet::new();
@@ -125,7 +154,7 @@ fn every_field_inside_of_json_is_told_of_in_the_help() {
         }
         assert!(found.len() > 5, "{run:?}");
         for field in found {
-            assert!(is_told(&field), "{command} --help says nothing of {field}");
+            assert!(is_told(command, &field), "{command} --help says nothing of {field}");
         }
     }
 }

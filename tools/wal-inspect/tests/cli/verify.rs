@@ -1,11 +1,15 @@
 //! `verify` on logs that nobody damaged.
 
-use std::{fs, time::Duration};
+use std::{ffi::OsStr, fs, time::Duration};
 
 use kontiki_wal::LogId;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{append, closed_log, copy_of, crashed_log, dump, files, options, verify};
+use crate::support::{
+    HEADER_BYTES, append, closed_log, copy_of, crashed_log, dump, entries_frames, files, flip_bit,
+    options, verify, wal_inspect,
+};
 
 #[test]
 fn a_closed_log_is_whole() {
@@ -123,4 +127,84 @@ fn a_directory_of_foreign_files_is_no_log() {
     fs::write(directory.path().join("notes.txt"), "mine").unwrap();
     let run = verify(directory.path());
     assert_eq!(run.code, Some(3), "{run:?}");
+}
+
+/// A log of some segments, in which every third frame of entries has lost a bit of its payload.
+fn rotten_log() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    for _ in 0..60 {
+        append(&log, 1, 100);
+        wal.work(Duration::ZERO);
+    }
+    wal.close().unwrap();
+    for frame in entries_frames(directory.path()).iter().step_by(3) {
+        flip_bit(directory.path(), frame, HEADER_BYTES + 401);
+    }
+    directory
+}
+
+#[test]
+fn the_findings_are_the_same_and_in_the_order_of_the_log_with_any_number_of_threads() {
+    let log = rotten_log();
+    for flags in [&[][..], &["--deep"], &["--json"], &["--deep", "--json"]] {
+        let verify = |threads: &str| {
+            let directory = [OsStr::new("verify"), log.path().as_os_str()];
+            let threads = ["-j", threads];
+            let flags = flags.iter().chain(&threads).map(OsStr::new);
+            wal_inspect(directory.into_iter().chain(flags))
+        };
+        let one = verify("1");
+        assert_eq!((one.code, one.stderr.as_str()), (Some(2), ""), "{flags:?}");
+        for threads in ["2", "3", "16"] {
+            assert_eq!(verify(threads).stdout, one.stdout, "{flags:?} in {threads} threads");
+        }
+        if !flags.contains(&"--json") {
+            let expected = entries_frames(log.path());
+            let expected = expected.iter().step_by(3).map(|frame| {
+                format!("corrupt: segment {} offset {} log 1 ", frame.file, frame.offset)
+            });
+            let expected: Vec<String> = expected.collect();
+            assert_eq!(one.stdout.lines().count(), expected.len());
+            for (line, expected) in one.stdout.lines().zip(expected) {
+                assert!(line.starts_with(&expected), "{line}: {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn json_tells_the_verdict_first_and_then_each_place_with_what_is_lost_there() {
+    let log = crashed_log();
+    let rows = |code| {
+        let run = wal_inspect([OsStr::new("verify"), log.path().as_os_str(), "--json".as_ref()]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(code), ""), "{run:?}");
+        run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let whole = rows(0);
+    assert_eq!((whole.len(), &whole[0]["verdict"]), (1, &Value::from("whole")), "{whole:?}");
+    let frames = entries_frames(log.path());
+    let (first, last) = (&frames[0], &frames[1]);
+
+    flip_bit(log.path(), last, HEADER_BYTES + 25);
+    let [verdict, torn] = &rows(1)[..] else { panic!("{:?}", rows(1)) };
+    assert_eq!((&verdict["verdict"], &verdict["damages"]), (&json!("torn"), &json!(0)));
+    let expected = json!({
+        "row": "torn", "segment": 1, "file": last.file, "offset": last.offset, "lsn": last.lsn.0,
+        "log": 7, "first_index": 11, "last_index": 15, "term": 4,
+        "what": "not attested; opening the log will cut it off",
+    });
+    assert_eq!(*torn, expected);
+
+    flip_bit(log.path(), first, HEADER_BYTES + 45);
+    let [verdict, damage] = &rows(2)[..] else { panic!("{:?}", rows(2)) };
+    assert_eq!((&verdict["verdict"], &verdict["damages"]), (&json!("corrupt"), &json!(1)));
+    for (field, value) in [("row", json!("damage")), ("lsn", json!(first.lsn.0))] {
+        assert_eq!(damage[field], value, "{damage}");
+    }
+    for (field, value) in [("log", 7), ("first_index", 1), ("last_index", 10), ("term", 3)] {
+        assert_eq!(damage[field], value, "{damage}");
+    }
+    assert_ne!(damage["expected"], damage["found"], "{damage}");
 }
