@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kontiki_wal::inspect::FrameKind;
 
 use crate::{
+    completions::{self, CompletionsArguments},
     diff::{self, DiffArguments},
     hexdump::{self, HexdumpArguments},
     segments, stats,
@@ -70,6 +71,9 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Prints a script with which a shell completes the command line.
+    #[command(after_help = completions::HELP, display_order = 1000)]
+    Completions(CompletionsArguments),
     /// Prints the frames of the log, each with its place, and what they hold.
     #[command(after_help = DUMP_EXAMPLES)]
     Dump(DumpArguments),

@@ -11,6 +11,7 @@
 
 mod arguments;
 mod compared;
+mod completions;
 mod count;
 mod diff;
 mod dump;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error).into(),
     };
     let outcome = match arguments.command {
+        Command::Completions(arguments) => completions::completions(&arguments),
         Command::Diff(arguments) => diff::diff(&arguments),
         Command::Dump(arguments) => dump::dump(&arguments),
         Command::Hexdump(arguments) => hexdump::hexdump(&arguments),

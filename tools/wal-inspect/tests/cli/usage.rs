@@ -1,6 +1,6 @@
 //! What the command line takes, and what it says otherwise.
 
-use std::{collections::BTreeSet, ffi::OsString};
+use std::{collections::BTreeSet, ffi::OsString, fs, io::ErrorKind, process::Command};
 
 use kontiki_wal::LogId;
 use serde_json::Value;
@@ -77,17 +77,52 @@ fn commands() -> Vec<String> {
         line.split_whitespace().next().map(str::to_owned)
     });
     let names: Vec<String> = names.filter(|name| name != "help").collect();
-    assert!(names.len() >= 6, "{names:?}");
+    assert!(names.len() >= 7, "{names:?}");
     names
 }
 
 #[test]
 fn every_command_that_looks_into_a_log_prints_json_and_tells_its_keys() {
-    for command in commands() {
-        let help = wal_inspect([&command, "--help"]).stdout;
+    for command in commands().iter().filter(|command| *command != "completions") {
+        let help = wal_inspect([command, "--help"]).stdout;
         let (options, told) = help.split_once("Print help").unwrap();
         assert!(options.contains("--json"), "{command}: {help}");
         assert!(told.contains("JSON, a line") || told.contains(" --json"), "{command}: {help}");
+    }
+}
+
+/// A script that bash cannot read completes nothing, and says so at each start of a shell.
+#[test]
+fn bash_takes_the_completions() {
+    let script = wal_inspect(["completions", "bash"]);
+    assert_eq!((script.code, script.stderr.as_str()), (Some(0), ""), "{script:?}");
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("wal-inspect");
+    fs::write(&file, &script.stdout).unwrap();
+    // As bash itself does when the tabulator key is pressed behind "wal-inspect ver".
+    let asked = "source \"$1\"; COMP_WORDS=(wal-inspect ver); COMP_CWORD=1; \
+                 function=$(complete -p wal-inspect | sed 's/.*-F \\([^ ]*\\).*/\\1/'); \
+                 \"$function\" wal-inspect ver wal-inspect; echo \"${COMPREPLY[*]}\"";
+    for (arguments, reply) in [(["-n"].as_slice(), ""), (&["-c", asked, "bash"], "verify\n")] {
+        let run = match Command::new("bash").args(arguments).arg(&file).output() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return eprintln!("skipped: bash is not here");
+            }
+            run => run.unwrap(),
+        };
+        assert!(run.status.success() && run.stderr.is_empty(), "{run:?}");
+        assert_eq!(String::from_utf8(run.stdout).unwrap(), reply);
+    }
+}
+
+#[test]
+fn completions_are_made_for_other_shells_too() {
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let run = wal_inspect(["completions", shell]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+        for command in commands() {
+            assert!(run.stdout.contains(&command), "{shell} does not know {command}");
+        }
     }
 }
 

@@ -1,0 +1,32 @@
+//! `completions`: what a shell needs to complete the command line.
+
+use clap::{Args, CommandFactory};
+use clap_complete::{Shell, generate};
+
+use crate::{
+    arguments::Arguments,
+    outcome::{Failure, Outcome},
+    terminal,
+};
+
+pub(crate) const HELP: &str = "\
+Examples; a shell that is started afterwards completes commands, flags and directories:
+  wal-inspect completions bash > ~/.local/share/bash-completion/completions/wal-inspect
+  wal-inspect completions zsh > ~/.zfunc/_wal-inspect     with fpath+=~/.zfunc before compinit
+  wal-inspect completions fish > ~/.config/fish/completions/wal-inspect.fish
+
+Exit codes: 0 done, 3 cannot write, 4 usage.";
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArguments {
+    /// The shell that is to complete.
+    #[arg(value_name = "SHELL")]
+    shell: Shell,
+}
+
+pub(crate) fn completions(arguments: &CompletionsArguments) -> Result<Outcome, Failure> {
+    let mut script = Vec::new();
+    generate(arguments.shell, &mut Arguments::command(), "wal-inspect", &mut script);
+    terminal::print(&String::from_utf8_lossy(&script))?;
+    Ok(Outcome::Whole)
+}
