@@ -460,7 +460,7 @@ fn a_segment_that_followed_another_history_is_cut() {
     assert_eq!(found, vec!["n".repeat(700); held - 1]);
 }
 
-fn overwrite(disk: &MemoryDisk, name: &str, offset: u64, bytes: &[u8]) {
+pub(super) fn overwrite(disk: &MemoryDisk, name: &str, offset: u64, bytes: &[u8]) {
     let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
     let file = directory.open(name).unwrap();
     file.write_at(offset, &[bytes]).unwrap();

@@ -7,6 +7,8 @@ mod failure;
 mod lies;
 mod lives;
 mod power;
+mod repair;
+mod repair_cuts;
 mod sealed;
 mod waiting;
 

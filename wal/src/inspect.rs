@@ -2,7 +2,7 @@
 //! Takes no writer's lock and changes nothing; [`Scan::is_live`] shares the lock for a moment, which a starting writer waits for.
 
 mod count;
-mod live;
+pub(crate) mod live;
 mod raw;
 mod summary;
 mod tail;
@@ -324,7 +324,7 @@ impl Scan {
 }
 
 /// The frames of one segment.
-struct Frames<'a> {
+pub(crate) struct Frames<'a> {
     /// Reading failed.
     failed: bool,
     file: &'a SegmentFile,
@@ -335,7 +335,7 @@ struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    fn new(file: &'a SegmentFile, base: Lsn) -> Self {
+    pub(crate) fn new(file: &'a SegmentFile, base: Lsn) -> Self {
         let window = Window::new(file);
         Self { failed: false, file, window, base, offset: FRAMES_AT, link: None }
     }

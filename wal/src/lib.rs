@@ -35,8 +35,8 @@
 //!   segment's space and the directory's lock, so copy what is kept for long.
 //!
 //! A medium error under a mapped read kills the process; opening a log and looking into one
-//! ([`Wal::open_read_only`], [`inspect`]) therefore read through the file. The bytes are specified
-//! in `FORMAT.md`.
+//! ([`Wal::open_read_only`], [`inspect`], [`repair`]) therefore read through the file. The bytes are specified
+//! in `FORMAT.md`. What can be done about damaged bytes is in [`repair`].
 #![forbid(unsafe_code)]
 
 mod bounds;
@@ -58,6 +58,7 @@ mod options;
 mod pending;
 mod reader;
 mod recovery;
+pub mod repair;
 mod sealed;
 mod segment;
 pub mod steps;

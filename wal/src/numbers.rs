@@ -1,6 +1,6 @@
 //! A set of segment numbers, kept as runs: a checkpoint of a few bytes can speak of a million of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 /// Numbers of segments. Costs follow the runs, not the numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,12 @@ impl Numbers {
 
     pub(crate) fn contains(&self, number: u64) -> bool {
         self.run(number).is_some()
+    }
+
+    /// Whether one of `range` is in the set.
+    pub(crate) fn has_any(&self, range: Range<u64>) -> bool {
+        let newest = self.runs.range(..range.end).next_back();
+        !range.is_empty() && newest.is_some_and(|(_, &last)| last >= range.start)
     }
 
     /// Takes a number in; false if it is there already.

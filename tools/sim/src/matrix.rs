@@ -75,7 +75,7 @@ impl Choice {
     }
 
     /// What a power cut leaves of `disk`.
-    fn image(self, disk: &MemoryDisk) -> MemoryDisk {
+    pub fn image(self, disk: &MemoryDisk) -> MemoryDisk {
         let elders: Vec<usize> = disk.unsynced().iter().enumerate().map(elder).collect();
         disk.image(|item| self.keeps(item, &elders))
     }

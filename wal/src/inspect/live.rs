@@ -58,7 +58,7 @@ impl Replaced {
     }
 
     /// Those of `indexes`, in a frame at `lsn`, that a log with these bounds still has from there.
-    pub(super) fn live(
+    pub(crate) fn live(
         &self,
         lsn: Lsn,
         log: LogId,

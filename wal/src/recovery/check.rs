@@ -9,7 +9,7 @@ use crate::{
         scan::{Fault, SegmentFile, Window},
         walk::{Expected, Opening, read_opening},
     },
-    segment::{FRAMES_AT, Last, PAGE_BYTES},
+    segment::{FRAMES_AT, Last, PAGE_BYTES, lsn_at},
     trailer::Trailer,
 };
 
@@ -93,7 +93,7 @@ impl Check<'_> {
         let frames_end = file.trailer.map_or(file.frames_end(), |trailer| trailer.frames_end);
         let (mut offset, mut link) = (FRAMES_AT, None);
         while offset < frames_end {
-            let lsn = Lsn(base.0 + (offset - FRAMES_AT));
+            let lsn = lsn_at(base, offset);
             let found = match window.frame(offset, link, Some(lsn))? {
                 Ok(found) => found,
                 Err(fault) => {
@@ -122,7 +122,7 @@ impl Check<'_> {
             return Ok(faults);
         }
         let (is_sealed, sequence) = (file.trailer.is_some(), file.header.sequence);
-        let (lsn, crc) = (Lsn(base.0 + (offset - FRAMES_AT)), last.crc);
+        let (lsn, crc) = (lsn_at(base, offset), last.crc);
         let replayed = replay.map(|replay| replay.finish(file, last, &mut faults));
         checked.ending = Some(Ending { is_sealed, sequence, lsn, crc, replayed });
         Ok(faults)
@@ -170,7 +170,7 @@ fn unlike_trailer(trailer: &Trailer, last: Last) -> Fault {
 }
 
 /// Reads what makes a segment a sealed one: its trailer and its index. One that is not sealed yet has nothing to check.
-fn check_seal(file: &SegmentFile) -> Result<Option<Fault>, OpenError> {
+pub(crate) fn check_seal(file: &SegmentFile) -> Result<Option<Fault>, OpenError> {
     let (bytes, sequence) = (file.header.segment_bytes, file.header.sequence);
     let mut window = Window::in_steps(file, PAGE_BYTES);
     let Some(trailer) = file.trailer else {

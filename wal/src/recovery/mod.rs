@@ -5,10 +5,11 @@ pub(crate) mod older;
 mod open;
 mod parallel;
 mod read_only;
-mod repair;
+pub(crate) mod repair;
 mod replay;
 pub(crate) mod scan;
 pub(crate) mod walk;
 
-pub(crate) use open::open;
-pub(crate) use read_only::{Depth, open_read_only, settle};
+pub(crate) use check::check_seal;
+pub(crate) use open::{judge, lock, open};
+pub(crate) use read_only::{Depth, attested, open_read_only, settle};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
-use kontiki_disk::{Access, Directory};
+use kontiki_disk::{Access, Directory, Disk};
 
 use crate::{
     Corruption, Lsn, OpenError, Options,
@@ -14,7 +14,7 @@ use crate::{
     numbers::Numbers,
     recovery::{
         older::{Older, Parted, part},
-        repair::Repair,
+        repair::{Repair, sync},
         scan::{Fault, SegmentFile, io_error},
         walk::{Behind, End, Gathered, behind, read_opening},
     },
@@ -30,11 +30,7 @@ use crate::{
 /// Opens or creates the log in `directory`.
 pub(crate) fn open(options: &Options, path: &Path) -> Result<Core, OpenError> {
     let shown = path.display().to_string();
-    let directory = options.disk_or_real().open_directory(path, Access::Write);
-    let directory = directory.map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { directory: shown.clone() },
-        _ => io_error("open", &shown, source),
-    })?;
+    let directory = lock(&*options.disk_or_real(), path)?;
     let listed = directory.list().map_err(|source| io_error("list", &shown, source))?;
     let names = || listed.iter().map(|(name, _)| name.as_str());
     let sequences: Vec<u64> = names().filter_map(sequence_of).collect();
@@ -64,6 +60,22 @@ pub(crate) fn open(options: &Options, path: &Path) -> Result<Core, OpenError> {
     let mut core = Core::new(directory, options, catalog, stream, Mode::Open);
     core.state.get_mut().leftovers = leftovers.into_iter().map(file_name).collect();
     Ok(core)
+}
+
+/// Opens a directory for changes, with the lock of its one writer.
+pub(crate) fn lock(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn Directory>, OpenError> {
+    let directory = path.display().to_string();
+    disk.open_directory(path, Access::Write).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { directory },
+        _ => io_error("open", &directory, source),
+    })
+}
+
+/// What an opening would make of these files, the segments of one log, after its repair; nothing is changed.
+pub(crate) fn judge(files: &[SegmentFile]) -> Result<Catalog, OpenError> {
+    let segment_bytes = files.iter().map(|file| file.header.segment_bytes).max().unwrap_or(0);
+    let options = Options::new().segment_bytes(segment_bytes);
+    examine(&options, files).map(|examined| examined.gathered.catalog)
 }
 
 /// What the files hold, before anything was changed.
@@ -314,11 +326,6 @@ fn create(options: &Options, directory: &dyn Directory) -> Result<(Catalog, Stre
         .map_err(|source| io_error("create", &name, source))?;
     sync(directory)?;
     begin(options, header, file)
-}
-
-fn sync(directory: &dyn Directory) -> Result<(), OpenError> {
-    let path = directory.path().display().to_string();
-    directory.sync().map_err(|source| io_error("sync", &path, source))
 }
 
 /// A log without a frame: the first two wait for the first group.

@@ -384,7 +384,7 @@ fn missing_file(segment: String, entry: Option<(Missing, Option<u64>)>) -> Corru
 }
 
 /// The largest LSN below which everything was durable.
-fn attested(parted: &Parted<'_>, opening: Opening) -> Result<Lsn, OpenError> {
+pub(crate) fn attested(parted: &Parted<'_>, opening: Opening) -> Result<Lsn, OpenError> {
     let sequence = parted.tail[0].header.sequence;
     let catalog = Catalog::restore(sequence, opening.checkpoint.clone());
     let end = Gathered::new(catalog).walk(parted.tail, opening)?;

@@ -1,6 +1,6 @@
 //! The repair after an unclean stop. Nothing was exposed yet, and nothing is before this has succeeded.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use kontiki_disk::Directory;
 
@@ -74,25 +74,46 @@ impl Repair<'_> {
         let (number, start) = self.end.resume();
         let file = &self.tail[number];
         let end = self.behind.frames_end.max(start + HEADER_BYTES).next_multiple_of(PAGE_BYTES);
-        let end = end.min(file.frames_end());
-        let length = usize::try_from(end - start).expect("64-bit only");
-        let parts: Vec<&[u8]> = zero_parts(length).collect();
-        file.file.write_at(start, &parts).map_err(|source| io_error("write", &file.name(), source))
+        zero(file, start..end.min(file.frames_end()))
     }
 
     /// The newest first, each for good before the next: what is left always follows on.
     fn remove_later(&self) -> Result<(), OpenError> {
-        let sync = || {
-            let path = self.directory.path().display().to_string();
-            self.directory.sync().map_err(|source| io_error("sync", &path, source))
-        };
-        for file in self.tail[self.end.resume().0 + 1..].iter().rev() {
-            let name = file.name();
-            self.directory.remove(&name).map_err(|source| io_error("remove", &name, source))?;
-            sync()?;
-        }
-        sync()
+        let later = self.tail[self.end.resume().0 + 1..].iter().rev();
+        remove_one_by_one(self.directory, later.map(SegmentFile::name))
     }
+}
+
+/// Writes zeros over `range`, a step at a time; the caller syncs.
+pub(crate) fn zero(file: &SegmentFile, range: Range<u64>) -> Result<(), OpenError> {
+    let mut offset = range.start;
+    while offset < range.end {
+        let step = range.end.min(offset + STEP_BYTES);
+        let length = usize::try_from(step - offset).expect("64-bit only");
+        let parts: Vec<&[u8]> = zero_parts(length).collect();
+        let written = file.file.write_at(offset, &parts);
+        written.map_err(|source| io_error("write", &file.name(), source))?;
+        offset = step;
+    }
+    Ok(())
+}
+
+/// Removes files, each for good before the next.
+pub(crate) fn remove_one_by_one(
+    directory: &dyn Directory,
+    names: impl Iterator<Item = String>,
+) -> Result<(), OpenError> {
+    for name in names {
+        directory.remove(&name).map_err(|source| io_error("remove", &name, source))?;
+        sync(directory)?;
+    }
+    sync(directory)
+}
+
+/// Makes the names of a directory durable.
+pub(crate) fn sync(directory: &dyn Directory) -> Result<(), OpenError> {
+    let path = directory.path().display().to_string();
+    directory.sync().map_err(|source| io_error("sync", &path, source))
 }
 
 const STEP_BYTES: u64 = 1 << 20;

@@ -1,0 +1,322 @@
+//! A log whose durable bytes are damaged: what is left of it, and two ways to go on.
+//!
+//! [`Diagnosis`] tells what each way would keep and lose, and changes nothing. [`truncate`] cuts the log in place at the first
+//! damaged frame, after a backup of every file that it changes or removes. [`salvage`] leaves the log alone and writes what
+//! can be read into a new one. Which bytes are damaged is [`inspect::Verdict`](crate::inspect::Verdict)'s word; what a crash
+//! leaves is no damage, and opening the log deals with it.
+//!
+//! Neither way brings back what is lost. A log that others rely on, as peers on the votes and acknowledgements of a Raft node,
+//! has broken its promises then: `wal-inspect repair --help` says what to do.
+
+mod backup;
+mod contents;
+mod cut;
+mod new_log;
+mod spans;
+mod survey;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use kontiki_disk::{Access, Directory, Disk};
+
+use self::{
+    contents::Contents,
+    cut::{Plan, sync_file},
+    survey::Survey,
+};
+use crate::{
+    AppendError, Bounds, Corruption, LogId, Lsn, OpenError,
+    inspect::Effort,
+    recovery::{Depth, lock, repair::sync, scan::io_error, settle},
+    segment::file_name,
+};
+
+/// What is damaged in a log, and what could be done.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Diagnosis {
+    /// What is damaged, as [`Verdict::Corrupt`](crate::inspect::Verdict::Corrupt) has it; empty if there is nothing to repair.
+    pub damage: Vec<Corruption>,
+    /// File names of the segments of which nothing is known: their header pages are damaged, or what lies in them cannot be
+    /// placed.
+    pub unknown: Vec<String>,
+    /// False if the log went on behind the last frame that can be placed: more than what is told here may be lost.
+    pub is_end_known: bool,
+    /// Cutting the log in place, or why that is impossible.
+    pub truncation: Result<Truncation, String>,
+    /// What [`salvage`] would write: every log, ascending.
+    pub salvage: Vec<LogOutcome>,
+}
+
+/// A cut in place.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Truncation {
+    /// Where the first damaged frame lies, which goes with all behind it; `None` if only what tells of frames is damaged.
+    pub cut: Option<CutPlace>,
+    /// File names of the segments that are changed.
+    pub changed: Vec<String>,
+    /// File names of the segments that are removed.
+    pub removed: Vec<String>,
+    /// The directory of the backup of all these.
+    pub backup: PathBuf,
+    /// Every log, ascending.
+    pub logs: Vec<LogOutcome>,
+}
+
+/// Where a log is cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CutPlace {
+    /// File name of the segment.
+    pub segment: String,
+    /// Where the first frame that goes begins in the file, or would.
+    pub offset: u64,
+    /// The same in the stream.
+    pub lsn: Lsn,
+}
+
+/// What becomes of one log.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LogOutcome {
+    /// Which.
+    pub log: LogId,
+    /// Entries that stay.
+    pub kept: Vec<TermRun>,
+    /// Entries that are damaged or missing.
+    pub lost: Vec<TermRun>,
+    /// Entries that are whole, and go all the same: they lie behind the cut, or behind what is lost.
+    pub left_out: Vec<TermRun>,
+    /// Entries that were truncated, replaced or compacted behind a cut: they are in the log again.
+    pub returning: Vec<TermRun>,
+    /// Frames of which nothing can be told lay behind entries that stay. Where one of them replaced some under their own term,
+    /// which never happens in a log of Raft, the older ones stay.
+    pub may_be_replaced: bool,
+    /// What becomes of the log's state.
+    pub state: StateOutcome,
+    /// The state with which the log goes on.
+    pub state_bytes: Option<Bytes>,
+    /// The newest state that could be read.
+    pub newest_state: Option<Bytes>,
+}
+
+impl LogOutcome {
+    /// The log goes on as if nothing had happened.
+    pub fn is_unharmed(&self) -> bool {
+        let entries = [&self.lost, &self.left_out, &self.returning];
+        let is_state_there = matches!(self.state, StateOutcome::None | StateOutcome::Kept);
+        entries.iter().all(|runs| runs.is_empty()) && is_state_there && !self.may_be_replaced
+    }
+}
+
+/// Entries of one log whose indexes follow each other, all of one term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TermRun {
+    /// Index of the first.
+    pub first: u64,
+    /// Index of the last.
+    pub last: u64,
+    /// Their term.
+    pub term: u64,
+}
+
+/// What becomes of a log's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateOutcome {
+    /// There was none.
+    None,
+    /// The newest one stays.
+    Kept,
+    /// A newer one can have been in what cannot be read.
+    MayBeOlder,
+    /// The log falls back to an older one.
+    Older,
+    /// There was one, and there is none any more.
+    Lost,
+}
+
+/// Why a log was not repaired.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepairError {
+    /// The log, or the directory of a backup or a new log, cannot be opened, read or written. A repair in place that ends with
+    /// it was not finished; the backup is, if anything was changed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The log cannot be cut in place; nothing was changed.
+    #[error("the log cannot be cut in place: {reason}")]
+    NoCut {
+        /// Why.
+        reason: String,
+    },
+    /// The directory for the new log has files in it; nothing was changed.
+    #[error("{directory} is not empty")]
+    NotEmpty {
+        /// The directory.
+        directory: String,
+    },
+    /// No segment begins whole, so nothing tells where a log stood; nothing was written.
+    #[error("nothing is left of the log: no segment begins whole")]
+    NothingLeft,
+    /// The new log refused what it was given.
+    #[error("the new log: {0}")]
+    Append(#[from] AppendError),
+    /// What was written is not what was meant: something else has changed the files.
+    #[error("{directory} is damaged after the repair")]
+    NotWhole {
+        /// The directory.
+        directory: String,
+    },
+}
+
+impl Diagnosis {
+    /// Looks at the log in `directory` of the real disk, which nobody may have open for writing.
+    ///
+    /// # Errors
+    /// `Locked`, the disk's, a newer format, or segments of two logs.
+    pub fn of(directory: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::of_on(&*kontiki_disk::real(), directory)
+    }
+
+    /// Looks at the log in `directory` of `disk`.
+    ///
+    /// # Errors
+    /// As for [`Diagnosis::of`].
+    pub fn of_on(disk: &dyn Disk, directory: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = directory.as_ref();
+        let directory = open_unlocked(disk, path)?;
+        let survey = Survey::of(&*directory)?;
+        let planned = plan(&survey)?;
+        let contents = Contents::of(&survey, planned.as_ref().ok().map(|(plan, _)| plan))?;
+        let truncation = match planned {
+            Ok((plan, logs)) => {
+                Ok(contents.truncation(&plan, &logs, backup::place(disk, &*directory)?))
+            }
+            Err(reason) => Err(reason),
+        };
+        check_unlocked(&*directory)?;
+        Ok(Self {
+            damage: survey.damage.clone(),
+            unknown: survey.unknown()?.into_iter().map(file_name).collect(),
+            is_end_known: survey.is_end_known(),
+            truncation,
+            salvage: contents.salvage(),
+        })
+    }
+}
+
+/// Cuts the log in `directory` of the real disk at the first damaged frame, under the writer's lock; `None` if nothing is
+/// damaged. Everything that is changed or removed is copied first. After a stop in the middle it can be called again.
+///
+/// # Errors
+/// See [`RepairError`].
+pub fn truncate(directory: impl AsRef<Path>) -> Result<Option<Truncation>, RepairError> {
+    truncate_on(&*kontiki_disk::real(), directory)
+}
+
+/// As [`truncate`], on `disk`.
+///
+/// # Errors
+/// As for [`truncate`].
+pub fn truncate_on(
+    disk: &dyn Disk,
+    directory: impl AsRef<Path>,
+) -> Result<Option<Truncation>, RepairError> {
+    let path = directory.as_ref();
+    // Opening it for writing would make one that is not there.
+    open_unlocked(disk, path)?;
+    let directory = lock(disk, path)?;
+    let survey = Survey::of(&*directory)?;
+    if survey.damage.is_empty() {
+        // A cut that was stopped at its end can be in the cache only.
+        survey.files.iter().try_for_each(sync_file)?;
+        sync(&*directory)?;
+        return Ok(None);
+    }
+    let (plan, logs) = plan(&survey)?.map_err(|reason| RepairError::NoCut { reason })?;
+    let contents = Contents::of(&survey, Some(&plan))?;
+    let truncation = contents.truncation(&plan, &logs, backup::place(disk, &*directory)?);
+    let names = [&truncation.changed[..], &truncation.removed].concat();
+    backup::make(disk, &*directory, &truncation.backup, &names)?;
+    plan.perform(&survey, &*directory)?;
+    if !settle(&*directory, Depth::All(Effort::default()))?.damage.is_empty() {
+        return Err(RepairError::NotWhole { directory: path.display().to_string() });
+    }
+    Ok(Some(truncation))
+}
+
+/// Writes what can be read of the log in `directory` of the real disk into a new log in `into`, which is not there or empty:
+/// of each log its newest whole state, and its entries with their terms, from the first index up to the first that is lost.
+/// The owner is the same, the uuid another. Changes nothing in `directory`. All is durable when this returns; a log that an
+/// error or a stop left in `into` is not finished, and opens all the same: remove it.
+///
+/// # Errors
+/// See [`RepairError`].
+pub fn salvage(
+    directory: impl AsRef<Path>,
+    into: impl AsRef<Path>,
+) -> Result<Vec<LogOutcome>, RepairError> {
+    salvage_on(&kontiki_disk::real(), directory, into)
+}
+
+/// As [`salvage`], on `disk`.
+///
+/// # Errors
+/// As for [`salvage`].
+pub fn salvage_on(
+    disk: &Arc<dyn Disk>,
+    directory: impl AsRef<Path>,
+    into: impl AsRef<Path>,
+) -> Result<Vec<LogOutcome>, RepairError> {
+    let directory = open_unlocked(&**disk, directory.as_ref())?;
+    let survey = Survey::of(&*directory)?;
+    new_log::write(&survey, disk, into.as_ref())?;
+    check_unlocked(&*directory)?;
+    Ok(Contents::of(&survey, None)?.salvage())
+}
+
+fn open_unlocked(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn Directory>, OpenError> {
+    let opened = disk.open_directory(path, Access::Read);
+    let directory =
+        opened.map_err(|source| io_error("open", &path.display().to_string(), source))?;
+    check_unlocked(&*directory)?;
+    Ok(directory)
+}
+
+/// What a writer has under way looks like damage, and what it frees like a loss.
+fn check_unlocked(directory: &dyn Directory) -> Result<(), OpenError> {
+    let path = directory.path().display().to_string();
+    match directory.is_locked() {
+        Ok(true) => Err(OpenError::Locked { directory: path }),
+        Ok(false) => Ok(()),
+        Err(source) => Err(io_error("look for the lock of", &path, source)),
+    }
+}
+
+/// The cut, and the logs after it; `Err` in the inner result says why there is none.
+type Planned = Result<(Plan, BTreeMap<LogId, Bounds>), String>;
+
+fn plan(survey: &Survey) -> Result<Planned, OpenError> {
+    let plan = match Plan::of(survey)? {
+        Ok(plan) => plan,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    Ok(match plan.judge(survey) {
+        Ok(catalog) => {
+            let bounds = |log| (log, catalog.bounds(log).into_owned());
+            let logs = catalog.logs().map(bounds).collect();
+            Ok((plan, logs))
+        }
+        Err(error @ (OpenError::Io { .. } | OpenError::TooManyFiles { .. })) => return Err(error),
+        Err(OpenError::MissingSegment { missing, .. }) => Err(format!(
+            "what lies before the damage needs segment {missing}, which was freed later, or is lost"
+        )),
+        Err(error) => Err(format!("what lies before the damage cannot stand alone: {error}")),
+    })
+}

@@ -1,0 +1,93 @@
+//! Copies of the files that a cut changes or removes, in a new directory beside the log's.
+
+use std::{
+    ffi::OsStr,
+    io,
+    path::{Path, PathBuf},
+};
+
+use kontiki_disk::{Access, Directory, Disk};
+
+use crate::{
+    OpenError,
+    recovery::{lock, repair::sync, scan::io_error},
+};
+
+/// The file that is made last: a backup without it was not finished, and nothing was changed then.
+const LIST_NAME: &str = "BACKUP.txt";
+
+/// The directory that a backup would be made in: beside the log's, the first of its names that nothing has.
+pub(super) fn place(disk: &dyn Disk, original: &dyn Directory) -> Result<PathBuf, OpenError> {
+    let original = original.path();
+    let refused = |kind, reason| {
+        let path = original.display().to_string();
+        io_error("make a backup of", &path, io::Error::new(kind, reason))
+    };
+    let Some(name) = original.file_name().and_then(OsStr::to_str) else {
+        let reason = "its path does not end in a name that is text";
+        return Err(refused(io::ErrorKind::InvalidInput, reason));
+    };
+    let mut paths =
+        (1..=BACKUPS_MAX).map(|number| original.with_file_name(format!("{name}.backup-{number}")));
+    let is_free = |path: &PathBuf| {
+        let opened = disk.open_directory(path, Access::Read);
+        opened.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let reason = "too many backups of it are there";
+    paths.find(is_free).ok_or_else(|| refused(io::ErrorKind::AlreadyExists, reason))
+}
+
+/// Copies the files `names` of `original` to `path`, durably, and at last the list of them.
+pub(super) fn make(
+    disk: &dyn Disk,
+    original: &dyn Directory,
+    path: &Path,
+    names: &[String],
+) -> Result<(), OpenError> {
+    let backup = lock(disk, path)?;
+    let mut list = format!(
+        "Segments of {} before it was cut. To undo the cut while nothing was appended since, copy\n\
+         them back over the files of the same names.\n",
+        original.path().display()
+    );
+    for name in names {
+        let (bytes, crc) = copy(original, &*backup, name)?;
+        list.push_str(&format!("{name} {bytes} bytes crc32 {crc:08x}\n"));
+    }
+    // Names are kept or lost one by one: the list's must not be kept without those in it.
+    sync(&*backup)?;
+    let write = || {
+        let file = backup.create(LIST_NAME, list.len() as u64)?;
+        file.write_at(0, &[list.as_bytes()])?;
+        file.sync()
+    };
+    write().map_err(|source| io_error("write", &in_directory(path, LIST_NAME), source))?;
+    sync(&*backup)
+}
+
+/// Copies one file; its length, and the checksum of what was copied.
+fn copy(from: &dyn Directory, to: &dyn Directory, name: &str) -> Result<(u64, u32), OpenError> {
+    let read_failed = |source| io_error("read", name, source);
+    let write_failed = |source| io_error("write", &in_directory(to.path(), name), source);
+    let source = from.open(name).map_err(read_failed)?;
+    let copy = to.create(name, source.len()).map_err(write_failed)?;
+    let mut crc = crc32fast::Hasher::new();
+    let mut offset = 0;
+    while offset < source.len() {
+        let step = (source.len() - offset).min(STEP_BYTES);
+        let mut bytes = vec![0; usize::try_from(step).expect("64-bit only")];
+        source.read_at(offset, &mut bytes).map_err(read_failed)?;
+        copy.write_at(offset, &[&bytes]).map_err(write_failed)?;
+        crc.update(&bytes);
+        offset += step;
+    }
+    copy.sync().map_err(write_failed)?;
+    Ok((source.len(), crc.finalize()))
+}
+
+fn in_directory(directory: &Path, name: &str) -> String {
+    directory.join(name).display().to_string()
+}
+
+const STEP_BYTES: u64 = 1 << 20;
+const BACKUPS_MAX: u32 = 1000;
