@@ -47,6 +47,12 @@ fn every_directory_can_be_looked_into_and_is_not_changed_by_it() {
     run_all("recovery", fuzz::look);
 }
 
+/// WAL-CASE 29, WAL-CASE 42
+#[test]
+fn every_directory_is_repaired_to_a_whole_log_or_refused() {
+    run_all("recovery", fuzz::repair);
+}
+
 /// What is packed and unpacked is the same log; so the corpus is of logs and not of noise.
 #[test]
 fn a_real_log_in_the_short_form_is_still_that_log() {

@@ -3,12 +3,13 @@
 //!
 //! `frame` and `codecs` decode bytes. `recovery` and `look` take a directory of segments in a short form (`directory`),
 //! whose checksums are mended first, so that what lies behind them is reached: `recovery` opens it for writing and goes
-//! on, `look` reads it without changing it.
+//! on, `look` reads it without changing it, `repair` cuts and salvages it.
 
 mod codecs;
 pub mod directory;
 pub mod mend;
 mod recovery;
+mod repair;
 
 use std::{alloc::System, panic, sync::Once};
 
@@ -17,6 +18,7 @@ use cap::Cap;
 pub use self::{
     codecs::{codecs, frame},
     recovery::{look, recovery},
+    repair::repair,
 };
 
 /// Every allocation of the process, so that one that the input does not justify ends it.

@@ -87,10 +87,10 @@ fn scan(directory: &Directory) {
 }
 
 /// Bounds, runs of terms and state of every log.
-type Shown = Vec<(LogId, u64, u64, Vec<(u64, u64)>, Option<Bytes>)>;
+pub(super) type Shown = Vec<(LogId, u64, u64, Vec<(u64, u64)>, Option<Bytes>)>;
 
 /// What a log shows. Entries are read, too; those of sealed segments may turn out to be damaged.
-fn shown(wal: &Wal) -> Shown {
+pub(super) fn shown(wal: &Wal) -> Shown {
     let mut shown = Shown::new();
     for id in wal.logs() {
         let log = wal.log(id).expect("every log has a handle");
@@ -115,11 +115,11 @@ fn shown(wal: &Wal) -> Shown {
     shown
 }
 
-fn open(directory: &Directory, disk: &MemoryDisk, nonce: u64) -> Result<Wal, OpenError> {
+pub(super) fn open(directory: &Directory, disk: &MemoryDisk, nonce: u64) -> Result<Wal, OpenError> {
     options(directory, disk, nonce).open(DIRECTORY)
 }
 
-fn options(directory: &Directory, disk: &MemoryDisk, nonce: u64) -> Options {
+pub(super) fn options(directory: &Directory, disk: &MemoryDisk, nonce: u64) -> Options {
     Wal::options()
         .segment_bytes(directory.segment_bytes)
         .nonce(nonce)
@@ -129,7 +129,7 @@ fn options(directory: &Directory, disk: &MemoryDisk, nonce: u64) -> Options {
 
 /// What may be held at a time: the files of several disks, and windows of them. A checkpoint that speaks of a million
 /// segments is no excuse.
-fn heap(directory: &Directory) -> usize {
+pub(super) fn heap(directory: &Directory) -> usize {
     (1 << 20) + 32 * directory.bytes
 }
 
