@@ -79,7 +79,7 @@ pub(crate) fn damaged(data: &Path, peers: &Members) -> String {
         "no other node has what was acknowledged"
     };
     format!(
-        "this version cannot repair it, `wal-inspect verify {}` looks through the whole log. Keep \
+        "`wal-inspect repair {}` says what is lost and what can be saved, and changes nothing. Keep \
          the directory: {keep}",
         data.join("wal").display()
     )

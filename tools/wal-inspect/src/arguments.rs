@@ -9,6 +9,7 @@ use crate::{
     completions::{self, CompletionsArguments},
     diff::{self, DiffArguments},
     hexdump::{self, HexdumpArguments},
+    repair::{self, RepairArguments},
     segments, stats,
     verify::{self, VerifyArguments},
 };
@@ -22,7 +23,7 @@ Exit codes:
      off, and nothing that a frame which is left attests as durable is among them. Two logs that
      are different (diff)
   2  corrupt: bytes that were durable are damaged or missing
-  3  cannot read: no such directory, no log in it, no permission, a newer format
+  3  cannot read: no such directory, no log in it, no permission, a newer format; or cannot repair
   4  usage: an unknown command, flag or value";
 
 const DUMP_EXAMPLES: &str = "\
@@ -61,7 +62,7 @@ or that ends in the damage, is not followed.
 
 Exit codes: 0 done, 2 done but the log is corrupt (see standard error), 3 cannot read, 4 usage.";
 
-/// Looks into a Kontiki log without changing it, also while a writer is at work.
+/// Looks into a Kontiki log without changing it, also while a writer is at work; repairs a damaged one if asked to.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {
@@ -86,6 +87,9 @@ pub(crate) enum Command {
     /// Reads every frame of the log and says whether all are whole, and if not, where it is damaged.
     #[command(after_help = format!("{}\n\n{EXIT_CODES}", verify::HELP))]
     Verify(VerifyArguments),
+    /// Says what can be done about a log that is damaged and what would be lost, or does it.
+    #[command(after_help = repair::HELP)]
+    Repair(RepairArguments),
     /// Shows each segment: how much of it is live, dead and free, and where.
     #[command(after_help = segments::HELP)]
     Segments(ReportArguments),

@@ -38,8 +38,7 @@ impl Look {
     fn from(mut scan: Scan, directory: &Path, effort: Effort) -> Result<Self, Failure> {
         // A directory without segments is most likely the wrong one, and never a good answer.
         if matches!(scan.verdict(), Verdict::Whole { .. }) && scan.segments().is_empty() {
-            let below = below(directory);
-            return Err(Failure::NoLog { directory: directory.to_owned(), below });
+            return Err(no_log(directory));
         }
         loop {
             let is_live = scan.is_live();
@@ -100,10 +99,20 @@ pub(crate) fn reader(directory: &Path) -> Result<Wal, Failure> {
                 && directory.is_dir()
                 && !has_segments(directory) =>
         {
-            Failure::NoLog { directory: directory.to_owned(), below: below(directory) }
+            no_log(directory)
         }
         error => error.into(),
     })
+}
+
+/// There are no segments in `directory`, though it can be listed.
+pub(crate) fn is_no_log(directory: &Path) -> bool {
+    segments(directory).is_ok_and(|has_some| !has_some)
+}
+
+/// What is said of a directory without segments.
+pub(crate) fn no_log(directory: &Path) -> Failure {
+    Failure::NoLog { directory: directory.to_owned(), below: below(directory) }
 }
 
 /// The directory of the log that is meant by `directory`: a node of Kontiki keeps its log in `wal`

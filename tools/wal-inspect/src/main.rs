@@ -2,7 +2,7 @@
 //!
 //! It reads the files themselves, frame by frame, and changes nothing; so it works on damaged logs
 //! and while a writer is at work. Of the lock it asks only whether a writer holds it, which keeps
-//! no writer from starting. Logs whose state carries Raft's magic are shown as Raft's: terms, votes,
+//! no writer from starting. Only `repair` changes a log, if told to, and as its one writer. Logs whose state carries Raft's magic are shown as Raft's: terms, votes,
 //! configurations and commands instead of bytes.
 //!
 //! `wal-inspect --help` explains commands and exit codes.
@@ -26,6 +26,7 @@ mod picture;
 mod place;
 mod progress;
 mod raft;
+mod repair;
 mod rows;
 mod segments;
 mod stats;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Dump(arguments) => dump::dump(&arguments),
         Command::Hexdump(arguments) => hexdump::hexdump(&arguments),
         Command::Verify(arguments) => verify::verify(&arguments),
+        Command::Repair(arguments) => repair::repair(&arguments),
         Command::Segments(arguments) => segments::segments(&arguments),
         Command::Stats(arguments) => stats::stats(&arguments),
     };

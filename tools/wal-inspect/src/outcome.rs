@@ -44,6 +44,8 @@ pub(crate) enum Failure {
     NoLog { directory: PathBuf, below: Option<PathBuf> },
     /// Entries cannot be read, though they are not damaged.
     Read(String),
+    /// A log cannot be repaired.
+    Repair(String),
     /// What was asked for is not there.
     NoFrame(String),
     /// The result cannot be written.
@@ -59,6 +61,7 @@ impl Failure {
             Self::Open(_)
             | Self::NoLog { .. }
             | Self::Read(_)
+            | Self::Repair(_)
             | Self::NoFrame(_)
             | Self::Write(_) => Outcome::CannotRead,
         }
@@ -83,7 +86,7 @@ impl std::fmt::Display for Failure {
                     None => write!(f, "is it the right directory?"),
                 }
             }
-            Self::Read(line) | Self::NoFrame(line) => f.write_str(line),
+            Self::Read(line) | Self::Repair(line) | Self::NoFrame(line) => f.write_str(line),
             Self::Write(error) => write!(f, "cannot write the result: {error}"),
         }
     }

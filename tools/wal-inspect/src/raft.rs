@@ -120,6 +120,14 @@ impl RaftState {
         }
     }
 
+    /// Term and vote, which a node must never forget.
+    pub(crate) fn promise(&self) -> String {
+        match self.vote {
+            Some(vote) => format!("raft term {} vote {vote}", self.term),
+            None => format!("raft term {} vote none", self.term),
+        }
+    }
+
     fn of(state: State) -> Self {
         Self {
             term: state.hard.term.0,
@@ -139,11 +147,7 @@ impl RaftState {
     }
 
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("raft term {}", self.term);
-        match self.vote {
-            Some(vote) => text.push_str(&format!(" vote {vote}")),
-            None => text.push_str(" vote none"),
-        }
+        let mut text = self.promise();
         text.push_str(&format!(" cluster {} incarnation {}", self.cluster, self.incarnation));
         for PlacedConfiguration { index, term, members } in &self.configurations {
             text.push_str(&format!(" configuration at index {index} term {term}:"));

@@ -24,6 +24,10 @@ fn what_is_not_understood_ends_with_4_and_changes_nothing() {
         &["dump", ".", "--format", "xml"],
         &["dump", ".", "--log", "-1"],
         &["dump", ".", "--limit", "0"],
+        &["repair", ".", "--truncate-tail"],
+        &["repair", ".", "--yes"],
+        &["repair", ".", "--yes", "--salvage", "new"],
+        &["repair", ".", "--yes", "--truncate-tail", "--salvage", "new"],
     ] {
         let run = wal_inspect(arguments);
         assert_eq!(run.code, Some(4), "{arguments:?}: {run:?}");
