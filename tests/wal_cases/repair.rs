@@ -230,6 +230,26 @@ fn before_a_missing_segment_the_log_is_cut_and_what_was_replaced_in_it_does_not_
     assert_eq!((&log.returning[..], &log.left_out[..]), (&[run(2, 3, 1)][..], &[run(4, 4, 9)][..]));
 }
 
+/// WAL-CASE 42: with the terms alone nobody could tell what was replaced in the segment that is lost.
+#[test]
+fn what_lies_before_a_loss_is_not_joined_to_what_lies_behind_it() {
+    let mut session = start();
+    let old = ["old"; 8];
+    acknowledge(&mut session, L, append(1, 1, &old));
+    fill_up_to(&mut session, OTHER, 2);
+    acknowledge(&mut session, L, append(6, 1, &["replaced", "replaced", "replaced"]));
+    fill_up_to(&mut session, OTHER, 3);
+    acknowledge(&mut session, L, append(9, 1, &["new"]));
+    let (_, disk) = session.close();
+    let (middle, _) = find(&disk, "replacedreplacedreplaced");
+    remove(&disk, &middle);
+    let (found, told) = salvaged(&disk);
+    assert_eq!(entries(&found, L), old, "as it was before the loss");
+    let log = of_log(&told, L);
+    assert!(log.may_be_replaced && !log.is_unharmed());
+    assert_eq!((&log.kept[..], &log.left_out[..]), (&[run(1, 8, 1)][..], &[run(9, 9, 1)][..]));
+}
+
 /// WAL-CASE 42, WAL-CASE 64: a header page, a start frame or a checkpoint that does not hold.
 #[test]
 fn a_segment_that_does_not_begin_whole_is_cut_off_and_what_lies_behind_it_salvaged() {
