@@ -13,6 +13,7 @@ use crate::{
     catalog::{Catalog, Change},
     frame::Header,
     index,
+    metrics::Metrics,
     mode::Mode,
     reader::Access,
     sealed::SealedIndexes,
@@ -25,6 +26,7 @@ use crate::{
 /// What all handles, threads and pending writes of one log share.
 #[derive(Debug)]
 pub(crate) struct Core {
+    pub(crate) metrics: Metrics,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) state: Mutex<State>,
     /// A copy of the state's durable LSN that is read without the lock.
@@ -75,6 +77,8 @@ pub(crate) struct State {
     pub(crate) leftovers: Vec<String>,
     /// The last removal failed: it is tried again, but other work comes first.
     pub(crate) removal_failed: bool,
+    /// It was told, and none has succeeded since.
+    pub(crate) removal_failure_is_told: bool,
     /// Segments that a frame has freed; their files go once that frame, which ends at the LSN, is durable.
     pub(crate) freed: Option<(Lsn, Vec<Segment>)>,
     /// Numbers of freed files that wait to be used again, the warmest last.
@@ -122,11 +126,13 @@ impl Core {
             room_callbacks: Vec::new(),
             leftovers: Vec::new(),
             removal_failed: false,
+            removal_failure_is_told: false,
             freed: None,
             spares: Vec::new(),
             statistics: Statistics::default(),
         };
         Self {
+            metrics: Metrics::none(),
             directory,
             state: Mutex::new(state),
             durable,
@@ -309,7 +315,12 @@ impl Core {
         if matches!(state.mode, Mode::Poisoned(_)) {
             return Wakeups::default();
         }
-        tracing::error!(%error, "the log stops");
+        tracing::error!(
+            directory = %self.directory.path().display(),
+            lsn = state.stream.durable().0,
+            %error,
+            "the log stops"
+        );
         state.mode = Mode::Poisoned(error.clone());
         state.stream.abandon();
         self.stopped.store(true, Ordering::Relaxed);

@@ -37,6 +37,45 @@
 //! A medium error under a mapped read kills the process; opening a log and looking into one
 //! ([`Wal::open_read_only`], [`inspect`], [`repair`]) therefore read through the file. The bytes are specified
 //! in `FORMAT.md`. What can be done about damaged bytes is in [`repair`].
+//!
+//! # Events
+//!
+//! Through `tracing`, with targets that begin with `kontiki_wal`. Each is told once, not with every attempt; `directory` is
+//! the log's in each.
+//!
+//! | level | message | further fields |
+//! |---|---|---|
+//! | info | opened | `lsn` up to which everything is durable, `segments`, `bytes` of all segments |
+//! | warn | repairing after an unclean stop | `lsn` of the end, its `segment` and `offset`; `bytes_cut` behind it that frames which are cut claim, `headers_cut`, `segments_cut` |
+//! | debug | rotated | `segment` that the log goes on in, its first `lsn`, its `bytes` |
+//! | warn | cannot prepare a segment | `segment`, `bytes` that it takes, `error`; until one can be prepared, then `can prepare segments again` (info) |
+//! | warn | cannot remove segments | `removed`, `kept` and renamed, `error`; until a removal succeeds |
+//! | error | the log stops | `lsn` up to which everything is durable, `error` |
+//!
+//! # Metrics
+//!
+//! With the feature `metrics` the log tells them to the recorder of the [`metrics`](https://docs.rs/metrics) facade that is
+//! installed when it is opened for writing: once for each group and each job on segments, never for an entry. All have the
+//! label `directory`; counters count since the log was opened. They are [`Statistics`] and more.
+//!
+//! | name | kind | unit | meaning |
+//! |---|---|---|---|
+//! | `kontiki_wal_appended_entries_total` | counter | count | entries taken by appends |
+//! | `kontiki_wal_appended_bytes_total` | counter | bytes | bytes of frames taken, of entries and of the log's own |
+//! | `kontiki_wal_written_bytes_total` | counter | bytes | bytes written to segments for groups, padding included |
+//! | `kontiki_wal_syncs_total` | counter | count | groups that were synced |
+//! | `kontiki_wal_rotations_total` | counter | count | segments that the log went on in |
+//! | `kontiki_wal_rotation_waits_total` | counter | count | rotations that had to wait because the next segment was not ready |
+//! | `kontiki_wal_sealed_segments_total` | counter | count | segments whose index and trailer were written |
+//! | `kontiki_wal_recycled_segments_total` | counter | count | segments made of the file of a freed one |
+//! | `kontiki_wal_pinned_segments_total` | counter | count | freed segments whose file could not be used again because a view of it lived |
+//! | `kontiki_wal_preparation_failures_total` | counter | count | times that the next segment could not be made, mostly for want of space |
+//! | `kontiki_wal_segments` | gauge | count | segments with frames |
+//! | `kontiki_wal_segments_bytes` | gauge | bytes | length of all segments with frames |
+//! | `kontiki_wal_unsynced_bytes` | gauge | bytes | bytes that were appended and not durable when the last group began or ended |
+//! | `kontiki_wal_sync_seconds` | histogram | seconds | time that the write and the sync of a group took |
+//! | `kontiki_wal_group_entries` | histogram | count | entries that one sync made durable |
+//! | `kontiki_wal_group_bytes` | histogram | bytes | bytes written for one sync, padding included |
 #![forbid(unsafe_code)]
 
 mod bounds;
@@ -52,6 +91,7 @@ mod header;
 mod index;
 pub mod inspect;
 mod log;
+mod metrics;
 mod mode;
 mod numbers;
 mod options;

@@ -14,7 +14,9 @@ pub(crate) use self::segments::{describe, prepare};
 use crate::{
     Wal,
     core::{Core, State},
+    metrics::{Metrics, Report},
     mode::Mode,
+    segment::{Segment, file_name},
     stream::Group,
     sync::AtomicBool,
     threads,
@@ -28,6 +30,9 @@ pub struct SyncJob {
     group: Group,
     /// False for an idle mark: it is written and not synced.
     syncs: bool,
+    metrics: Metrics,
+    /// Where the log stood when the job began.
+    report: Report,
 }
 
 impl SyncJob {
@@ -37,8 +42,16 @@ impl SyncJob {
     /// What the disk says; it goes to `finish_sync`.
     pub fn run(&self) -> io::Result<()> {
         unless_stopped(&self.stopped)?;
-        self.group.segment.file.write_at(self.group.offset, &[&self.group.bytes])?;
-        if self.syncs { self.group.segment.file.sync() } else { Ok(()) }
+        self.metrics.tell(self.report);
+        let Group { segment, offset, bytes, .. } = &self.group;
+        let write = || segment.file.write_at(*offset, &[bytes]);
+        if !self.syncs {
+            return write();
+        }
+        self.metrics.time(&self.group, || {
+            write()?;
+            segment.file.sync()
+        })
     }
 }
 
@@ -105,7 +118,7 @@ impl Core {
         };
         state.syncing = true;
         state.idle_since = None;
-        Some(SyncJob { stopped: Arc::clone(&self.stopped), group, syncs })
+        Some(self.sync_job(state, group, syncs))
     }
 
     fn idle_mark(&self, state: &mut State, now: Duration) -> Option<Group> {
@@ -124,13 +137,19 @@ impl Core {
     pub(crate) fn begin_closed_mark(&self, state: &mut State) -> Option<SyncJob> {
         let group = state.stream.begin_marks()?;
         state.syncing = true;
-        Some(SyncJob { stopped: Arc::clone(&self.stopped), group, syncs: true })
+        Some(self.sync_job(state, group, true))
+    }
+
+    fn sync_job(&self, state: &State, group: Group, syncs: bool) -> SyncJob {
+        let (stopped, metrics) = (Arc::clone(&self.stopped), self.metrics.clone());
+        SyncJob { stopped, group, syncs, report: metrics.report(state), metrics }
     }
 
     pub(crate) fn finish_sync(&self, job: SyncJob, result: io::Result<()>) {
         let mut state = self.state.lock();
         assert!(std::mem::take(&mut state.syncing), "a job is finished once");
         state.job_is_out = false;
+        let rotated = job.group.is_rotation().then(|| job.group.segment.clone());
         let wakeups = match result {
             _ if matches!(state.mode, Mode::Poisoned(_)) => Wakeups::default(),
             Err(error) => {
@@ -141,20 +160,30 @@ impl Core {
         };
         self.hand_over(&state);
         let has_work = state.has_segment_work();
+        let report = self.metrics.report(&state);
+        let rotated = rotated.filter(|_| state.mode.end().is_none());
         drop(state);
         if has_work {
             self.segment_work.notify_one();
         }
         wakeups.serve();
+        self.metrics.tell(report);
+        if let Some(Segment { sequence, base, bytes, .. }) = rotated {
+            let directory = self.directory.path().display();
+            tracing::debug!(%directory, segment = file_name(sequence), lsn = base.0, bytes, "rotated");
+        }
     }
 
     fn synced(&self, state: &mut State, job: SyncJob) -> Wakeups {
-        let Group { bytes, end, .. } = job.group;
+        let is_rotation = job.group.is_rotation();
+        let Group { bytes, end, entries, .. } = job.group;
         state.statistics.bytes_written += bytes.len() as u64;
         // The stream uses their memory again.
         drop(bytes);
         if job.syncs {
             state.statistics.syncs += 1;
+            state.statistics.entries_synced += entries;
+            state.statistics.rotations += u64::from(is_rotation);
             state.stream.finish_group();
             assert!(state.stream.durable() == end, "groups follow each other");
         }

@@ -18,7 +18,9 @@ use crate::{
     LogId, Lsn,
     frame::{self, FrameKind, HEADER_BYTES, Header, frame_bytes},
     header::SegmentHeader,
-    segment::{Last, PAGE_BYTES, Place, Room, START_BODY_BYTES, Segment},
+    segment::{
+        FIRST_SEQUENCE, FRAMES_AT, Last, PAGE_BYTES, Place, Room, START_BODY_BYTES, Segment,
+    },
     trailer::Trailer,
 };
 
@@ -78,6 +80,7 @@ struct Chunk {
     /// Of its segment.
     salt: u32,
     bytes: BytesMut,
+    entries: u64,
     /// No one waits for these bytes.
     marks_only: bool,
 }
@@ -99,6 +102,8 @@ pub(crate) struct Group {
     pub(crate) segment: Segment,
     pub(crate) offset: u64,
     pub(crate) bytes: Bytes,
+    /// Entries in it.
+    pub(crate) entries: u64,
     /// Durable when the sync succeeds.
     pub(crate) end: Lsn,
 }
@@ -122,7 +127,14 @@ impl Chunk {
     /// What is appended to `segment` from `offset` on; `bytes` may hold a mark already.
     fn new(segment: &Segment, offset: u64, bytes: BytesMut) -> Self {
         let (sequence, start, salt) = (segment.sequence, segment.lsn(offset), segment.salt);
-        Self { sequence, offset, start, salt, bytes, marks_only: true }
+        Self { sequence, offset, start, salt, bytes, entries: 0, marks_only: true }
+    }
+}
+
+impl Group {
+    /// The first one of a segment that the log went on in.
+    pub(crate) fn is_rotation(&self) -> bool {
+        self.offset == FRAMES_AT && self.segment.sequence > FIRST_SEQUENCE
     }
 }
 
@@ -254,6 +266,7 @@ impl Stream {
         parts.for_each(|part| chunk.bytes.extend_from_slice(part));
         let length = usize::try_from(offset + bytes - chunk.offset).expect("a segment fits");
         chunk.bytes.resize(length, 0);
+        chunk.entries += u64::from(header.count);
         self.last_crc = frame::header_crc(&encoded);
         self.attested = header.durable_lsn;
         self.closed = header.closed;
@@ -358,7 +371,8 @@ impl Stream {
         pad(chunk.offset, &mut chunk.bytes);
         let bytes = chunk.bytes.freeze();
         let segment = self.segments[&chunk.sequence].clone();
-        let group = Group { offset: chunk.offset, end: segment.lsn(end), segment, bytes };
+        let (offset, entries) = (chunk.offset, chunk.entries);
+        let group = Group { offset, end: segment.lsn(end), segment, bytes, entries };
         let bytes = group.bytes.clone();
         self.flight = Some(Flight { sequence: chunk.sequence, offset: chunk.offset, bytes, end });
         group
@@ -372,7 +386,7 @@ impl Stream {
         pad(chunk.offset, &mut bytes);
         let segment = self.segments[&chunk.sequence].clone();
         let end = segment.lsn(chunk.offset);
-        Group { segment, offset: chunk.offset, bytes: bytes.freeze(), end }
+        Group { segment, offset: chunk.offset, bytes: bytes.freeze(), entries: 0, end }
     }
 
     /// The group in flight is durable: its bytes may be read from the file.

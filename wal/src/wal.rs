@@ -37,8 +37,12 @@ pub struct Statistics {
     pub bytes_written: u64,
     /// Entries taken by appends.
     pub entries_appended: u64,
+    /// Entries that the syncs made durable.
+    pub entries_synced: u64,
     /// Segments with frames.
     pub segments: u64,
+    /// Segments that the log went on in, once they had something durable.
+    pub rotations: u64,
     /// Rotations that had to wait because the next segment was not ready; each is counted once, however many appends were
     /// refused meanwhile.
     pub rotation_waits: u64,
@@ -48,6 +52,9 @@ pub struct Statistics {
     pub recycled_segments: u64,
     /// Freed segments that could not be used again because a view of them lived.
     pub pinned_segments: u64,
+    /// Times that the next segment could not be made, mostly for want of space; each is counted once, however often it is
+    /// tried again before that succeeds.
+    pub preparation_failures: u64,
 }
 
 /// What one log keeps on the disk.

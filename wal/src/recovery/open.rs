@@ -10,6 +10,7 @@ use crate::{
     core::Core,
     frame::HEADER_BYTES,
     header::SegmentHeader,
+    metrics::Metrics,
     mode::Mode,
     numbers::Numbers,
     recovery::{
@@ -56,9 +57,13 @@ pub(crate) fn open(options: &Options, path: &Path) -> Result<Core, OpenError> {
             (Vec::new(), catalog, stream)
         }
     };
-    tracing::info!(directory = %shown, durable = stream.durable().0, "opened");
+    let (segments, bytes) = (stream.segments().len(), stream.segments_bytes());
+    let opened = directory.path().display();
+    tracing::info!(directory = %opened, lsn = stream.durable().0, segments, bytes, "opened");
     let mut core = Core::new(directory, options, catalog, stream, Mode::Open);
-    core.state.get_mut().leftovers = leftovers.into_iter().map(file_name).collect();
+    let state = core.state.get_mut();
+    state.leftovers = leftovers.into_iter().map(file_name).collect();
+    core.metrics = Metrics::new(core.directory.path(), state);
     Ok(core)
 }
 
@@ -266,8 +271,11 @@ impl Examined {
         let (end, tail) = (&self.end, &self.tail);
         let (number, offset) = end.resume();
         tracing::warn!(
+            directory = %directory.path().display(),
+            lsn = end.lsn.0,
             segment = tail[number].name(),
             offset,
+            bytes_cut = self.behind.frames_end.saturating_sub(offset),
             headers_cut = self.behind.headers,
             segments_cut = tail.len() - number - 1,
             "repairing after an unclean stop"

@@ -268,6 +268,7 @@ impl Core {
     }
 
     pub(crate) fn finish_segment(&self, job: SegmentJob, result: io::Result<()>) {
+        let directory = self.directory.path().display();
         let mut state = self.state.lock();
         assert!(std::mem::take(&mut state.preparing), "a job is finished once");
         let wakeups = match (result, job.work) {
@@ -284,13 +285,17 @@ impl Core {
                 if state.preparation_error.replace(Arc::clone(&error)).is_some() {
                     Wakeups::default()
                 } else {
-                    let segment = file_name(header.sequence);
-                    tracing::warn!(%error, segment, "cannot prepare a segment");
+                    state.statistics.preparation_failures += 1;
+                    let (segment, bytes) = (file_name(header.sequence), header.segment_bytes);
+                    tracing::warn!(%directory, segment, bytes, %error, "cannot prepare a segment");
                     self.publish(&mut state)
                 }
             }
             (Err(error), SegmentWork::Free { removed, kept }) => {
-                tracing::warn!(%error, ?removed, ?kept, "cannot remove segments");
+                if !std::mem::replace(&mut state.removal_failure_is_told, true) {
+                    let message = "cannot remove segments";
+                    tracing::warn!(%directory, ?removed, ?kept, %error, message);
+                }
                 // Tried again, by both names where it is not known which one a file has: what is gone does no harm.
                 let names = kept.iter().flat_map(|&number| [file_name(number), spare_name(number)]);
                 state.leftovers.extend(removed.into_iter().chain(names));
@@ -305,12 +310,16 @@ impl Core {
                 state.statistics.recycled_segments += u64::from(spare.is_some());
                 let file = file.into_inner().expect("a job that succeeded was run");
                 state.stream.successor = Some(Successor { header, file });
-                state.preparation_error = None;
+                if state.preparation_error.take().is_some() {
+                    let segment = file_name(state.stream.active + 1);
+                    tracing::info!(%directory, segment, "can prepare segments again");
+                }
                 state.successor_is_needed = false;
                 state.upkeep_needs_successor = false;
                 self.publish(&mut state)
             }
             (Ok(()), SegmentWork::Free { kept, .. }) => {
+                state.removal_failure_is_told = false;
                 state.spares.extend(kept);
                 self.publish(&mut state)
             }
@@ -321,8 +330,10 @@ impl Core {
                 self.publish(&mut state)
             }
         };
+        let report = self.metrics.report(&state);
         drop(state);
         wakeups.serve();
+        self.metrics.tell(report);
     }
 }
 
