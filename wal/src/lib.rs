@@ -96,6 +96,7 @@ mod mode;
 mod numbers;
 mod options;
 mod pending;
+mod probe;
 mod reader;
 mod recovery;
 pub mod repair;
@@ -122,6 +123,7 @@ pub use crate::{
     log::Log,
     options::Options,
     pending::Pending,
+    probe::Probe,
     reader::{Entries, Entry},
     wal::{Laggard, Statistics, Wal},
 };

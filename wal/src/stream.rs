@@ -447,7 +447,7 @@ fn start_body(uuid: &[u8; 16], base: Lsn, previous: u64) -> Vec<u8> {
 }
 
 /// Zeros up to the next page, so that no page is written in part and has to be read first.
-fn pad(offset: u64, bytes: &mut BytesMut) {
+pub(crate) fn pad(offset: u64, bytes: &mut BytesMut) {
     let end = (offset + bytes.len() as u64).next_multiple_of(PAGE_BYTES);
     bytes.resize(usize::try_from(end - offset).expect("a segment fits"), 0);
 }

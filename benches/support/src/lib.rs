@@ -7,6 +7,7 @@ pub mod appends;
 pub mod arguments;
 pub mod bursts;
 pub mod commits;
+#[path = "../../../tools/wal-inspect/src/device.rs"]
 pub mod device;
 pub mod frames;
 pub mod latencies;

@@ -9,6 +9,7 @@ use crate::{
     completions::{self, CompletionsArguments},
     diff::{self, DiffArguments},
     hexdump::{self, HexdumpArguments},
+    probe::{self, ProbeArguments},
     repair::{self, RepairArguments},
     segments, stats,
     verify::{self, VerifyArguments},
@@ -84,6 +85,9 @@ pub(crate) enum Command {
     /// Prints the bytes of one frame field by field, and what is wrong with them.
     #[command(after_help = hexdump::HELP)]
     Hexdump(HexdumpArguments),
+    /// Measures how quickly a directory's disk makes writes durable, and says what to make of that.
+    #[command(after_help = probe::HELP)]
+    Probe(ProbeArguments),
     /// Reads every frame of the log and says whether all are whole, and if not, where it is damaged.
     #[command(after_help = format!("{}\n\n{EXIT_CODES}", verify::HELP))]
     Verify(VerifyArguments),

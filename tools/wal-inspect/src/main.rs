@@ -1,6 +1,6 @@
 //! `wal-inspect`: looks into the log of a Kontiki node, or of any program that uses kontiki-wal.
 //!
-//! It reads the files themselves, frame by frame, and changes nothing; so it works on damaged logs
+//! It reads the files themselves, frame by frame, and changes nothing (`probe` writes beside them); so it works on damaged logs
 //! and while a writer is at work. Of the lock it asks only whether a writer holds it, which keeps
 //! no writer from starting. Only `repair` changes a log, if told to, and as its one writer. Logs whose state carries Raft's magic are shown as Raft's: terms, votes,
 //! configurations and commands instead of bytes.
@@ -13,6 +13,8 @@ mod arguments;
 mod compared;
 mod completions;
 mod count;
+#[expect(unreachable_pub, reason = "the benches share this file")]
+mod device;
 mod diff;
 mod dump;
 mod fields;
@@ -21,9 +23,11 @@ mod hexdump;
 mod histogram;
 mod layout;
 mod look;
+mod measure;
 mod outcome;
 mod picture;
 mod place;
+mod probe;
 mod progress;
 mod raft;
 mod repair;
@@ -31,6 +35,7 @@ mod rows;
 mod segments;
 mod stats;
 mod stop;
+mod surroundings;
 mod terminal;
 mod verify;
 
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         Command::Diff(arguments) => diff::diff(&arguments),
         Command::Dump(arguments) => dump::dump(&arguments),
         Command::Hexdump(arguments) => hexdump::hexdump(&arguments),
+        Command::Probe(arguments) => probe::probe(&arguments),
         Command::Verify(arguments) => verify::verify(&arguments),
         Command::Repair(arguments) => repair::repair(&arguments),
         Command::Segments(arguments) => segments::segments(&arguments),

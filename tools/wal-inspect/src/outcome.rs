@@ -48,6 +48,8 @@ pub(crate) enum Failure {
     Repair(String),
     /// What was asked for is not there.
     NoFrame(String),
+    /// It cannot be measured there.
+    Place { directory: PathBuf, error: io::Error },
     /// The result cannot be written.
     Write(io::Error),
 }
@@ -63,6 +65,7 @@ impl Failure {
             | Self::Read(_)
             | Self::Repair(_)
             | Self::NoFrame(_)
+            | Self::Place { .. }
             | Self::Write(_) => Outcome::CannotRead,
         }
     }
@@ -87,6 +90,9 @@ impl std::fmt::Display for Failure {
                 }
             }
             Self::Read(line) | Self::Repair(line) | Self::NoFrame(line) => f.write_str(line),
+            Self::Place { directory, error } => {
+                write!(f, "cannot measure in {}: {error}", directory.display())
+            }
             Self::Write(error) => write!(f, "cannot write the result: {error}"),
         }
     }

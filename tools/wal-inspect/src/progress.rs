@@ -12,25 +12,29 @@ use std::{
 /// Does `work` on the log in `directory`; tells how long it has been at it if standard error is a
 /// terminal. Silent for the first second.
 pub(crate) fn watched<T>(directory: &Path, work: impl FnOnce() -> T) -> T {
+    shown(|| format!("reading {} MiB", bytes_in(directory) >> 20), work)
+}
+
+/// As [`watched`], for work that `what` names.
+pub(crate) fn shown<T>(what: impl FnOnce() -> String + Send, work: impl FnOnce() -> T) -> T {
     if !io::stderr().is_terminal() {
         return work();
     }
     let (working, ended) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        scope.spawn(move || tell(directory, &ended));
+        scope.spawn(move || tell(&what(), &ended));
         let result = work();
         drop(working);
         result
     })
 }
 
-fn tell(directory: &Path, ended: &Receiver<()>) {
+fn tell(what: &str, ended: &Receiver<()>) {
     let start = Instant::now();
-    let mib = bytes_in(directory) >> 20;
     let mut told = false;
     while ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
         let seconds = start.elapsed().as_secs();
-        write(&format!("\rreading {mib} MiB ... {seconds} s"));
+        write(&format!("\r{what} ... {seconds} s"));
         told = true;
     }
     if told {

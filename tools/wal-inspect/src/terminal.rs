@@ -55,7 +55,7 @@ pub(crate) fn json_lines<Row: Serialize>(
 }
 
 /// Headers of columns that hold no numbers.
-const TEXT_COLUMNS: [&str; 2] = ["file", "standing"];
+const TEXT_COLUMNS: [&str; 3] = ["file", "standing", "way"];
 
 /// Bars and pictures need some room.
 const COLUMNS_MIN: usize = 40;

@@ -10,6 +10,7 @@ mod follow;
 mod golden;
 mod hexdump;
 mod live;
+mod probe;
 mod repair;
 mod segments;
 mod standing;

@@ -28,6 +28,8 @@ fn what_is_not_understood_ends_with_4_and_changes_nothing() {
         &["repair", ".", "--yes"],
         &["repair", ".", "--yes", "--salvage", "new"],
         &["repair", ".", "--yes", "--truncate-tail", "--salvage", "new"],
+        &["probe", ".", "--seconds", "0"],
+        &["probe", ".", "--segment-bytes", "4194305"],
     ] {
         let run = wal_inspect(arguments);
         assert_eq!(run.code, Some(4), "{arguments:?}: {run:?}");

@@ -1,4 +1,5 @@
-//! What the block device under a directory counted: tells whether a sync reached it.
+//! The block device under a directory: what it says of itself, and what it counts, which tells whether a sync reached it.
+//! The benches use this file, too.
 
 use std::{
     fs, io,
@@ -10,7 +11,8 @@ use std::{
 /// The whole device that a directory lies on. Others may use it too: measure on a quiet machine.
 #[derive(Debug)]
 pub struct Device {
-    statistics: PathBuf,
+    /// Its directory in sysfs.
+    place: PathBuf,
 }
 
 impl Device {
@@ -20,16 +22,38 @@ impl Device {
     /// # Errors
     /// The kernel's, or what it does not count.
     pub fn of(directory: &Path) -> io::Result<Self> {
-        let number = fs::metadata(directory)?.dev();
+        Self::numbered(fs::metadata(directory)?.dev())
+    }
+
+    /// The device that a special file stands for. Some file systems (btrfs) have numbers of their own.
+    ///
+    /// # Errors
+    /// As for [`Device::of`].
+    pub fn behind(special: &Path) -> io::Result<Self> {
+        Self::numbered(fs::metadata(special)?.rdev())
+    }
+
+    fn numbered(number: u64) -> io::Result<Self> {
         let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-        let mut device = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
+        let mut place = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}"))?;
         // Flushes are counted for the whole device only, not for its partitions.
-        if device.join("partition").exists() {
-            device.pop();
+        if place.join("partition").exists() {
+            place.pop();
         }
-        let device = Self { statistics: device.join("stat") };
+        let device = Self { place };
         device.counters()?;
         Ok(device)
+    }
+
+    /// The kernel's name for it.
+    pub fn name(&self) -> String {
+        self.place.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// What it says of itself under this name, if it does.
+    pub fn property(&self, name: &str) -> Option<String> {
+        let text = fs::read_to_string(self.place.join(name)).ok()?;
+        Some(text.trim().to_owned())
     }
 
     /// What it has counted since the machine started.
@@ -37,7 +61,7 @@ impl Device {
     /// # Errors
     /// The kernel's, or what it does not count.
     pub fn counters(&self) -> io::Result<Counters> {
-        let text = fs::read_to_string(&self.statistics)?;
+        let text = fs::read_to_string(self.place.join("stat"))?;
         let field =
             |number: usize| -> Option<u64> { text.split_whitespace().nth(number)?.parse().ok() };
         // Fields as the kernel's Documentation/block/stat.rst counts them, from 0.
@@ -57,17 +81,6 @@ pub struct Counters {
     pub flushes: u64,
 }
 
-impl Add for Counters {
-    type Output = Self;
-
-    fn add(self, more: Self) -> Self {
-        Self {
-            kib_written: self.kib_written + more.kib_written,
-            flushes: self.flushes + more.flushes,
-        }
-    }
-}
-
 impl Sub for Counters {
     type Output = Self;
 
@@ -75,6 +88,17 @@ impl Sub for Counters {
         Self {
             kib_written: self.kib_written - earlier.kib_written,
             flushes: self.flushes - earlier.flushes,
+        }
+    }
+}
+
+impl Add for Counters {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            kib_written: self.kib_written + more.kib_written,
+            flushes: self.flushes + more.flushes,
         }
     }
 }

@@ -1,0 +1,229 @@
+//! `probe`: what it tells of a place, and that it leaves nothing there.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, DirEntry, Permissions},
+    io,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{Run, append, command, files, options, wal_inspect};
+
+/// A short one, with small segments.
+const SHORT: [&str; 3] = ["probe", "--seconds=1", "--segment-bytes=4194304"];
+
+fn probe(directory: &Path, arguments: &[&str]) -> Run {
+    let arguments = SHORT.iter().chain(arguments).map(OsStr::new);
+    wal_inspect(arguments.chain([directory.as_os_str()]))
+}
+
+fn rows(run: &Run) -> Vec<Value> {
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+    run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Those that say they are this.
+fn named<'a>(rows: &'a [Value], name: &str) -> Vec<&'a Value> {
+    rows.iter().filter(|row| row["row"] == name).collect()
+}
+
+#[test]
+fn every_way_and_size_is_measured_and_one_is_chosen() {
+    let directory = TempDir::new().unwrap();
+    let rows = rows(&probe(directory.path(), &["--json"]));
+    let shown = fs::canonicalize(directory.path()).unwrap();
+    let [place] = named(&rows, "place")[..] else { panic!("{rows:?}") };
+    assert_eq!(place["directory"], shown.to_str().unwrap());
+    assert!(place["free_bytes"].as_u64().unwrap() > 0, "{place}");
+
+    let measured = named(&rows, "measured");
+    let cells: Vec<_> = measured
+        .iter()
+        .map(|row| (row["bytes"].as_u64().unwrap(), row["way"].as_str().unwrap()))
+        .collect();
+    let expected: Vec<_> = [512, 4096, 65_536, 1 << 20]
+        .into_iter()
+        .flat_map(|bytes| ["growing", "positional", "mapped"].map(|way| (bytes, way)))
+        .collect();
+    assert_eq!(cells, expected);
+    for row in measured {
+        let number = |field: &str| row[field].as_f64().unwrap();
+        assert!(number("syncs") >= 1.0 && number("p50_us") > 0.0, "{row}");
+        assert!(number("p50_us") <= number("p99_us"), "{row}");
+        assert!(number("p99_us") <= number("max_us"), "{row}");
+        // All of it is known of one sync, and the rate is that of its time.
+        if number("syncs") == 1.0 {
+            assert!(
+                (number("syncs_per_second") * number("max_us") / 1e6 - 1.0).abs() < 0.1,
+                "{row}"
+            );
+        }
+    }
+    let [choice] = named(&rows, "choice")[..] else { panic!("{rows:?}") };
+    assert_eq!(choice["write_mode"], "positional");
+    assert_eq!(choice["reasons"].as_array().unwrap().len(), 2);
+    assert_eq!(files(directory.path()).len(), 0, "nothing is left");
+}
+
+/// Runs of digits, points in them too, become `N`; blanks become one.
+fn shape(text: &str) -> String {
+    let mut shape = String::new();
+    for character in text.chars() {
+        let is_number = character.is_ascii_digit() || character == '.' && shape.ends_with('N');
+        match character {
+            _ if is_number && shape.ends_with('N') => {}
+            _ if is_number => shape.push('N'),
+            ' ' if shape.ends_with([' ', '\n']) => {}
+            _ => shape.push(character),
+        }
+    }
+    shape
+}
+
+#[test]
+fn the_text_tells_the_place_a_table_and_the_choice_with_its_reasons() {
+    let directory = TempDir::new().unwrap();
+    let run = probe(directory.path(), &[]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+    let shape = shape(&run.stdout);
+    let lines: Vec<&str> = shape.lines().map(str::trim_end).collect();
+    let begins = ["directory: /", "file system: ", "device: ", "free: N MiB", "open files: N"];
+    for (line, begin) in lines.iter().zip(begins) {
+        assert!(line.starts_with(begin), "{line} does not begin with {begin}");
+    }
+    assert!(lines[5].starts_with("fallocate: "), "{}", lines[5]);
+    assert_eq!(lines[6..8], ["", "bytes way syncs/s pN_us pN_us max_us MB/s flushes KiB"]);
+    for (row, way) in lines[8..20].iter().zip(["growing", "positional", "mapped"].iter().cycle()) {
+        assert!(row.starts_with(&format!("N {way} N N N N N ")), "{row}");
+    }
+    assert_eq!(lines[20..22], ["flushes and KiB: of the device for each sync", ""]);
+    let end: Vec<&str> =
+        lines[22..].iter().filter(|line| !line.starts_with("WARNING: ")).copied().collect();
+    assert_eq!(end[0], "Kontiki's choice: positional writes into prepared segments");
+    let gains = "N at N B, N at N KiB, N at N KiB, N at N MiB; ";
+    for (line, what) in
+        end[1..].iter().zip(["positional against growing", "mapped against positional"])
+    {
+        assert!(line.starts_with(&format!("syncs/s of {what}: {gains}")), "{line}");
+    }
+    assert_eq!(end.len(), 3, "{end:?}");
+}
+
+#[test]
+fn a_log_that_is_in_use_is_left_as_it_is() {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let log = wal.log(kontiki_wal::LogId(7)).unwrap();
+    append(&log, 1, 10);
+    let before = files(directory.path());
+    assert_eq!(probe(directory.path(), &["--json"]).code, Some(0));
+    assert_eq!(files(directory.path()), before);
+    append(&log, 1, 10);
+    wal.close().unwrap();
+}
+
+/// At whatever moment it comes: before anything was measured there is nothing to tell.
+#[test]
+fn a_signal_ends_it_and_leaves_no_file() {
+    for (signal, file) in [(Signal::INT, ""), (Signal::TERM, "mapped/0000000000000001.wal")] {
+        let directory = TempDir::new().unwrap();
+        let begun = Instant::now();
+        let mut child = command()
+            .args(["probe", "--seconds=60", "--json", "--segment-bytes=4194304"])
+            .arg(directory.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Once its directory is there it is at work, and once the last segment is, it measures.
+        let is_there = |own: io::Result<DirEntry>| own.unwrap().path().join(file).exists();
+        while !fs::read_dir(directory.path()).unwrap().any(is_there) {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            thread::yield_now();
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(50), "it ended by itself");
+        let told = String::from_utf8(output.stdout).unwrap();
+        let remarks = String::from_utf8(output.stderr).unwrap();
+        match output.status.code() {
+            Some(0) => assert!(told.contains("\"row\":\"choice\"") && remarks.is_empty()),
+            Some(3) => assert!(told.is_empty() && remarks.contains("stopped before everything")),
+            other => panic!("{other:?}: {remarks}"),
+        }
+        assert!(fs::read_dir(directory.path()).unwrap().next().is_none(), "something is left");
+    }
+}
+
+#[test]
+fn where_it_cannot_measure_it_says_so_in_a_line_and_ends_with_3() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    for (path, what) in
+        [(directory.path().join("absent"), "No such file or directory"), (file, "Not a directory")]
+    {
+        let run = probe(&path, &[]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{run:?}");
+        assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+        let begin = format!("wal-inspect: cannot measure in {}: {what}", path.display());
+        assert!(run.stderr.starts_with(&begin), "{run:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_may_not_be_written_is_told_in_a_line_with_3() {
+    let directory = TempDir::new().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o555)).unwrap();
+    // A copy that anybody may run: whom modes do not bind becomes nobody for this.
+    let place = TempDir::new().unwrap();
+    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = place.path().join("wal-inspect");
+    fs::copy(env!("CARGO_BIN_EXE_wal-inspect"), &program).unwrap();
+    let mut probe = Command::new(&program);
+    probe.args(SHORT).arg(directory.path());
+    if rustix::process::geteuid().is_root() {
+        probe.uid(65_534).gid(65_534);
+    }
+    let output = probe.output().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.lines().count() == 1 && told.contains("Permission denied"), "{told}");
+}
+
+/// Where memory is mounted, as on most Linux systems.
+#[test]
+fn a_directory_in_memory_is_warned_of() {
+    let Ok(directory) = TempDir::new_in("/dev/shm") else {
+        eprintln!("skipped: no /dev/shm to write to");
+        return;
+    };
+    let rows = rows(&probe(directory.path(), &["--json"]));
+    assert_eq!(named(&rows, "place")[0]["file_system"], "tmpfs");
+    let warned = named(&rows, "warning");
+    assert!(warned.iter().any(|row| row["warning"].as_str().unwrap().contains("which is memory")));
+}
+
+#[test]
+fn every_field_is_told_of_in_the_help() {
+    let directory = TempDir::new().unwrap();
+    let help = wal_inspect(["probe", "--help"]).stdout;
+    let is_told = |word: &str| {
+        help.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|told| told == word)
+    };
+    for row in rows(&probe(directory.path(), &["--json"])) {
+        assert!(is_told(row["row"].as_str().unwrap()), "{row}");
+        for field in row.as_object().unwrap().keys() {
+            assert!(is_told(field), "nothing is said of {field}");
+        }
+    }
+}
