@@ -27,6 +27,11 @@ pub(crate) struct CompletionsArguments {
 pub(crate) fn completions(arguments: &CompletionsArguments) -> Result<Outcome, Failure> {
     let mut script = Vec::new();
     generate(arguments.shell, &mut Arguments::command(), "wal-inspect", &mut script);
-    terminal::print(&String::from_utf8_lossy(&script))?;
+    let mut script = String::from_utf8_lossy(&script).into_owned();
+    if arguments.shell == Shell::Bash {
+        // The script names its states in two ways where the program's name has a hyphen (clap-rs/clap#6421).
+        script = script.replace("wal__subcmd__inspect", "wal__inspect");
+    }
+    terminal::print(&script)?;
     Ok(Outcome::Whole)
 }

@@ -21,9 +21,9 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Writes to a directory of its own below DIR, which it removes at the end, and reads or changes nothing
-else there: DIR may hold a log, also one that is in use, whose writer it slows down. It needs room for
-three segments. A sync that hangs cannot be broken off; if the process is killed, remove
+Writes to a directory of its own below DIR, which it removes at the end, and reads or changes nothing \
+else there: DIR may hold a log, also one that is in use, whose writer it slows down. It needs room for \
+three segments. A sync that hangs cannot be broken off; if the process is killed, remove \
 kontiki-probe-* by hand. What other programs do to the disk meanwhile counts, too.
 
 What is told; in --json a row is an object that says in \"row\" which it is, and what the system does
@@ -47,7 +47,7 @@ Examples:
   wal-inspect probe --seconds 60 /mnt/disk
   wal-inspect probe --json . | jq 'select(.row == \"measured\") | {way, bytes, p99_us}'
 
-Exit codes: 0 done, also when Ctrl-C ended it after everything was measured once; 3 cannot measure, 4
+Exit codes: 0 done, also when Ctrl-C ended it after everything was measured once; 3 cannot measure, 4 \
 usage.";
 
 #[derive(Debug, Args)]

@@ -16,14 +16,14 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Every frame of every segment that is not freed is read and must be whole and follow on the one
-before; so must the index and the trailer of a sealed segment. That finds all that a disk does to a
-log. --deep also holds against each other what the log says more than once, which finds faults of
-a writer, and bytes that somebody made, under checksums that hold: the checkpoint of each segment
-against the frames of the segment before; indexes and terms of entries, cuts and freed segments
-against the checkpoint before them; the index and the trailer of a sealed segment against its
-frames; the room that each frame must leave; where segments follow on each other; and what frames
-say was durable, which never descends. Files that are no segments, or freed ones, hold nothing of
+Every frame of every segment that is not freed is read and must be whole and follow on the one \
+before; so must the index and the trailer of a sealed segment. That finds all that a disk does to a \
+log. --deep also holds against each other what the log says more than once, which finds faults of \
+a writer, and bytes that somebody made, under checksums that hold: the checkpoint of each segment \
+against the frames of the segment before; indexes and terms of entries, cuts and freed segments \
+against the checkpoint before them; the index and the trailer of a sealed segment against its \
+frames; the room that each frame must leave; where segments follow on each other; and what frames \
+say was durable, which never descends. Files that are no segments, or freed ones, hold nothing of \
 the log and are not read.
 
 Examples, with the data directory of a node or the log's own:

@@ -105,12 +105,12 @@ fn bash_takes_the_completions() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("wal-inspect");
     fs::write(&file, &script.stdout).unwrap();
-    // As bash itself does when the tabulator key is pressed behind "wal-inspect ver".
-    let asked = "source \"$1\"; COMP_WORDS=(wal-inspect ver); COMP_CWORD=1; \
+    // As bash itself does when the tabulator key is pressed behind the last word.
+    let asked = "source \"$1\"; shift; COMP_WORDS=(wal-inspect \"$@\"); COMP_CWORD=$#; \
                  function=$(complete -p wal-inspect | sed 's/.*-F \\([^ ]*\\).*/\\1/'); \
-                 \"$function\" wal-inspect ver wal-inspect; echo \"${COMPREPLY[*]}\"";
-    for (arguments, reply) in [(["-n"].as_slice(), ""), (&["-c", asked, "bash"], "verify\n")] {
-        let run = match Command::new("bash").args(arguments).arg(&file).output() {
+                 \"$function\" wal-inspect \"${@: -1}\" \"${@: -2:1}\"; echo \"${COMPREPLY[*]}\"";
+    let of_bash = |options: &[&str], words: &[&str], reply: &str| {
+        let run = match Command::new("bash").args(options).arg(&file).args(words).output() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return eprintln!("skipped: bash is not here");
             }
@@ -118,7 +118,12 @@ fn bash_takes_the_completions() {
         };
         assert!(run.status.success() && run.stderr.is_empty(), "{run:?}");
         assert_eq!(String::from_utf8(run.stdout).unwrap(), reply);
-    }
+    };
+    of_bash(&["-n"], &[], "");
+    let complete = ["-c", asked, "bash"];
+    of_bash(&complete, &["ver"], "verify\n");
+    of_bash(&complete, &["repair", "--tr"], "--truncate-tail\n");
+    of_bash(&complete, &["dump", "--kind", "ma"], "mark\n");
 }
 
 #[test]
