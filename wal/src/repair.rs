@@ -26,7 +26,7 @@ use kontiki_disk::{Access, Directory, Disk};
 
 use self::{
     contents::Contents,
-    cut::{Plan, sync_file},
+    cut::{Plan, write_again},
     survey::Survey,
 };
 use crate::{
@@ -212,7 +212,8 @@ impl Diagnosis {
 }
 
 /// Cuts the log in `directory` of the real disk at the first damaged frame, under the writer's lock; `None` if nothing is
-/// damaged. Everything that is changed or removed is copied first. After a stop in the middle it can be called again.
+/// damaged. Everything that is changed or removed is copied first. After an error or a stop in the middle it has to be called
+/// again before the log is opened: what it wrote can be in the cache only.
 ///
 /// # Errors
 /// See [`RepairError`].
@@ -235,7 +236,7 @@ pub fn truncate_on(
     let survey = Survey::of(&*directory)?;
     if survey.damage.is_empty() {
         // A cut that was stopped at its end can be in the cache only.
-        survey.files.iter().try_for_each(sync_file)?;
+        write_again(&survey)?;
         sync(&*directory)?;
         return Ok(None);
     }
@@ -243,8 +244,9 @@ pub fn truncate_on(
     let contents = Contents::of(&survey, Some(&plan))?;
     let truncation = contents.truncation(&plan, &logs, backup::place(disk, &*directory)?);
     let names = [&truncation.changed[..], &truncation.removed].concat();
-    backup::make(disk, &*directory, &truncation.backup, &names)?;
-    plan.perform(&survey, &*directory)?;
+    let backup = backup::make(disk, &*directory, &truncation.backup, &names)?;
+    write_again(&survey)?;
+    plan.perform(&survey, &*directory, &*backup)?;
     if !settle(&*directory, Depth::All(Effort::default()))?.damage.is_empty() {
         return Err(RepairError::NotWhole { directory: path.display().to_string() });
     }

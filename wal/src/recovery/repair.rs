@@ -53,17 +53,8 @@ impl Repair<'_> {
             if until <= self.attested {
                 continue;
             }
-            let file = &self.tail[number];
-            let mut window = Window::new(file);
-            let mut offset = segment.offset(self.attested.max(segment.base));
-            let end = segment.offset(until);
-            while offset < end {
-                let step = end.min(offset + STEP_BYTES);
-                let bytes = window.bytes(offset..step)?;
-                let written = file.file.write_at(offset, &[bytes]);
-                written.map_err(|source| io_error("write", &file.name(), source))?;
-                offset = step;
-            }
+            let start = segment.offset(self.attested.max(segment.base));
+            rewrite(&self.tail[number], start..segment.offset(until))?;
             touched.insert(number);
         }
         Ok(touched)
@@ -82,6 +73,19 @@ impl Repair<'_> {
         let later = self.tail[self.end.resume().0 + 1..].iter().rev();
         remove_one_by_one(self.directory, later.map(SegmentFile::name))
     }
+}
+
+/// Writes the bytes of `range` over themselves, a step at a time, so that their pages are dirty; the caller syncs.
+pub(crate) fn rewrite(file: &SegmentFile, range: Range<u64>) -> Result<(), OpenError> {
+    let mut window = Window::new(file);
+    let mut offset = range.start;
+    while offset < range.end {
+        let step = range.end.min(offset + STEP_BYTES);
+        let written = file.file.write_at(offset, &[window.bytes(offset..step)?]);
+        written.map_err(|source| io_error("write", &file.name(), source))?;
+        offset = step;
+    }
+    Ok(())
 }
 
 /// Writes zeros over `range`, a step at a time; the caller syncs.

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use kontiki_disk::{Access, Directory, Disk};
@@ -37,13 +38,13 @@ pub(super) fn place(disk: &dyn Disk, original: &dyn Directory) -> Result<PathBuf
     paths.find(is_free).ok_or_else(|| refused(io::ErrorKind::AlreadyExists, reason))
 }
 
-/// Copies the files `names` of `original` to `path`, durably, and at last the list of them.
+/// Copies the files `names` of `original` to `path`, durably, and at last the list of them; the directory of the copies.
 pub(super) fn make(
     disk: &dyn Disk,
     original: &dyn Directory,
     path: &Path,
     names: &[String],
-) -> Result<(), OpenError> {
+) -> Result<Arc<dyn Directory>, OpenError> {
     let backup = lock(disk, path)?;
     let mut list = format!(
         "Segments of {} before it was cut. To undo the cut while nothing was appended since, copy\n\
@@ -62,7 +63,8 @@ pub(super) fn make(
         file.sync()
     };
     write().map_err(|source| io_error("write", &in_directory(path, LIST_NAME), source))?;
-    sync(&*backup)
+    sync(&*backup)?;
+    Ok(backup)
 }
 
 /// Copies one file; its length, and the checksum of what was copied.

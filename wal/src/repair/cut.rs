@@ -10,8 +10,8 @@ use crate::{
     catalog::Catalog,
     recovery::{
         check_seal, judge,
-        repair::{remove_one_by_one, zero},
-        scan::{SegmentFile, Window, io_error},
+        repair::{remove_one_by_one, rewrite, zero},
+        scan::{SegmentFile, io_error},
         walk::{End, Gathered, read_opening},
     },
     repair::survey::Survey,
@@ -103,15 +103,16 @@ impl Plan {
         &self,
         survey: &Survey,
         directory: &dyn Directory,
+        backup: &dyn Directory,
     ) -> Result<(), OpenError> {
         for &number in &self.unsealed {
             let file = &survey.files[number];
             // First of all, and for good: a trailer would vouch for frames that are gone.
-            erase(file, file.frames_end()..file.header.segment_bytes)?;
+            erase(file, file.frames_end()..file.header.segment_bytes, backup)?;
         }
         if let Some(place) = self.cut {
             let file = &survey.files[place.number];
-            erase(file, place.offset..file.header.segment_bytes)?;
+            erase(file, place.offset..file.header.segment_bytes, backup)?;
         }
         remove_one_by_one(directory, self.removed.iter().rev().copied().map(file_name))
     }
@@ -119,17 +120,44 @@ impl Plan {
 
 /// Zeros, durably. After a failed sync they could be in the cache only, and the log look whole: so the damage is shown again,
 /// and the next repair writes them anew.
-fn erase(file: &SegmentFile, range: Range<u64>) -> Result<(), OpenError> {
-    let end = range.end.min(range.start + PAGE_BYTES);
-    let before = Window::in_steps(file, PAGE_BYTES).bytes(range.start..end)?.to_vec();
+fn erase(file: &SegmentFile, range: Range<u64>, backup: &dyn Directory) -> Result<(), OpenError> {
     zero(file, range.clone()).and_then(|()| sync_file(file)).inspect_err(|_| {
         // That it failed is what the caller has to know.
-        let _undone = file.file.write_at(range.start, &[&before]);
+        let _undone = put_back(file, range, backup);
     })
 }
 
+/// Writes what the backup has of a range, as much of it as the disk takes.
+fn put_back(file: &SegmentFile, range: Range<u64>, backup: &dyn Directory) -> io::Result<()> {
+    let copy = backup.open(&file.name())?;
+    let mut bytes = vec![0; usize::try_from(PAGE_BYTES).expect("4096 fits")];
+    let mut put = |offset: u64| {
+        let step = (range.end - offset).min(PAGE_BYTES);
+        let bytes = &mut bytes[..usize::try_from(step).expect("at most a page")];
+        copy.read_at(offset, bytes)?;
+        file.file.write_at(offset, &[bytes])
+    };
+    // What one page is refused another one may not be.
+    let step = usize::try_from(PAGE_BYTES).expect("4096 fits");
+    range.clone().step_by(step).map(&mut put).fold(Ok(()), Result::and)
+}
+
+/// Makes durable what an earlier cut has left. If a sync of it failed and a kill followed, its zeros are in the cache only, on
+/// pages that count as clean, and a sync alone would do nothing: so all that it can have erased is written over itself.
+pub(super) fn write_again(survey: &Survey) -> Result<(), OpenError> {
+    for (number, file) in survey.files.iter().enumerate() {
+        let start = match survey.resume {
+            Some((end, offset)) if end == number => offset,
+            _ if file.trailer.is_some() => continue,
+            _ => file.frames_end(),
+        };
+        rewrite(file, start..file.header.segment_bytes)?;
+    }
+    survey.files.iter().try_for_each(sync_file)
+}
+
 /// Makes the bytes of a segment durable.
-pub(super) fn sync_file(file: &SegmentFile) -> Result<(), OpenError> {
+fn sync_file(file: &SegmentFile) -> Result<(), OpenError> {
     file.file.sync().map_err(|source| io_error("sync", &file.name(), source))
 }
 

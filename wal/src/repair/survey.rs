@@ -36,6 +36,8 @@ use crate::{
 pub(super) struct Survey {
     /// As [`Verdict::Corrupt`](crate::inspect::Verdict::Corrupt) has it.
     pub(super) damage: Vec<Corruption>,
+    /// Where an opening goes on, as the number of one of `files` and an offset; `None` with damage.
+    pub(super) resume: Option<(usize, u64)>,
     /// Segments whose header page is whole, ascending.
     pub(super) files: Vec<SegmentFile>,
     /// Numbers of those whose header page is not.
@@ -133,10 +135,11 @@ impl Prefix {
 impl Survey {
     /// Looks at the log in `directory`, which no writer may change meanwhile.
     pub(super) fn of(directory: &dyn Directory) -> Result<Self, OpenError> {
-        let damage = settle(directory, Depth::All(Effort::default()))?.damage;
+        let look = settle(directory, Depth::All(Effort::default()))?;
         let (files, unread) = open_each(directory)?;
         let mut survey = Self {
-            damage,
+            resume: look.end.filter(|_| look.damage.is_empty()),
+            damage: look.damage,
             placed: vec![None; files.len()],
             files,
             unread,
