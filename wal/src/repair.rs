@@ -104,6 +104,8 @@ pub struct LogOutcome {
     pub state_bytes: Option<Bytes>,
     /// The newest state that could be read.
     pub newest_state: Option<Bytes>,
+    /// The log was made with owner bytes that are not all zero, as a node's is: see [`Options::owner`](crate::Options::owner).
+    pub has_owner: bool,
 }
 
 impl LogOutcome {

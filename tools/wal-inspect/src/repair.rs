@@ -64,7 +64,9 @@ JSON, a line for each row; what there is nothing of is left out:
             compacted behind a cut): lists of first_index, last_index, term; may_be_replaced (in
             what is lost, entries that are kept can have been replaced under their own term; not
             in a log of Raft); state (none, kept, may_be_older, older or lost); promise (term and
-            vote of a Raft node with that state); dangerous (such a node must not be started)
+            vote of a Raft node with that state); dangerous (such a node must not be
+            started; also if no state can be read that shows whether it is a node's, and the
+            log has an owner, as a node's has)
 
 Exit codes: 0 nothing to repair, or repaired; 2 corrupt (dry run); 3 cannot: no such log, a writer
 is there, this way is not possible, or the disk refuses; 4 usage.";

@@ -127,6 +127,7 @@ impl<'a> Contents<'a> {
             state: self.state(log, was.state.as_ref(), after.state.as_ref()),
             state_bytes: after.state.clone(),
             newest_state: was.state.clone(),
+            has_owner: self.survey.files.first().is_some_and(|file| file.header.owner != [0; 32]),
         }
     }
 

@@ -272,6 +272,8 @@ impl LogRow {
         // Of Raft an index and a term are one entry.
         outcome.may_be_replaced &= !is_raft;
         let unharmed = outcome.is_unharmed();
+        // A node's log has a state before its first entry: if none can be read, nothing shows that it is not Raft's.
+        let can_be_raft = is_raft || (outcome.has_owner && outcome.newest_state.is_none());
         let rows = |runs: &[TermRun]| runs.iter().map(RunRow::of).collect();
         Self {
             way,
@@ -284,7 +286,7 @@ impl LogRow {
             may_be_replaced: outcome.may_be_replaced,
             state: state_name(outcome.state),
             promise: raft.map(|raft| raft.map_or_else(|error| error, |state| state.promise())),
-            dangerous: is_raft && !unharmed,
+            dangerous: can_be_raft && !unharmed,
         }
     }
 
@@ -352,10 +354,10 @@ const SALVAGE: &str = "salvage";
 const NOTHING_LEFT: &str = "nothing is left of any log";
 
 const DANGER: &str = "
-DANGER: a log above is that of a replicated node, which may have lost a vote, a term or entries that
-it has acknowledged. Started again it can break what its cluster has promised. While a majority of
-its peers is healthy they have all that was committed: leave this node off, keep its directory, and
-replace it by a new member with an empty directory (this version cannot change members yet; until
-then the others go on without it). If no majority is left, this may be the newest copy there is:
-salvage it, and look into it with dump and diff.
+DANGER: a log above is, or can be, that of a replicated node, which may have lost a vote, a term or
+entries that it has acknowledged. Started again it can break what its cluster has promised. While a
+majority of its peers is healthy they have all that was committed: leave this node off, keep its
+directory, and replace it by a new member with an empty directory (this version cannot change
+members yet; until then the others go on without it). If no majority is left, this may be the
+newest copy there is: salvage it, and look into it with dump and diff.
 ";

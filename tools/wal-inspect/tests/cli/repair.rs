@@ -303,6 +303,37 @@ fn a_node_that_has_lost_its_vote_is_told_not_to_be_started() {
     assert!(!run.stdout.contains("DANGER"), "no node's: {run:?}");
 }
 
+/// WAL-CASE 42, WAL-CASE 35: nothing but the owner's bytes tells that it is a node's.
+#[test]
+fn a_young_node_that_has_lost_its_only_state_is_told_not_to_be_started() {
+    let damaged = |owner| {
+        let writing = TempDir::new().unwrap();
+        let wal = options().owner(owner).open(writing.path()).unwrap();
+        let log = wal.log(LogId(1)).unwrap();
+        let hard = HardState { term: Term(3), vote: Some(NodeId(1)) };
+        let state = State { hard, ..State::default() }.encode();
+        log.set_state(state).unwrap().wait().unwrap();
+        append(&log, 3, 10);
+        wal.close().unwrap();
+        let damaged = Damaged::of(writing.path());
+        let scan = Scan::open(damaged.log()).unwrap();
+        let first = scan.frames().map(Result::unwrap).find(|frame| frame.kind == FrameKind::State);
+        flip_bit(&damaged.log(), &first.unwrap(), 20);
+        damaged
+    };
+    for (owner, is_dangerous) in [([1; 32], true), ([0; 32], false)] {
+        let node = damaged(owner);
+        let run = repair(&node.log(), NONE);
+        assert!(run.stdout.contains("; ITS STATE IS LOST"), "{run:?}");
+        assert_eq!(run.stdout.contains("\nDANGER: "), is_dangerous, "{run:?}");
+        let run = repair(&node.log(), ["--json"]);
+        let told = format!("\"dangerous\":{is_dangerous}");
+        let rows: Vec<&str> =
+            run.stdout.lines().filter(|row| row.contains("\"dangerous\"")).collect();
+        assert!(rows.len() == 2 && rows.iter().all(|row| row.contains(&told)), "{run:?}");
+    }
+}
+
 #[test]
 fn every_field_of_its_json_is_told_of_in_the_help() {
     let help = wal_inspect(["repair", "--help"]).stdout;
