@@ -73,7 +73,7 @@ pub(super) fn salvaged(disk: &MemoryDisk) -> (World, Vec<LogOutcome>) {
 
 fn salvage(disk: &MemoryDisk) -> Result<Vec<LogOutcome>, RepairError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    repair::salvage_on(&disk, DIRECTORY, NEW)
+    repair::salvage_on(&disk, DIRECTORY, NEW).map(|salvaged| salvaged.logs)
 }
 
 /// WAL-CASE 42

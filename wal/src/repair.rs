@@ -41,6 +41,7 @@ use crate::{
 #[non_exhaustive]
 pub struct Diagnosis {
     /// What is damaged, as [`Verdict::Corrupt`](crate::inspect::Verdict::Corrupt) has it; empty if there is nothing to repair.
+    /// What only a [deep](Effort::is_deep) look finds is neither told nor mended: no rot makes it.
     pub damage: Vec<Corruption>,
     /// File names of the segments of which nothing is known: their header pages are damaged, or what lies in them cannot be
     /// placed.
@@ -67,6 +68,18 @@ pub struct Truncation {
     pub backup: PathBuf,
     /// Every log, ascending.
     pub logs: Vec<LogOutcome>,
+    /// As [`Diagnosis::is_end_known`].
+    pub is_end_known: bool,
+}
+
+/// What was written into a new log.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Salvaged {
+    /// Every log, ascending.
+    pub logs: Vec<LogOutcome>,
+    /// As [`Diagnosis::is_end_known`].
+    pub is_end_known: bool,
 }
 
 /// Where a log is cut.
@@ -265,7 +278,7 @@ pub fn truncate_on(
 pub fn salvage(
     directory: impl AsRef<Path>,
     into: impl AsRef<Path>,
-) -> Result<Vec<LogOutcome>, RepairError> {
+) -> Result<Salvaged, RepairError> {
     salvage_on(&kontiki_disk::real(), directory, into)
 }
 
@@ -277,12 +290,13 @@ pub fn salvage_on(
     disk: &Arc<dyn Disk>,
     directory: impl AsRef<Path>,
     into: impl AsRef<Path>,
-) -> Result<Vec<LogOutcome>, RepairError> {
+) -> Result<Salvaged, RepairError> {
     let directory = open_unlocked(&**disk, directory.as_ref())?;
     let survey = Survey::of(&*directory)?;
     new_log::write(&survey, disk, into.as_ref())?;
     check_unlocked(&*directory)?;
-    Ok(Contents::of(&survey, None)?.salvage())
+    let logs = Contents::of(&survey, None)?.salvage();
+    Ok(Salvaged { logs, is_end_known: survey.is_end_known() })
 }
 
 fn open_unlocked(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn Directory>, OpenError> {

@@ -53,11 +53,11 @@ fn salvage(directory: &Directory) {
     let disk = directory.disk.reopen();
     let seam: Arc<dyn Disk> = Arc::new(disk.clone());
     match repair::salvage_on(&seam, DIRECTORY, "new") {
-        Ok(outcomes) => {
+        Ok(salvaged) => {
             let scan = Scan::open_on(&disk.image(|_| false), "new").expect("there is a log");
             assert!(matches!(scan.verdict(), Verdict::Whole { closed: true, .. }));
             let wal = options(directory, &disk, 1).open("new").expect("what was salvaged opens");
-            assert!(wal.logs().len() <= outcomes.len(), "every log is told of");
+            assert!(wal.logs().len() <= salvaged.logs.len(), "every log is told of");
             shown(&wal);
         }
         // Of logs that no writer made there can be too many for one.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Args;
-use kontiki_wal::repair::{self, Diagnosis, LogOutcome, RepairError};
+use kontiki_wal::repair::{self, Diagnosis, RepairError, Salvaged};
 
 use self::report::{Done, Report, Way};
 use crate::{
@@ -22,7 +22,12 @@ use crate::{
 pub(crate) const HELP: &str = "\
 Without --truncate-tail and --salvage nothing is changed: it says what is damaged, and for each way
 what it would keep and lose. A torn tail, as a crash leaves it, is no damage: opening the log cuts
-it. All need the log to themselves: stop its writer first.
+it. What only verify --deep finds, a log that contradicts itself, is not looked for and not mended.
+All need the log to themselves: stop its writer first.
+
+A sector that the disk cannot read (EIO) ends it, and verify, too. Copy the whole directory to
+another disk first, with ddrescue or a like tool that leaves zeros for what cannot be read, each
+file at its full length, and repair the copy.
 
   --truncate-tail --yes   cuts the log in place at the first damaged frame; all behind that goes, of
                           every log. Every file that it changes or removes is first copied into a
@@ -122,12 +127,12 @@ fn salvage(directory: &Path, new: &Path) -> Result<Report, Failure> {
         let line = format!("{new} lies in {directory}, which is to be left alone");
         return Err(Failure::Repair(line));
     }
-    let outcomes = progress::watched(directory, || write_salvaged(directory, new))?;
-    Ok(Report::of_done(Way::of_salvage(&outcomes, Some(new))))
+    let salvaged = progress::watched(directory, || write_salvaged(directory, new))?;
+    Ok(Report::of_done(Way::of_salvage(&salvaged.logs, salvaged.is_end_known, Some(new))))
 }
 
 /// Under another name until it is whole and durable: what a stop leaves is never taken for the whole.
-fn write_salvaged(directory: &Path, new: &Path) -> Result<Vec<LogOutcome>, Failure> {
+fn write_salvaged(directory: &Path, new: &Path) -> Result<Salvaged, Failure> {
     match fs::read_dir(new).map(|mut entries| entries.next().is_some()) {
         Ok(false) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -139,12 +144,12 @@ fn write_salvaged(directory: &Path, new: &Path) -> Result<Vec<LogOutcome>, Failu
     let mut name = new.file_name().map(OsString::from).unwrap_or_default();
     name.push(".unfinished");
     let unfinished = new.with_file_name(name);
-    let outcomes = repair::salvage(directory, &unfinished)?;
+    let salvaged = repair::salvage(directory, &unfinished)?;
     fs::rename(&unfinished, new).map_err(|error| disk_refuses("rename to", new, &error))?;
     let parent = new.parent().unwrap_or(new);
     let synced = File::open(parent).and_then(|parent| parent.sync_all());
     synced.map_err(|error| disk_refuses("sync", parent, &error))?;
-    Ok(outcomes)
+    Ok(salvaged)
 }
 
 fn disk_refuses(operation: &str, path: &Path, error: &io::Error) -> Failure {

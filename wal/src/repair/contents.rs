@@ -84,6 +84,7 @@ impl<'a> Contents<'a> {
             removed: plan.removed(),
             backup,
             logs: logs.into_iter().map(outcome).collect(),
+            is_end_known: self.survey.is_end_known(),
         }
     }
 

@@ -124,9 +124,10 @@ impl Report {
         };
         let salvage = match &diagnosis.salvage[..] {
             [] => Way { reason: Some(NOTHING_LEFT.to_owned()), ..Way::new(SALVAGE, Done::No) },
-            outcomes => Way::of_salvage(outcomes, None),
+            outcomes => Way::of_salvage(outcomes, diagnosis.is_end_known, None),
         };
         let mut ways = vec![truncation, salvage];
+        // Also of one that is not possible.
         ways.iter_mut().for_each(|way| way.end_known = Some(diagnosis.is_end_known));
         let (damage, unknown) = (diagnosis.damage.clone(), diagnosis.unknown.clone());
         Self { damage, unknown, ways }
@@ -148,7 +149,7 @@ impl Report {
 
     pub(super) fn text(&self) -> String {
         if self.ways.is_empty() {
-            return "nothing to repair: no byte that was durable is damaged\n".to_owned();
+            return NOTHING_TO_REPAIR.to_owned();
         }
         let mut text = String::new();
         for found in &self.damage {
@@ -216,16 +217,22 @@ impl Way {
             changed: truncation.changed.clone(),
             removed: truncation.removed.clone(),
             backup: Some(truncation.backup.display().to_string()),
+            end_known: Some(truncation.is_end_known),
             logs: truncation.logs.iter().map(|log| LogRow::of(TRUNCATE, log)).collect(),
             ..Self::new(TRUNCATE, done)
         }
     }
 
     /// `directory` is that of the new log, if it was written.
-    pub(super) fn of_salvage(outcomes: &[LogOutcome], directory: Option<&Path>) -> Self {
+    pub(super) fn of_salvage(
+        outcomes: &[LogOutcome],
+        is_end_known: bool,
+        directory: Option<&Path>,
+    ) -> Self {
         Self {
             possible: true,
             directory: directory.map(|directory| directory.display().to_string()),
+            end_known: Some(is_end_known),
             logs: outcomes.iter().map(|log| LogRow::of(SALVAGE, log)).collect(),
             ..Self::new(SALVAGE, if directory.is_some() { Done::Yes } else { Done::No })
         }
@@ -352,6 +359,11 @@ fn state_name(state: StateOutcome) -> &'static str {
 const TRUNCATE: &str = "truncate-tail";
 const SALVAGE: &str = "salvage";
 const NOTHING_LEFT: &str = "nothing is left of any log";
+
+const NOTHING_TO_REPAIR: &str = "\
+nothing to repair: no byte that was durable is damaged, as far as verify tells; what contradicts
+itself is not looked for, and not mended: verify --deep finds it
+";
 
 const DANGER: &str = "
 DANGER: a log above is, or can be, that of a replicated node, which may have lost a vote, a term or
