@@ -35,7 +35,9 @@ file at its full length, and repair the copy.
                           much room again; its BACKUP.txt says how to put them back. If only what
                           tells of frames is damaged (a segment's index or trailer), no frame goes.
                           Not possible where segments were freed behind the damage: what lies before
-                          it needs them. When it was stopped in the middle, do it again
+                          it needs them. When it failed or was stopped in the middle, do it again before
+                          the log is opened; that makes another backup, of files that can be half
+                          cut: its BACKUP.txt names the older one, which undoes all
   --salvage NEW_DIR       leaves the log alone, and writes a new one: of each log its newest whole
                           state, and its entries and their terms from the first index up to the
                           first that is lost. NEW_DIR must be empty or not there; while it is being

@@ -16,6 +16,8 @@ use crate::{
 
 /// The file that is made last: a backup without it was not finished, and nothing was changed then.
 const LIST_NAME: &str = "BACKUP.txt";
+/// What is in it, at its beginning.
+const LIST_START: &str = "Segments of ";
 
 /// The directory that a backup would be made in: beside the log's, the first of its names that nothing has.
 pub(super) fn place(disk: &dyn Disk, original: &dyn Directory) -> Result<PathBuf, OpenError> {
@@ -24,18 +26,47 @@ pub(super) fn place(disk: &dyn Disk, original: &dyn Directory) -> Result<PathBuf
         let path = original.display().to_string();
         io_error("make a backup of", &path, io::Error::new(kind, reason))
     };
-    let Some(name) = original.file_name().and_then(OsStr::to_str) else {
+    let mut paths = paths(original).peekable();
+    if paths.peek().is_none() {
         let reason = "its path does not end in a name that is text";
         return Err(refused(io::ErrorKind::InvalidInput, reason));
-    };
-    let mut paths =
-        (1..=BACKUPS_MAX).map(|number| original.with_file_name(format!("{name}.backup-{number}")));
+    }
     let is_free = |path: &PathBuf| {
         let opened = disk.open_directory(path, Access::Read);
         opened.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     };
     let reason = "too many backups of it are there";
     paths.find(is_free).ok_or_else(|| refused(io::ErrorKind::AlreadyExists, reason))
+}
+
+/// Says which backups beside `path` are older and were finished: a cut that goes on with one that was stopped copies files
+/// that are half cut.
+fn older(disk: &dyn Disk, original: &Path, path: &Path) -> String {
+    let is_finished = |path: &PathBuf| {
+        let mut start = [0; LIST_START.len()];
+        let list = disk.open_directory(path, Access::Read).and_then(|found| found.open(LIST_NAME));
+        list.and_then(|list| list.read_at(0, &mut start)).is_ok() && start == *LIST_START.as_bytes()
+    };
+    let before = paths(original).take_while(|other| other != path).filter(is_finished);
+    let names: Vec<String> = before.map(|path| path.display().to_string()).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(
+        "Older backups are there: {}.\n\
+         If this cut went on with one that failed or was stopped, files here are half cut already:\n\
+         then copy those of its older backups over them, the one with the lowest number last.\n",
+        names.join(", ")
+    )
+}
+
+/// The directories that backups are made in, in their order; none if the path does not end in a name that is text.
+fn paths(original: &Path) -> impl Iterator<Item = PathBuf> {
+    let name = original.file_name().and_then(OsStr::to_str);
+    name.into_iter().flat_map(move |name| {
+        (1..=BACKUPS_MAX)
+            .map(move |number| original.with_file_name(format!("{name}.backup-{number}")))
+    })
 }
 
 /// Copies the files `names` of `original` to `path`, durably, and at last the list of them; the directory of the copies.
@@ -47,9 +78,10 @@ pub(super) fn make(
 ) -> Result<Arc<dyn Directory>, OpenError> {
     let backup = lock(disk, path)?;
     let mut list = format!(
-        "Segments of {} before it was cut. To undo the cut while nothing was appended since, copy\n\
-         them back over the files of the same names.\n",
-        original.path().display()
+        "{LIST_START}{} before it was cut. To undo the cut while nothing was appended since, copy\n\
+         them back over the files of the same names.\n{}",
+        original.path().display(),
+        older(disk, original.path(), path)
     );
     for name in names {
         let (bytes, crc) = copy(original, &*backup, name)?;

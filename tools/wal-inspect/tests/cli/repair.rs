@@ -351,6 +351,19 @@ fn that_more_may_be_lost_is_told_of_what_was_done_too() {
     }
 }
 
+/// WAL-CASE 42: a cut that goes on with one that was stopped copies files that are half cut.
+#[test]
+fn a_backup_names_the_older_ones_that_were_finished() {
+    let damaged = damaged();
+    for (older, list) in [("log.backup-1", "Segments of it\n"), ("log.backup-2", "")] {
+        fs::create_dir(damaged.beside(older)).unwrap();
+        fs::write(damaged.beside(older).join("BACKUP.txt"), list).unwrap();
+    }
+    assert_eq!(repair(&damaged.log(), CUT).code, Some(0));
+    let list = fs::read_to_string(damaged.beside("log.backup-3/BACKUP.txt")).unwrap();
+    assert!(list.contains("log.backup-1") && !list.contains("log.backup-2"), "{list}");
+}
+
 #[test]
 fn every_field_of_its_json_is_told_of_in_the_help() {
     let help = wal_inspect(["repair", "--help"]).stdout;
