@@ -314,7 +314,9 @@ fn cuts_of_a_failing_cut(damaged: &MemoryDisk, sync: u64) -> Vec<Cut> {
     let disk = damaged.reopen();
     disk.inject(Kind::Sync, sync, Fault::Fail(EIO));
     disk.start_cuts();
-    assert_eq!(repair::truncate_on(&disk, DIRECTORY).is_ok(), disk.has_faults(), "sync {sync}");
+    let done = repair::truncate_on(&disk, DIRECTORY);
+    assert_eq!(done.is_ok(), disk.has_faults(), "sync {sync}");
+    assert_eq!(files(&disk) == files(damaged), done.is_err(), "sync {sync}: all is put back");
     disk.take_cuts()
 }
 
