@@ -213,7 +213,8 @@ fn wanted(state: &State, log: LogId, range: Range<u64>) -> Option<Wanted> {
             let mut following = state.catalog.following(log, location.sequence, range);
             following.retain(is_durable);
             let frames_end = segment.last.map_or(u64::MAX, |last| last.frames_end);
-            let bytes_end = segment.offset(durable).min(frames_end);
+            // Opened for reading only, a damaged log's end can lie below its segment.
+            let bytes_end = segment.offset(durable.max(segment.base)).min(frames_end);
             Source::File(segment.clone(), Some(Found { at, following, bytes_end }))
         }
         None => Source::File(segment.clone(), None),

@@ -5,6 +5,7 @@ mod support;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use byteorder::{ByteOrder, LittleEndian};
 use bytes::Bytes;
 use kontiki_disk::{Access, Disk, MemoryDisk};
 use kontiki_wal::{
@@ -16,6 +17,7 @@ use support::mode;
 
 const DIRECTORY: &str = "log";
 const SEGMENT: &str = "log/0000000000000001.wal";
+const SECOND: &str = "log/0000000000000002.wal";
 
 fn open(disk: &MemoryDisk) -> Result<Wal, OpenError> {
     let options = Wal::options().segment_bytes(16 << 10).disk(Arc::new(disk.clone()));
@@ -226,4 +228,47 @@ fn segments_that_were_freed_are_none_of_the_logs_though_their_files_are_there() 
     let freed = |number: usize| scan.segments()[number].standing == Standing::Freed;
     assert_eq!([0, 1, 2, 3].map(freed), [true, true, true, false]);
     assert!(scan.frames().all(|frame| frame.unwrap().segment == 4));
+}
+
+/// WAL-CASE 29: where a segment says it lies in the stream can lie, too, under checksums that hold. Its index is damaged, so
+/// that its frames are kept in memory.
+#[test]
+fn a_segment_that_says_it_lies_above_the_logs_end_is_read_without_a_panic() {
+    let (disk, other) = (MemoryDisk::new(), MemoryDisk::new());
+    write_sealed(&disk, 16 << 10, 1000, 3);
+    // Of a log with the same name and larger segments: the second one begins above the first log's end.
+    write_sealed(&other, 64 << 10, 8000, 2);
+    let mut above = other.contents(SECOND).unwrap();
+    let trailer = above.len() - 4096;
+    let frames = LittleEndian::read_u32(&above[trailer + 40..]) as usize;
+    above[trailer - 8 * frames - 1] ^= 1;
+    replace(&disk, SECOND, &above);
+
+    let reader = open_read_only(&disk);
+    assert_eq!(reader.damage().len(), 1, "the log does not come as far as that trailer says");
+    assert!(reader.durable_lsn().0 < 32 << 10, "the end lies below the second segment");
+    let log = reader.log(LogId(3)).unwrap();
+    let read: Vec<_> = (1..=log.last())
+        .filter_map(|index| log.read(index..index + 1, usize::MAX).next())
+        .collect();
+    assert!(read.iter().any(|entry| entry.as_ref().is_ok_and(|entry| entry.bytes.len() == 8000)));
+}
+
+/// Entries of `entry_bytes`, until so many segments are sealed.
+fn write_sealed(disk: &MemoryDisk, segment_bytes: u64, entry_bytes: usize, sealed: u64) {
+    let options = Wal::options().segment_bytes(segment_bytes).uuid([5; 16]).without_threads();
+    let wal = options.disk(Arc::new(disk.clone())).open(DIRECTORY).unwrap();
+    let log = wal.log(LogId(3)).unwrap();
+    while wal.statistics().sealed_segments < sealed {
+        log.push(vec![7; entry_bytes]).unwrap().1.wait().unwrap();
+        wal.work(Duration::ZERO);
+    }
+}
+
+fn replace(disk: &MemoryDisk, file: &str, bytes: &[u8]) {
+    let name = file.strip_prefix("log/").unwrap();
+    let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+    directory.remove(name).unwrap();
+    let file = directory.create(name, bytes.len() as u64).unwrap();
+    file.write_at(0, &[bytes]).unwrap();
 }
