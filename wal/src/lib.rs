@@ -72,7 +72,7 @@
 //! | `kontiki_wal_preparation_failures_total` | counter | count | times that the next segment could not be made, mostly for want of space |
 //! | `kontiki_wal_segments` | gauge | count | segments with frames |
 //! | `kontiki_wal_segments_bytes` | gauge | bytes | length of all segments with frames |
-//! | `kontiki_wal_unsynced_bytes` | gauge | bytes | bytes that were appended and not durable when the last group began or ended |
+//! | `kontiki_wal_unsynced_bytes` | gauge | bytes | bytes that were appended and not durable when the last group ended |
 //! | `kontiki_wal_sync_seconds` | histogram | seconds | time that the write and the sync of a group took |
 //! | `kontiki_wal_group_entries` | histogram | count | entries that one sync made durable |
 //! | `kontiki_wal_group_bytes` | histogram | bytes | bytes written for one sync, padding included |

@@ -5,9 +5,9 @@
 mod recorded;
 
 #[cfg(feature = "metrics")]
-pub(crate) use self::recorded::{Metrics, Report};
+pub(crate) use self::recorded::{GroupReport, Metrics};
 #[cfg(not(feature = "metrics"))]
-pub(crate) use self::unused::{Metrics, Report};
+pub(crate) use self::unused::{GroupReport, Metrics};
 
 /// The same calls, and nothing behind them.
 #[cfg(not(feature = "metrics"))]
@@ -16,11 +16,24 @@ mod unused {
 
     use crate::{core::State, stream::Group};
 
-    #[derive(Clone, Debug)]
+    #[derive(Debug)]
     pub(crate) struct Metrics;
 
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Report;
+
+    #[derive(Debug, Default)]
+    pub(crate) struct GroupReport;
+
+    impl GroupReport {
+        pub(crate) fn of(_: &Group) -> Self {
+            Self
+        }
+
+        pub(crate) fn time(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+            sync()
+        }
+    }
 
     impl Metrics {
         pub(crate) fn none() -> Self {
@@ -37,12 +50,6 @@ mod unused {
 
         pub(crate) fn tell(&self, _: Report) {}
 
-        pub(crate) fn time(
-            &self,
-            _: &Group,
-            sync: impl FnOnce() -> io::Result<()>,
-        ) -> io::Result<()> {
-            sync()
-        }
+        pub(crate) fn tell_group(&self, _: &GroupReport) {}
     }
 }

@@ -14,7 +14,7 @@ pub(crate) use self::segments::{describe, prepare};
 use crate::{
     Wal,
     core::{Core, State},
-    metrics::{Metrics, Report},
+    metrics::GroupReport,
     mode::Mode,
     segment::{Segment, file_name},
     stream::Group,
@@ -30,9 +30,8 @@ pub struct SyncJob {
     group: Group,
     /// False for an idle mark: it is written and not synced.
     syncs: bool,
-    metrics: Metrics,
-    /// Where the log stood when the job began.
-    report: Report,
+    /// Told once the job is finished: until then nothing that the recorder might wait for can become durable.
+    report: GroupReport,
 }
 
 impl SyncJob {
@@ -42,13 +41,12 @@ impl SyncJob {
     /// What the disk says; it goes to `finish_sync`.
     pub fn run(&self) -> io::Result<()> {
         unless_stopped(&self.stopped)?;
-        self.metrics.tell(self.report);
         let Group { segment, offset, bytes, .. } = &self.group;
         let write = || segment.file.write_at(*offset, &[bytes]);
         if !self.syncs {
             return write();
         }
-        self.metrics.time(&self.group, || {
+        self.report.time(|| {
             write()?;
             segment.file.sync()
         })
@@ -118,7 +116,7 @@ impl Core {
         };
         state.syncing = true;
         state.idle_since = None;
-        Some(self.sync_job(state, group, syncs))
+        Some(self.sync_job(group, syncs))
     }
 
     fn idle_mark(&self, state: &mut State, now: Duration) -> Option<Group> {
@@ -137,19 +135,20 @@ impl Core {
     pub(crate) fn begin_closed_mark(&self, state: &mut State) -> Option<SyncJob> {
         let group = state.stream.begin_marks()?;
         state.syncing = true;
-        Some(self.sync_job(state, group, true))
+        Some(self.sync_job(group, true))
     }
 
-    fn sync_job(&self, state: &State, group: Group, syncs: bool) -> SyncJob {
-        let (stopped, metrics) = (Arc::clone(&self.stopped), self.metrics.clone());
-        SyncJob { stopped, group, syncs, report: metrics.report(state), metrics }
+    fn sync_job(&self, group: Group, syncs: bool) -> SyncJob {
+        let (stopped, report) = (Arc::clone(&self.stopped), GroupReport::of(&group));
+        SyncJob { stopped, group, syncs, report }
     }
 
-    pub(crate) fn finish_sync(&self, job: SyncJob, result: io::Result<()>) {
+    pub(crate) fn finish_sync(&self, mut job: SyncJob, result: io::Result<()>) {
         let mut state = self.state.lock();
         assert!(std::mem::take(&mut state.syncing), "a job is finished once");
         state.job_is_out = false;
         let rotated = job.group.is_rotation().then(|| job.group.segment.clone());
+        let group = result.is_ok().then(|| std::mem::take(&mut job.report));
         let wakeups = match result {
             _ if matches!(state.mode, Mode::Poisoned(_)) => Wakeups::default(),
             Err(error) => {
@@ -167,6 +166,7 @@ impl Core {
             self.segment_work.notify_one();
         }
         wakeups.serve();
+        group.iter().for_each(|group| self.metrics.tell_group(group));
         self.metrics.tell(report);
         if let Some(Segment { sequence, base, bytes, .. }) = rotated {
             let directory = self.directory.path().display();

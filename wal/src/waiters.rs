@@ -150,7 +150,7 @@ impl Wakeups {
 /// Runs foreign code; its panic harms nobody else.
 pub(crate) fn guard(foreign: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(foreign)).is_err() {
-        tracing::error!("a callback or waker panicked");
+        tracing::error!("a callback, waker or recorder panicked");
     }
 }
 

@@ -3,9 +3,11 @@
 #![expect(clippy::cast_possible_truncation, reason = "what is counted here is small")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    panic::resume_unwind,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -126,13 +128,75 @@ impl Recorder for Heard {
     }
 }
 
+/// Does as its program likes whenever it is told anything, by name.
+#[derive(Clone)]
+struct Unruly(Arc<dyn Fn(&str) + Send + Sync>);
+
+struct UnrulyMetric(Unruly, String);
+
+impl Unruly {
+    fn metric(&self, key: &Key) -> Arc<UnrulyMetric> {
+        Arc::new(UnrulyMetric(self.clone(), key.name().to_owned()))
+    }
+}
+
+impl UnrulyMetric {
+    fn hear(&self) {
+        self.0.0(&self.1);
+    }
+}
+
+impl CounterFn for UnrulyMetric {
+    fn increment(&self, _: u64) {
+        self.hear();
+    }
+
+    fn absolute(&self, _: u64) {}
+}
+
+impl GaugeFn for UnrulyMetric {
+    fn increment(&self, _: f64) {}
+
+    fn decrement(&self, _: f64) {}
+
+    fn set(&self, _: f64) {
+        self.hear();
+    }
+}
+
+impl HistogramFn for UnrulyMetric {
+    fn record(&self, _: f64) {
+        self.hear();
+    }
+}
+
+impl Recorder for Unruly {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.metric(key))
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.metric(key))
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(self.metric(key))
+    }
+}
+
 fn options(disk: &MemoryDisk) -> Options {
     let options = Wal::options().segment_bytes(SEGMENT_BYTES).without_threads();
     options.disk(Arc::new(disk.clone()))
 }
 
 /// Opened while the recorder is installed; it need not be later.
-fn open(heard: &Heard, options: Options, directory: impl AsRef<Path>) -> (Wal, Log) {
+fn open(heard: &impl Recorder, options: Options, directory: impl AsRef<Path>) -> (Wal, Log) {
     let wal = with_local_recorder(heard, || options.open(directory)).unwrap();
     let log = wal.log(LogId(1)).unwrap();
     (wal, log)
@@ -164,7 +228,7 @@ fn the_table_in_the_documentation_lists_every_metric_with_kind_unit_and_meaning(
 }
 
 #[test]
-fn a_group_is_told_with_its_entries_bytes_and_time_and_what_waited_before_and_after_it() {
+fn a_group_is_told_with_its_entries_bytes_and_time_and_what_waits_after_it() {
     let heard = Heard::default();
     let (wal, log) = open(&heard, options(&MemoryDisk::new()), "log");
     let before = log.push("one").unwrap().1;
@@ -177,19 +241,21 @@ fn a_group_is_told_with_its_entries_bytes_and_time_and_what_waited_before_and_af
 
     let job = wal.begin_sync(Duration::ZERO).unwrap();
     let result = job.run();
-    assert_eq!(heard.value("unsynced_bytes"), end - begin);
+    let behind = log.push("comes meanwhile").unwrap().1.lsn().0;
     assert_eq!(heard.value("syncs_total"), 1);
     wal.finish_sync(job, result);
-    assert_eq!(heard.value("unsynced_bytes"), 0);
+    assert_eq!(heard.value("unsynced_bytes"), behind - end);
     assert_eq!(heard.value("syncs_total"), 2);
-    assert_eq!(heard.value("appended_entries_total"), 4);
-    assert_eq!(heard.value("appended_bytes_total") - appended, end - begin);
+    assert_eq!(heard.value("appended_entries_total"), 5);
+    assert_eq!(heard.value("appended_bytes_total") - appended, behind - begin);
     assert_eq!(heard.values("log", "group_entries"), [1.0, 3.0]);
     // The first one begins with the segment's frames; the second one at its end, which is in the first page of them.
     assert_eq!(heard.values("log", "group_bytes"), [4096.0, (8192 - begin) as f64]);
     assert_eq!(heard.value("written_bytes_total"), 4096 + 8192 - begin);
     let seconds = heard.values("log", "sync_seconds");
     assert!(seconds.len() == 2 && seconds.iter().all(|&time| 0.0 < time && time < 60.0));
+    wal.work(Duration::ZERO);
+    assert_eq!(heard.value("unsynced_bytes"), 0);
 }
 
 #[test]
@@ -285,4 +351,57 @@ fn a_sync_that_fails_is_no_sync_and_a_log_for_reading_tells_nothing() {
     assert!(told.described.is_empty() && told.values.is_empty());
 }
 
+#[test]
+fn a_recorder_that_panics_harms_no_append() {
+    // Without a word of the panic hook: there are hundreds.
+    let panics = Unruly(Arc::new(|_| resume_unwind(Box::new("of the recorder"))));
+    let disk = MemoryDisk::new();
+    let (wal, log) = open(&panics, options(&disk), "log");
+    fill(&wal, &log, 40, true);
+    wal.close().unwrap();
+    drop((wal, log));
+
+    // With threads, which must outlive it.
+    let options = Wal::options().segment_bytes(SEGMENT_BYTES).disk(Arc::new(disk));
+    let (wal, log) = open(&panics, options, "log");
+    let (sender, receiver) = mpsc::channel();
+    for _ in 0..3 {
+        let sender = sender.clone();
+        let tell = move |outcome| sender.send(outcome).unwrap();
+        log.push("told by the log's thread").unwrap().1.on_durable(tell);
+        receiver.recv_timeout(LONG).unwrap().unwrap();
+    }
+    wal.close().unwrap();
+}
+
+/// Of each metric once, while others append.
+#[test]
+fn a_recorder_may_append_to_the_log_it_is_told_of_and_wait() {
+    let (own, told) = (Arc::new(OnceLock::<Log>::new()), Arc::new(Mutex::new(BTreeSet::new())));
+    let (of_recorder, names) = (Arc::clone(&own), Arc::clone(&told));
+    let appends = Unruly(Arc::new(move |name| {
+        let Some(log) = of_recorder.get() else { return };
+        let is_news = names.lock().unwrap().insert(name.to_owned());
+        if is_news {
+            log.push("of the recorder").unwrap().1.wait().unwrap();
+        }
+    }));
+    let options = Wal::options().disk(Arc::new(MemoryDisk::new()));
+    let (wal, log) = open(&appends, options, "log");
+    own.set(wal.log(LogId(2)).unwrap()).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    for _ in 0..3 {
+        let (log, sender) = (log.clone(), sender.clone());
+        thread::spawn(move || {
+            (0..20).for_each(|_| log.push("of a writer").unwrap().1.wait().unwrap());
+            sender.send(()).unwrap();
+        });
+    }
+    (0..3).for_each(|_| receiver.recv_timeout(LONG).unwrap());
+    assert_eq!(log.last(), 60);
+    assert_eq!(told.lock().unwrap().len(), 16, "all counters, gauges and histograms");
+}
+
+/// What takes so long never ends.
+const LONG: Duration = Duration::from_secs(60);
 const SEGMENT_BYTES: u64 = 16 << 10;

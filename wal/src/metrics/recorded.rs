@@ -3,7 +3,8 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, atomic::Ordering},
+    sync::{OnceLock, atomic::Ordering},
+    time::Duration,
 };
 
 use ::metrics::{
@@ -16,12 +17,13 @@ use crate::{
     core::State,
     stream::Group,
     sync::{AtomicU64, Instant, Mutex},
+    waiters::guard,
 };
 
 /// The metrics of one log. What is told of a log that was opened for reading goes nowhere.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Metrics {
-    handles: Option<Arc<Handles>>,
+    handles: Option<Handles>,
 }
 
 #[derive(Debug)]
@@ -33,8 +35,16 @@ struct Handles {
     group_bytes: Histogram,
     /// Counts the reports, so that one that was overtaken is known.
     reports: AtomicU64,
-    /// What the counters say.
-    told: Mutex<Report>,
+    told: Mutex<Told>,
+}
+
+/// What the recorder has heard. It is called without this lock, as it may come back with a report of its own.
+#[derive(Debug)]
+struct Told {
+    report: Report,
+    /// Came while another one was told; who tells that one tells it, too, so that a gauge never goes back.
+    next: Option<Report>,
+    is_telling: bool,
 }
 
 /// Where a log stands. All that is counted only grows from one report to the next.
@@ -90,9 +100,9 @@ impl Metrics {
                 "bytes written for one sync, padding included",
             ),
             reports: AtomicU64::new(1),
-            told: Mutex::new(Report::of(state, 0)),
+            told: Mutex::new(Told { report: Report::of(state, 0), next: None, is_telling: false }),
         };
-        let metrics = Self { handles: Some(Arc::new(handles)) };
+        let metrics = Self { handles: Some(handles) };
         metrics.tell(metrics.report(state));
         metrics
     }
@@ -104,35 +114,72 @@ impl Metrics {
         Report::of(state, number)
     }
 
-    /// Tells the recorder, which is foreign code: the log's lock is not held.
+    /// Tells the recorder, which is foreign code: no lock is held, no job of this thread is out, and its panics stay here.
     pub(crate) fn tell(&self, report: Report) {
         let Some(handles) = &self.handles else { return };
-        let mut told = handles.told.lock();
-        if report.number < told.number {
-            return;
+        let mut step = handles.told.lock().begin(report);
+        while let Some((before, report)) = step {
+            handles.tell(&before, &report);
+            step = handles.told.lock().go_on();
         }
-        for (counter, (.., value)) in handles.counters.iter().zip(COUNTERS) {
-            counter.increment(value(&report) - value(&told));
+    }
+
+    /// Tells of a group that was synced, likewise.
+    pub(crate) fn tell_group(&self, group: &GroupReport) {
+        let (Some(handles), Some(&took)) = (&self.handles, group.took.get()) else { return };
+        guard(|| handles.sync_seconds.record(took));
+        guard(|| handles.group_entries.record(group.entries as f64));
+        guard(|| handles.group_bytes.record(group.bytes as f64));
+    }
+}
+
+impl Handles {
+    fn tell(&self, before: &Report, report: &Report) {
+        for (counter, (.., value)) in self.counters.iter().zip(COUNTERS) {
+            guard(|| counter.increment(value(report) - value(before)));
         }
-        for (gauge, (.., value)) in handles.gauges.iter().zip(GAUGES) {
-            gauge.set(value(&report) as f64);
+        for (gauge, (.., value)) in self.gauges.iter().zip(GAUGES) {
+            guard(|| gauge.set(value(report) as f64));
         }
-        *told = report;
+    }
+}
+
+impl Told {
+    /// The report before and `report`, if it is news and nobody else is telling.
+    fn begin(&mut self, report: Report) -> Option<(Report, Report)> {
+        let newest = self.next.as_ref().unwrap_or(&self.report);
+        if report.number >= newest.number {
+            self.next = Some(report);
+        }
+        if self.is_telling { None } else { self.go_on() }
+    }
+
+    /// What is to be told next.
+    fn go_on(&mut self) -> Option<(Report, Report)> {
+        let next = self.next.take();
+        self.is_telling = next.is_some();
+        next.map(|next| (std::mem::replace(&mut self.report, next), next))
+    }
+}
+
+/// A group, and how long its write and its sync took, once they have succeeded.
+#[derive(Debug, Default)]
+pub(crate) struct GroupReport {
+    entries: u64,
+    bytes: usize,
+    took: OnceLock<Duration>,
+}
+
+impl GroupReport {
+    pub(crate) fn of(group: &Group) -> Self {
+        Self { entries: group.entries, bytes: group.bytes.len(), took: OnceLock::new() }
     }
 
     /// Does `sync`, which writes the group and syncs it. One that fails is not told: it took as long as the error did.
-    pub(crate) fn time(
-        &self,
-        group: &Group,
-        sync: impl FnOnce() -> io::Result<()>,
-    ) -> io::Result<()> {
+    pub(crate) fn time(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let begun = Instant::now();
         sync()?;
-        if let Some(handles) = &self.handles {
-            handles.sync_seconds.record(begun.elapsed());
-            handles.group_entries.record(group.entries as f64);
-            handles.group_bytes.record(group.bytes.len() as f64);
-        }
+        self.took.get_or_init(|| begun.elapsed());
         Ok(())
     }
 }
@@ -213,7 +260,7 @@ const GAUGES: [Row; 3] = [
     (
         "kontiki_wal_unsynced_bytes",
         Unit::Bytes,
-        "bytes that were appended and not durable when the last group began or ended",
+        "bytes that were appended and not durable when the last group ended",
         |report| report.unsynced_bytes,
     ),
 ];
