@@ -20,7 +20,7 @@ use crate::{
     segment::{SEGMENTS_MAX, Segment, UPKEEP_SEGMENTS_MAX, checkpoint_bytes_max},
     stream::Stream,
     sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard},
-    waiters::{RoomCallback, Waiters, Wakeups, guard},
+    waiters::{Deferred, Waiters, Wakeups, guard},
 };
 
 /// What all handles, threads and pending writes of one log share.
@@ -72,7 +72,7 @@ pub(crate) struct State {
     pub(crate) sync_thread_sleeps: bool,
     /// When the steps first saw that a mark is due.
     pub(crate) idle_since: Option<Duration>,
-    room_callbacks: Vec<RoomCallback>,
+    room_callbacks: Vec<Deferred>,
     /// Names of files that nothing needs and that are no segments any more: a power cut undid their removal, or it failed.
     pub(crate) leftovers: Vec<String>,
     /// The last removal failed: it is tried again, but other work comes first.
@@ -288,15 +288,15 @@ impl Core {
         self.durable.store(durable.0, Ordering::Release);
         Wakeups {
             waiters: state.waiters.take_until(durable),
-            outcome: None,
             room: std::mem::take(&mut state.room_callbacks),
+            ..Wakeups::default()
         }
     }
 
     /// Those who wait for more than there will be.
     pub(crate) fn ended(&self, state: &mut State) -> Wakeups {
         let (waiters, outcome) = (state.waiters.take_all(), Some(WalError::Closed));
-        Wakeups { waiters, outcome, room: Vec::new() }
+        Wakeups { waiters, outcome, ..Wakeups::default() }
     }
 
     /// Stops without the mark of a close: the job that is out may never come back.
@@ -307,6 +307,7 @@ impl Core {
             waiters: state.waiters.take_all(),
             outcome: Some(WalError::Closed),
             room: std::mem::take(&mut state.room_callbacks),
+            news: None,
         }
     }
 
@@ -315,12 +316,12 @@ impl Core {
         if matches!(state.mode, Mode::Poisoned(_)) {
             return Wakeups::default();
         }
-        tracing::error!(
-            directory = %self.directory.path().display(),
-            lsn = state.stream.durable().0,
-            %error,
-            "the log stops"
-        );
+        let (directory, told) = (Arc::clone(&self.directory), error.clone());
+        let lsn = state.stream.durable().0;
+        let news = Deferred::new(move || {
+            let directory = directory.path().display();
+            tracing::error!(%directory, lsn, error = %told, "the log stops");
+        });
         state.mode = Mode::Poisoned(error.clone());
         state.stream.abandon();
         self.stopped.store(true, Ordering::Relaxed);
@@ -331,6 +332,7 @@ impl Core {
             waiters: state.waiters.take_all(),
             outcome: Some(error),
             room: std::mem::take(&mut state.room_callbacks),
+            news: Some(news),
         }
     }
 
@@ -355,7 +357,7 @@ impl Core {
             || state.preparing
             || state.wants_successor();
         if open && waits {
-            state.room_callbacks.push(RoomCallback(callback));
+            state.room_callbacks.push(Deferred(callback));
             // Nobody may be waiting for what is in the way.
             self.sync_work.notify_one();
             self.segment_work.notify_one();

@@ -47,12 +47,18 @@ impl std::fmt::Debug for Waiter {
     }
 }
 
-/// Called when an append may succeed again.
-pub(crate) struct RoomCallback(pub(crate) Box<dyn FnOnce() + Send>);
+/// Foreign code that is called once the lock is released: who waits for room, or who hears of an event.
+pub(crate) struct Deferred(pub(crate) Box<dyn FnOnce() + Send>);
 
-impl std::fmt::Debug for RoomCallback {
+impl Deferred {
+    pub(crate) fn new(foreign: impl FnOnce() + Send + 'static) -> Self {
+        Self(Box::new(foreign))
+    }
+}
+
+impl std::fmt::Debug for Deferred {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RoomCallback")
+        f.write_str("Deferred")
     }
 }
 
@@ -62,7 +68,9 @@ impl std::fmt::Debug for RoomCallback {
 pub(crate) struct Wakeups {
     pub(crate) waiters: Vec<Waiter>,
     pub(crate) outcome: Option<WalError>,
-    pub(crate) room: Vec<RoomCallback>,
+    pub(crate) room: Vec<Deferred>,
+    /// Event of what has happened, told before anybody acts on it.
+    pub(crate) news: Option<Deferred>,
 }
 
 /// A place in the queue.
@@ -141,6 +149,7 @@ impl Waiter {
 impl Wakeups {
     /// Serves all; the lock must not be held.
     pub(crate) fn serve(self) {
+        self.news.into_iter().for_each(|news| guard(news.0));
         let outcome = self.outcome.map_or(Ok(()), Err);
         self.waiters.into_iter().for_each(|waiter| waiter.serve(&outcome));
         self.room.into_iter().for_each(|callback| guard(callback.0));

@@ -4,7 +4,8 @@
 use std::{
     collections::BTreeMap,
     fmt::{Debug, Write},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -23,9 +24,12 @@ use tracing::{
 /// Level, message, and fields by name.
 type Told = (Level, String, BTreeMap<String, String>);
 
-/// Keeps the events of the log.
+/// Keeps the events of the log, and asks it at each.
 #[derive(Clone, Default)]
-struct Listener(Arc<Mutex<Vec<Told>>>);
+struct Listener {
+    told: Arc<Mutex<Vec<Told>>>,
+    asks: Option<Wal>,
+}
 
 impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -44,7 +48,10 @@ impl Subscriber for Listener {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let message = fields.0.remove("message").unwrap();
-        self.0.lock().unwrap().push((*event.metadata().level(), message, fields.0));
+        if let Some(wal) = &self.asks {
+            wal.statistics();
+        }
+        self.told.lock().unwrap().push((*event.metadata().level(), message, fields.0));
     }
 
     fn enter(&self, _: &span::Id) {}
@@ -67,9 +74,12 @@ impl Visit for Fields {
 
 /// The events during `work`, a line each. The log has no threads here: all happens on this one.
 fn events(work: impl FnOnce()) -> Vec<String> {
-    let listener = Listener::default();
+    heard(Listener::default(), work)
+}
+
+fn heard(listener: Listener, work: impl FnOnce()) -> Vec<String> {
     with_default(listener.clone(), work);
-    let told = listener.0.lock().unwrap();
+    let told = listener.told.lock().unwrap();
     let line = |(level, message, fields): &Told| {
         let mut line = format!("{level} {message}:");
         for (name, value) in fields {
@@ -234,4 +244,51 @@ fn that_the_log_stops_is_told_once_with_the_error() {
     assert!(told.starts_with(fields) && told.ends_with(&format!(" lsn={end}")), "{told}");
 }
 
+/// Whoever writes events down can want to write down how the log stands, too.
+#[test]
+fn a_subscriber_may_ask_the_log_at_each_event() {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let disk = MemoryDisk::new();
+        let (wal, log) = open(&disk);
+        let listener = Listener { asks: Some(wal.clone()), ..Listener::default() };
+        let told = heard(listener, || tell_of_everything(&disk, &wal, &log));
+        sender.send(told).unwrap();
+    });
+    let told = receiver.recv_timeout(LONG).unwrap();
+    for message in [
+        "rotated",
+        "cannot prepare a segment",
+        "can prepare segments again",
+        "cannot remove segments",
+        "the log stops",
+    ] {
+        assert!(told.iter().any(|told| told.contains(message)), "{message}: {told:?}");
+    }
+}
+
+fn tell_of_everything(disk: &MemoryDisk, wal: &Wal, log: &Log) {
+    let work_until = |is_done: &dyn Fn() -> bool| {
+        while !is_done() {
+            if let Ok((_, pending)) = log.push(vec![7; 1000]) {
+                pending.wait().unwrap();
+            }
+            wal.work(Duration::ZERO);
+        }
+    };
+    disk.set_capacity(Some(SEGMENT_BYTES));
+    work_until(&|| wal.statistics().preparation_failures > 0);
+    disk.set_capacity(None);
+    work_until(&|| wal.statistics().sealed_segments > 1);
+    for kind in [Kind::Rename, Kind::Remove] {
+        disk.inject(kind, 1, Fault::Fail(EIO));
+    }
+    log.compact_before(log.last()).unwrap().wait().unwrap();
+    wal.work(Duration::ZERO);
+    disk.inject(Kind::Sync, 1, Fault::Fail(EIO));
+    log.push("lost").unwrap().1.wait().unwrap_err();
+}
+
+/// What takes so long never ends.
+const LONG: Duration = Duration::from_secs(60);
 const SEGMENT_BYTES: u64 = 16 << 10;

@@ -21,7 +21,7 @@ use crate::{
     sync::AtomicBool,
     threads,
     trailer::{SECTOR_LEN, Trailer},
-    waiters::Wakeups,
+    waiters::{Deferred, Wakeups},
 };
 
 /// Prepares the next segment, or frees segments.
@@ -268,10 +268,11 @@ impl Core {
     }
 
     pub(crate) fn finish_segment(&self, job: SegmentJob, result: io::Result<()>) {
-        let directory = self.directory.path().display();
+        let directory = Arc::clone(&self.directory);
         let mut state = self.state.lock();
         assert!(std::mem::take(&mut state.preparing), "a job is finished once");
-        let wakeups = match (result, job.work) {
+        let mut news = None;
+        let mut wakeups = match (result, job.work) {
             _ if matches!(state.mode, Mode::Poisoned(_)) => Wakeups::default(),
             (Err(error), _) if job.named.get().is_some() => {
                 let directory = self.directory.path().display().to_string();
@@ -287,14 +288,20 @@ impl Core {
                 } else {
                     state.statistics.preparation_failures += 1;
                     let (segment, bytes) = (file_name(header.sequence), header.segment_bytes);
-                    tracing::warn!(%directory, segment, bytes, %error, "cannot prepare a segment");
+                    news = Some(Deferred::new(move || {
+                        let directory = directory.path().display();
+                        tracing::warn!(%directory, segment, bytes, %error, "cannot prepare a segment");
+                    }));
                     self.publish(&mut state)
                 }
             }
             (Err(error), SegmentWork::Free { removed, kept }) => {
                 if !std::mem::replace(&mut state.removal_failure_is_told, true) {
-                    let message = "cannot remove segments";
-                    tracing::warn!(%directory, ?removed, ?kept, %error, message);
+                    let (removed, kept) = (removed.clone(), kept.clone());
+                    news = Some(Deferred::new(move || {
+                        let directory = directory.path().display();
+                        tracing::warn!(%directory, ?removed, ?kept, %error, "cannot remove segments");
+                    }));
                 }
                 // Tried again, by both names where it is not known which one a file has: what is gone does no harm.
                 let names = kept.iter().flat_map(|&number| [file_name(number), spare_name(number)]);
@@ -312,7 +319,10 @@ impl Core {
                 state.stream.successor = Some(Successor { header, file });
                 if state.preparation_error.take().is_some() {
                     let segment = file_name(state.stream.active + 1);
-                    tracing::info!(%directory, segment, "can prepare segments again");
+                    news = Some(Deferred::new(move || {
+                        let directory = directory.path().display();
+                        tracing::info!(%directory, segment, "can prepare segments again");
+                    }));
                 }
                 state.successor_is_needed = false;
                 state.upkeep_needs_successor = false;
@@ -332,6 +342,8 @@ impl Core {
         };
         let report = self.metrics.report(&state);
         drop(state);
+        // A subscriber is foreign code, too: it may ask the log something.
+        wakeups.news = wakeups.news.or(news);
         wakeups.serve();
         self.metrics.tell(report);
     }
