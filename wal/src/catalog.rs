@@ -331,21 +331,13 @@ impl Catalog {
         self.logs.values_mut().for_each(|entry| entry.cut = end);
     }
 
-    /// By how much `change` can lengthen the checkpoint.
+    /// By how much `change`, which is no append, can lengthen the checkpoint.
     pub(crate) fn growth(&self, log: LogId, change: &Change) -> u64 {
         let bounds = self.logs.get(&log).map(|entry| &entry.bounds);
         let new_log = if bounds.is_none() { checkpoint::LOG_BYTES } else { 0 };
-        let more = match change {
-            Change::Entries { first, term, .. } => {
-                bounds.map_or(checkpoint::RUN_BYTES, |bounds| bounds.append_growth(*first, *term))
-            }
-            Change::State(state) => {
-                let held = bounds.and_then(|bounds| bounds.state.as_ref()).map_or(0, Bytes::len);
-                state.len().saturating_sub(held) as u64
-            }
-            _ => 0,
-        };
-        new_log + more
+        let Change::State(state) = change else { return new_log };
+        let held = bounds.and_then(|bounds| bounds.state.as_ref()).map_or(0, Bytes::len);
+        new_log + state.len().saturating_sub(held) as u64
     }
 
     /// The bounds of a log; those of an empty one if nothing is known of it.

@@ -16,7 +16,7 @@ impl World {
     /// Takes a change in as the only frame of a new segment; the segment's number.
     fn apply(&mut self, change: Change) -> u64 {
         self.catalog.check(L, &change).unwrap();
-        let growth = self.catalog.growth(L, &change);
+        let growth = self.growth(&change);
         self.sequence += 1;
         self.catalog.segments.open(self.sequence);
         let before = self.catalog.checkpoint_bytes();
@@ -25,6 +25,17 @@ impl World {
         assert!(self.catalog.checkpoint_bytes() <= before + growth, "growth is an upper bound");
         self.check();
         self.sequence
+    }
+
+    /// As the log reckons it before it takes the change in.
+    fn growth(&self, change: &Change) -> u64 {
+        match *change {
+            Change::Entries { first, count, term } => {
+                let plan = self.catalog.plan_append(L, Some(first), Some(term), count.into());
+                plan.unwrap().2
+            }
+            _ => self.catalog.growth(L, change),
+        }
     }
 
     fn entries(&mut self, first: u64, count: u16, term: u64) -> u64 {
