@@ -22,9 +22,10 @@ use crate::{
 
 pub(crate) const HELP: &str = "\
 Writes to a directory of its own below DIR, which it removes at the end, and reads or changes nothing \
-else there: DIR may hold a log, also one that is in use, whose writer it slows down. It needs room for \
-three segments. A sync that hangs cannot be broken off; if the process is killed, remove \
-kontiki-probe-* by hand. What other programs do to the disk meanwhile counts, too.
+else there: DIR may hold a log, also one that is in use, whose writer it slows down. It begins only \
+where there is room for four segments: three are its own, and the fourth is left to such a writer. A \
+sync that hangs cannot be broken off; if the process is killed, remove kontiki-probe-* by hand. What \
+other programs do to the disk meanwhile counts, too.
 
 What is told; in --json a row is an object that says in \"row\" which it is, and what the system does
 not tell is left out:
@@ -139,11 +140,12 @@ impl Report {
     fn of(arguments: &ProbeArguments, until: Instant, stop: &Stop) -> Result<Self, Failure> {
         let failed = |error| Failure::Place { directory: arguments.directory.clone(), error };
         let (surroundings, device) = Surroundings::of(&arguments.directory).map_err(failed)?;
+        let segment_bytes = arguments.segment_bytes;
+        check_room(surroundings.free_bytes, segment_bytes).map_err(failed)?;
         let prefix = "kontiki-probe-";
         let own = tempfile::Builder::new().prefix(prefix).tempdir_in(&arguments.directory);
         let own = own.map_err(failed)?;
         let fallocate = fallocate(&own).map_err(failed)?;
-        let segment_bytes = arguments.segment_bytes;
         let cells = measure(own.path(), segment_bytes, until, stop, device.as_ref());
         // What cannot be removed is told, unless there is worse to tell.
         let removed = own.close();
@@ -155,8 +157,8 @@ impl Report {
         let has_device = device.is_some();
         Ok(Self {
             measured: cells.iter().map(|cell| Measured::of(cell, has_device)).collect(),
-            warnings: warnings(&surroundings, &cells, segment_bytes),
-            choice: Choice::of(&cells),
+            warnings: warnings(&surroundings, &cells),
+            choice: Choice::of(&cells, surroundings.is_memory()),
             place: Place { surroundings, fallocate },
             segment_bytes,
         })
@@ -257,10 +259,10 @@ const HEADER: [&str; 9] =
     ["bytes", "way", "syncs/s", "p50_us", "p99_us", "max_us", "MB/s", "flushes", "KiB"];
 
 /// What whoever keeps a log here must know.
-fn warnings(around: &Surroundings, cells: &[Cell], segment_bytes: u64) -> Vec<String> {
+fn warnings(around: &Surroundings, cells: &[Cell]) -> Vec<String> {
     let (directory, file_system) = (&around.directory, around.file_system());
     let mut warnings = Vec::new();
-    if ["tmpfs", "ramfs"].contains(&file_system) {
+    if around.is_memory() {
         warnings.push(format!(
             "{directory} is on {file_system}, which is memory: a sync does nothing there, nothing \
              outlives the machine's power, and no figure here says anything of a disk"
@@ -288,17 +290,12 @@ fn warnings(around: &Surroundings, cells: &[Cell], segment_bytes: u64) -> Vec<St
              what was acknowledged"
         ));
     }
-    if around.free_bytes < 4 * segment_bytes {
-        warnings.push(format!(
-            "{} MiB are free, which is less than four segments",
-            around.free_bytes >> 20
-        ));
-    }
     warnings
 }
 
 impl Choice {
-    fn of(cells: &[Cell]) -> Self {
+    /// What is measured in memory is no reason for anything.
+    fn of(cells: &[Cell], is_memory: bool) -> Self {
         let rate = |way: Way, bytes: usize| {
             let cell = cells.iter().find(|cell| cell.way == way && cell.bytes == bytes);
             cell.map_or(0.0, Cell::syncs_per_second)
@@ -307,9 +304,10 @@ impl Choice {
         let gains = |way: Way, over: Way| {
             SHOWN.map(|(bytes, name)| format!("{:.2} at {name}", gain(way, over, bytes))).join(", ")
         };
-        let is_quicker = SHOWN[..2]
-            .iter()
-            .all(|&(bytes, _)| gain(Way::Mapped, Way::Positional, bytes) >= QUICKER);
+        let is_quicker = !is_memory
+            && SHOWN[..2]
+                .iter()
+                .all(|&(bytes, _)| gain(Way::Mapped, Way::Positional, bytes) >= QUICKER);
         let advice = if is_quicker {
             "quicker for small groups: a program whose groups are small sets \
              kontiki_wal::Options::write_mode to WriteMode::Mapped, and accepts that an error of the \
@@ -332,6 +330,22 @@ impl Choice {
             ],
         }
     }
+}
+
+/// A segment more than it takes must be free: the writer of a log must not meet a full disk for a measurement.
+fn check_room(free_bytes: u64, segment_bytes: u64) -> io::Result<()> {
+    let needed = 4 * segment_bytes;
+    if free_bytes >= needed {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes >> 20;
+    Err(io::Error::other(format!(
+        "{} MiB are free, and four segments of {} MiB take {} MiB: make room, or measure with smaller \
+         ones (--segment-bytes)",
+        mib(free_bytes),
+        mib(segment_bytes),
+        mib(needed)
+    )))
 }
 
 /// Whether the file system reserves space. Where it does not, a segment's space is written.

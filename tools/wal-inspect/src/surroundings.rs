@@ -70,6 +70,11 @@ impl Surroundings {
         Ok((surroundings, device))
     }
 
+    /// Nothing written there outlives the machine's power.
+    pub(crate) fn is_memory(&self) -> bool {
+        ["tmpfs", "ramfs"].contains(&self.file_system())
+    }
+
     /// The name of the file system; empty if it is not known.
     pub(crate) fn file_system(&self) -> &str {
         self.mount.as_ref().map_or("", |mount| &mount.file_system)

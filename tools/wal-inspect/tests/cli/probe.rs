@@ -213,6 +213,36 @@ fn a_directory_in_memory_is_warned_of() {
     assert!(warned.iter().any(|row| row["warning"].as_str().unwrap().contains("which is memory")));
 }
 
+/// In a file system of its own, of 12 MiB, where the system lets a test mount one.
+#[test]
+fn where_there_is_no_room_for_four_segments_it_writes_nothing_and_says_what_to_do() {
+    let directory = TempDir::new().unwrap();
+    let mount = "mount -t tmpfs -o size=12m kontiki \"$0\" || exit 77";
+    let run = |script: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+        let script = format!("{mount}; {script}");
+        unshare.arg(script).arg(directory.path()).arg(env!("CARGO_BIN_EXE_wal-inspect"));
+        unshare.args(SHORT).arg(directory.path()).output()
+    };
+    if !run("true").is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no file system can be mounted here");
+        return;
+    }
+    // Whatever was written there, and removed again, has changed the directory's time.
+    let script = "touch -d @1 \"$0\"; \"$@\"; code=$?; stat -c %Y \"$0\"; exit $code";
+    let output = run(script).unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "1\n", "nothing is told or written");
+    let shown = directory.path().display();
+    let line = format!(
+        "wal-inspect: cannot measure in {shown}: 12 MiB are free, and four segments of 4 MiB take 16 MiB: \
+         make room, or measure with smaller ones (--segment-bytes)\n"
+    );
+    assert_eq!(told, line);
+}
+
 #[test]
 fn every_field_is_told_of_in_the_help() {
     let directory = TempDir::new().unwrap();
