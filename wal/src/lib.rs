@@ -56,7 +56,8 @@
 //!
 //! With the feature `metrics` the log tells them to the recorder of the [`metrics`](https://docs.rs/metrics) facade that is
 //! installed when it is opened for writing: once for each group and each job on segments, never for an entry. All have the
-//! label `directory`; counters count since the log was opened. They are [`Statistics`] and more.
+//! label `directory`; counters count since the log was opened. They are [`Statistics`] and more. Recorders and subscribers are
+//! called outside the log's lock, when the work they hear of is done: they may use the log, and wait for it.
 //!
 //! | name | kind | unit | meaning |
 //! |---|---|---|---|
