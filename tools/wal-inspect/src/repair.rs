@@ -6,11 +6,13 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf, absolute},
 };
 
 use clap::Args;
 use kontiki_wal::repair::{self, Diagnosis, RepairError, Salvaged};
+use rustix::{fs::Mode, process::umask};
 
 use self::report::{Done, Report, Way};
 use crate::{
@@ -102,6 +104,7 @@ pub(crate) fn repair(arguments: &RepairArguments) -> Result<Outcome, Failure> {
     if is_no_log(&directory) {
         return Err(no_log(&directory));
     }
+    keep_private(&directory)?;
     let (report, outcome) = match (&arguments.salvage, arguments.truncate_tail) {
         (Some(new), _) => (salvage(&directory, new)?, Outcome::Whole),
         (None, true) => (truncate(&directory)?, Outcome::Whole),
@@ -114,6 +117,14 @@ pub(crate) fn repair(arguments: &RepairArguments) -> Result<Outcome, Failure> {
     };
     terminal::print(&if arguments.json { report.json()? } else { report.text() })?;
     Ok(outcome)
+}
+
+/// What is made from here on can be read by nobody who could not read the log.
+fn keep_private(directory: &Path) -> Result<(), Failure> {
+    let mode = fs::metadata(directory)?.mode();
+    let held_back = Mode::from_raw_mode(!mode & 0o777);
+    umask(umask(Mode::empty()) | held_back);
+    Ok(())
 }
 
 fn truncate(directory: &Path) -> Result<Report, Failure> {

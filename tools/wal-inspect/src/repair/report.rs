@@ -361,8 +361,8 @@ const SALVAGE: &str = "salvage";
 const NOTHING_LEFT: &str = "nothing is left of any log";
 
 const NOTHING_TO_REPAIR: &str = "\
-nothing to repair: no byte that was durable is damaged, as far as verify tells; what contradicts
-itself is not looked for, and not mended: verify --deep finds it
+nothing to repair: nothing that the log says was durable is damaged, as far as verify tells; what
+contradicts itself is not looked for, and not mended: verify --deep finds it
 ";
 
 const DANGER: &str = "

@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsStr,
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -27,8 +28,8 @@ fn repair<A: AsRef<OsStr>>(directory: &Path, arguments: impl IntoIterator<Item =
 
 const NONE: [&str; 0] = [];
 const NOTHING_TO_REPAIR: &str = "\
-nothing to repair: no byte that was durable is damaged, as far as verify tells; what contradicts
-itself is not looked for, and not mended: verify --deep finds it
+nothing to repair: nothing that the log says was durable is damaged, as far as verify tells; what
+contradicts itself is not looked for, and not mended: verify --deep finds it
 ";
 const CUT: [&str; 2] = ["--truncate-tail", "--yes"];
 
@@ -191,6 +192,21 @@ fn a_cut_leaves_a_whole_log_and_a_backup_and_is_done_once() {
 }
 
 /// WAL-CASE 42
+#[test]
+fn a_backup_and_what_is_salvaged_can_be_read_by_nobody_who_could_not_read_the_log() {
+    let damaged = damaged();
+    fs::set_permissions(damaged.log(), Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(salvage(&damaged.log(), &damaged.beside("new")).code, Some(0));
+    assert_eq!(repair(&damaged.log(), CUT).code, Some(0));
+    for made in ["new", "log.backup-1"] {
+        let files = fs::read_dir(damaged.beside(made)).unwrap().map(|file| file.unwrap().path());
+        for path in files.chain([damaged.beside(made)]) {
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{}", path.display());
+        }
+    }
+}
+
 #[test]
 fn what_is_salvaged_is_a_whole_log_of_all_that_can_be_read_in_order() {
     let damaged = Damaged::of(&fixture());
