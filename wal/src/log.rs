@@ -79,7 +79,7 @@ impl Log {
         frames: &[EntriesFrame<'_>],
     ) -> Result<(u64, Pending), AppendError> {
         let core = self.wal.core();
-        let count = frames.iter().map(|frame| frame.entries.len() as u64).sum();
+        let count = frames.iter().map(|frame| u64::from(frame.header.count)).sum();
         let mut state = core.lock_open()?;
         let (first, term, growth) = state.catalog.plan_append(self.id, first, term, count)?;
         let sizes = frames.iter().map(|frame| frame.header.frame_bytes());
@@ -246,8 +246,10 @@ impl Log {
 /// A frame of entries, all but its place and number made before the lock is taken.
 struct EntriesFrame<'a> {
     header: Header,
-    /// An append of a few entries allocates nothing.
+    /// The table, and behind it the bytes of many small entries: gathered they are checksummed and copied at once. An append
+    /// of a few allocates nothing.
     table: SmallVec<[u8; 32]>,
+    /// Entries whose bytes are not gathered.
     entries: &'a [Bytes],
 }
 
@@ -280,17 +282,25 @@ impl<'a> EntriesFrame<'a> {
             end += u32::try_from(entry.len()).expect("a frame is bounded by the largest entry");
             table.extend_from_slice(&end.to_le_bytes());
         }
+        let count = u16::try_from(entries.len()).expect("at most 65535 entries");
+        let table_bytes = u32::from(count) * 4;
+        let are_small = end / u32::from(count) <= GATHERED_BYTES_MAX;
+        let entries = if count >= GATHERED_MIN && are_small {
+            entries.iter().for_each(|entry| table.extend_from_slice(entry));
+            &[]
+        } else {
+            entries
+        };
         let mut crc = crc32fast::Hasher::new();
         crc.update(&table);
         entries.iter().for_each(|entry| crc.update(entry));
-        let table_bytes = u32::try_from(table.len()).expect("at most 65535 entries");
         let header = Header {
             link: 0,
             body_crc: crc.finalize(),
             body_len: table_bytes + end,
             kind: FrameKind::Entries,
             closed: false,
-            count: u16::try_from(entries.len()).expect("at most 65535 entries"),
+            count,
             log: LogId(0),
             first_index: 0,
             term: 0,
@@ -299,3 +309,7 @@ impl<'a> EntriesFrame<'a> {
         Self { header, table, entries }
     }
 }
+
+/// So many entries of so many bytes on average are gathered: to copy them once more costs less than to checksum each by itself.
+const GATHERED_BYTES_MAX: u32 = 256;
+const GATHERED_MIN: u16 = 8;
