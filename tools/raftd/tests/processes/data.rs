@@ -56,7 +56,7 @@ fn a_newer_format_or_a_damaged_log_is_exit_code_4_and_changes_no_file() {
     damaged[100] ^= 1;
     file.write_all_at(&damaged, 0).unwrap();
     let line = start_refused("1", &data, "0000000000000001.wal");
-    let command = format!("`wal-inspect verify {}`", data.join("wal").display());
+    let command = format!("`wal-inspect repair {}`", data.join("wal").display());
     assert!(line.contains(&command) && line.contains("no other node has"), "{line}");
     assert_eq!(fs::read(&segment).unwrap()[..4096], damaged);
 
@@ -76,7 +76,7 @@ fn damage_that_is_met_while_the_log_is_applied_is_exit_code_4_too() {
     let ended = cluster.nodes[0].process.wait_end();
     assert_eq!(ended.status.code(), Some(4));
     let line = ended.stderr.last().unwrap();
-    let command = format!("`wal-inspect verify {}`", data.join("wal").display());
+    let command = format!("`wal-inspect repair {}`", data.join("wal").display());
     assert!(line.contains(&command) && line.contains("Keep the directory"), "{line}");
     let index = line.split_once("cannot read index ").unwrap().1.split(' ').next().unwrap();
     assert!(line.contains(&format!("indexes {index} to {index}")), "{line}");

@@ -229,7 +229,7 @@ fn damage_that_a_running_node_meets_ends_it_for_good_and_the_others_serve() {
     let mut demo = start(port, directory.path());
     demo.wait_for("node 2 ended with exit code 4; it is not started again");
     let line = demo.wait_for_log("[node 2] raftd: node 2 has failed: cannot ");
-    assert!(line.contains("wal-inspect verify"), "{line}");
+    assert!(line.contains("wal-inspect repair"), "{line}");
     demo.wait_for("the others can go on without node 2");
     demo.wait_for("nothing can take its place yet");
     succeeds_soon(&mut connect(port + 2).unwrap(), &["SET", "key", "kept"]);
