@@ -102,7 +102,7 @@ pub(crate) enum Command {
     Stats(ReportArguments),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct DumpArguments {
     /// Directory of the log, or the data directory of a node, which has it in wal below it.
     #[arg(value_name = "DIR")]
@@ -158,9 +158,10 @@ pub(crate) struct ReportArguments {
     pub(crate) json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// A line a frame, and below it an indented line for each thing that it holds.
+    #[default]
     Text,
     /// A JSON object a line, one for each frame.
     Jsonl,

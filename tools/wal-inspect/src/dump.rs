@@ -34,9 +34,8 @@ pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
         // The reader has seen enough, as in `| head`.
         Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(Outcome::Whole),
         Ok(outcome) => {
-            if printer.shown == 0 {
-                let _unheard =
-                    writeln!(io::stderr(), "wal-inspect: no frame is what was asked for");
+            if let Some(remark) = printer.remark() {
+                let _unheard = writeln!(io::stderr(), "wal-inspect: {remark}");
             }
             Ok(outcome)
         }
@@ -48,7 +47,9 @@ pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
 pub(crate) struct Printer<'a> {
     arguments: &'a DumpArguments,
     raft_logs: RaftLogs,
-    /// How many frames were written.
+    /// How many frames were read.
+    read: usize,
+    /// How many of them were written.
     shown: usize,
     out: BufWriter<StdoutLock<'static>>,
 }
@@ -56,7 +57,7 @@ pub(crate) struct Printer<'a> {
 impl<'a> Printer<'a> {
     fn new(arguments: &'a DumpArguments) -> Self {
         let out = BufWriter::new(io::stdout().lock());
-        Self { arguments, raft_logs: RaftLogs::default(), shown: 0, out }
+        Self { arguments, raft_logs: RaftLogs::default(), read: 0, shown: 0, out }
     }
 
     fn show_all(&mut self, look: &Look) -> Result<(), Failure> {
@@ -70,6 +71,7 @@ impl<'a> Printer<'a> {
 
     /// Returns whether more is asked for.
     pub(crate) fn show(&mut self, frame: &Frame) -> Result<bool, Failure> {
+        self.read += 1;
         let is_behind = |lsns: &RangeInclusive<u64>| *lsns.end() < frame.lsn.0;
         if self.arguments.lsn.as_ref().is_some_and(is_behind) {
             return Ok(false);
@@ -80,6 +82,15 @@ impl<'a> Printer<'a> {
             self.shown += 1;
         }
         Ok(self.arguments.limit.is_none_or(|limit| self.shown < limit))
+    }
+
+    /// Why nothing was written, if nothing was.
+    fn remark(&self) -> Option<&'static str> {
+        match (self.read, self.shown) {
+            (0, _) => Some(ALL_IS_GONE),
+            (_, 0) => Some("no frame is what was asked for"),
+            _ => None,
+        }
     }
 
     fn write(&mut self, row: &FrameRow) -> io::Result<()> {
@@ -94,6 +105,10 @@ impl<'a> Printer<'a> {
         Ok(self.out.flush()?)
     }
 }
+
+/// The log is compacted faster than it is read.
+const ALL_IS_GONE: &str =
+    "all that was there was freed and used again meanwhile: try once more, or with --follow";
 
 /// What is shown of a frame, if anything is asked for.
 fn row(frame: &Frame, arguments: &DumpArguments, is_raft: bool) -> Option<FrameRow> {
@@ -170,4 +185,51 @@ fn state_row(body: &Bytes, preview: Preview) -> StateRow {
     };
     let payload = if raft.is_some() { Payload::none() } else { Payload::of(body, preview) };
     StateRow { bytes: body.len(), raft, raft_unreadable, payload }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kontiki_wal::{AppendError, Wal};
+
+    use super::*;
+
+    /// Appends until so many segments were sealed.
+    fn fill(wal: &Wal, sealed: u64) {
+        let log = wal.log(LogId(1)).unwrap();
+        while wal.statistics().sealed_segments < sealed {
+            match log.push("a line that is dumped".repeat(4)) {
+                Ok((_, pending)) => drop(pending),
+                Err(AppendError::Full { .. }) => assert!(wal.work(Duration::ZERO)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn remark_of(look: &Look, limit: u64) -> Option<&'static str> {
+        let arguments =
+            DumpArguments { lsn: Some(0..=limit), preview: 0, ..DumpArguments::default() };
+        let mut printer = Printer::new(&arguments);
+        printer.show_all(look).unwrap();
+        printer.remark()
+    }
+
+    /// WAL-CASE 41: it is not said that nothing fits what was asked for.
+    #[test]
+    fn a_dump_from_which_everything_was_taken_says_so() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let wal = Wal::options().segment_bytes(16 << 10).without_threads();
+        let wal = wal.open(directory.path()).unwrap();
+        let log = wal.log(LogId(1)).unwrap();
+        fill(&wal, 1);
+        let look = Look::at(directory.path()).unwrap();
+        assert_eq!(remark_of(&look, 0), None, "the first frame is shown");
+        for sealed in 2..12 {
+            drop(log.compact_before(log.last()).unwrap());
+            fill(&wal, sealed);
+        }
+        assert!(wal.statistics().recycled_segments > 4, "{:?}", wal.statistics());
+        assert_eq!(remark_of(&look, u64::MAX), Some(ALL_IS_GONE));
+    }
 }

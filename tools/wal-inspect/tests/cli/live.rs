@@ -70,7 +70,9 @@ fn a_busy_writer_is_never_taken_for_corruption() {
                 let before = wal.statistics().recycled_segments;
                 let run = wal_inspect([OsStr::new(command), directory.path().as_os_str()]);
                 *recycled += wal.statistics().recycled_segments - before;
-                if run.code != Some(0) || !run.stderr.is_empty() {
+                // A machine that is busy elsewhere lets the writer free all that a dump was about to read.
+                let is_told = run.stderr.is_empty() || run.stderr.contains("used again meanwhile");
+                if run.code != Some(0) || !is_told {
                     failed = Some((command, run.code, run.stderr));
                 }
             }
