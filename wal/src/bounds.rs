@@ -1,6 +1,7 @@
 //! Where one log stands: which indexes it holds, their terms, its state.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::{AppendError, checkpoint};
 
@@ -13,16 +14,19 @@ pub struct Bounds {
     pub last: u64,
     /// Term of the entry before `first`.
     pub term_before: u64,
-    /// First index and term of each run of `first..=last`, both ascending.
-    pub runs: Vec<(u64, u64)>,
+    /// First index and term of each run.
+    pub(crate) runs: Runs,
     /// The log's state, if it was ever set.
     pub state: Option<Bytes>,
 }
 
+/// As a rule there is one run, which then lies in place: an append looks at it.
+pub(crate) type Runs = SmallVec<[(u64, u64); 1]>;
+
 impl Default for Bounds {
     /// A log of which nothing is known.
     fn default() -> Self {
-        Self { first: 1, last: 0, term_before: 0, runs: Vec::new(), state: None }
+        Self { first: 1, last: 0, term_before: 0, runs: Runs::new(), state: None }
     }
 }
 
@@ -37,6 +41,16 @@ impl Bounds {
         }
         let after = self.runs.partition_point(|run| run.0 <= index);
         Some(self.runs[after - 1].1)
+    }
+
+    /// First index and term of each run of `first..=last`, both ascending.
+    pub fn runs(&self) -> &[(u64, u64)] {
+        &self.runs
+    }
+
+    /// Term of the last entry, or of the one before the first if there is none.
+    pub(crate) fn newest_term(&self) -> u64 {
+        self.runs.last().map_or(self.term_before, |run| run.1)
     }
 
     pub(crate) fn check_append(
@@ -55,8 +69,11 @@ impl Bounds {
         if index.checked_add(count).is_none() {
             return Err(AppendError::Beyond { index, limit: u64::MAX - count });
         }
-        let newest =
-            self.term(index - 1).expect("the entry before is in the log, or before its first");
+        let newest = if index > self.last {
+            self.newest_term()
+        } else {
+            self.term(index - 1).expect("the entry before is in the log, or before its first")
+        };
         if term < newest { Err(AppendError::TermDecreases { term, newest }) } else { Ok(()) }
     }
 

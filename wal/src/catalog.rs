@@ -2,22 +2,21 @@
 //! entries. Kept in memory, rebuilt at open. It does not grow with entries: of each log a few dozen bytes, its runs of
 //! terms and 16 bytes for each segment it lives in; of the newest segments 8 bytes for each frame until they are sealed.
 
+mod log;
+mod missing;
 mod segments;
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, VecDeque, hash_map::Entry},
-    ops::Range,
-};
+use std::{borrow::Cow, collections::hash_map::Entry, mem, ops::Range};
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use self::segments::Segments;
+use self::{log::Extent, segments::Segments};
+pub(crate) use self::{log::LogCatalog, missing::Missing};
 use crate::{
     AppendError, Bounds, LogId, Lsn,
     checkpoint::{self, Checkpoint},
-    index::{self, FrameIndex, Located, Span},
+    index::{self, FrameIndex, Located, Span, Table},
     segment::Place,
 };
 
@@ -47,10 +46,23 @@ pub(crate) enum Change {
     Forget,
 }
 
+/// Where entries are to be appended, and what that takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) first: u64,
+    pub(crate) term: u64,
+    /// What their first frame adds to the active segment's index.
+    pub(crate) index_bytes: u64,
+    /// By how much they can lengthen the checkpoint.
+    pub(crate) growth: u64,
+}
+
 /// All logs, and all segments that hold frames.
 #[derive(Debug)]
 pub(crate) struct Catalog {
     logs: FxHashMap<LogId, LogCatalog>,
+    /// Logs that were forgotten, whose place in the active segment's index was taken before.
+    indexed: FxHashSet<LogId>,
     pub(crate) segments: Segments,
     /// Length of what the logs add to a checkpoint.
     logs_bytes: u64,
@@ -58,23 +70,6 @@ pub(crate) struct Catalog {
     forgot: Lsn,
     /// How often entries were removed.
     removals: u64,
-}
-
-/// One log.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct LogCatalog {
-    pub(crate) bounds: Bounds,
-    /// Where `first..=last` lie, ascending; each reaches to the next one's first index.
-    extents: VecDeque<Extent>,
-    /// End of the last frame that removed entries other than from the front, so that a reader notices.
-    cut: Lsn,
-}
-
-/// A run of live entries in one segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Extent {
-    first: u64,
-    sequence: u64,
 }
 
 /// Where an entry lies.
@@ -87,18 +82,12 @@ pub(crate) struct Location {
     pub(crate) frame: Option<Located>,
 }
 
-/// A live entry that no segment holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Missing {
-    pub(crate) log: LogId,
-    pub(crate) index: u64,
-}
-
 impl Catalog {
     /// Without logs and segments.
     pub(crate) fn empty() -> Self {
         Self {
             logs: FxHashMap::default(),
+            indexed: FxHashSet::default(),
             segments: Segments::default(),
             logs_bytes: 0,
             forgot: Lsn(0),
@@ -120,6 +109,29 @@ impl Catalog {
             catalog.logs.insert(log, LogCatalog { bounds, ..LogCatalog::default() });
         }
         catalog
+    }
+
+    /// Goes on in a new segment: what the one before holds stands from now on.
+    pub(crate) fn open_segment(&mut self, sequence: u64) {
+        let frames = self.take_frames();
+        self.segments.open(sequence, frames);
+    }
+
+    /// The frames of the active segment, which is not used any more.
+    pub(crate) fn into_frames(mut self) -> FrameIndex {
+        self.take_frames()
+    }
+
+    fn take_frames(&mut self) -> FrameIndex {
+        self.indexed.clear();
+        let mut tables = Vec::new();
+        for (&log, entry) in &mut self.logs {
+            (entry.is_indexed, entry.is_held) = (false, false);
+            if !entry.frames.is_empty() {
+                tables.push((log, mem::take(&mut entry.frames)));
+            }
+        }
+        FrameIndex::new(tables)
     }
 
     /// Takes in what the logs have in an older segment; the segments come in their order. Its frames are given if they
@@ -149,21 +161,26 @@ impl Catalog {
         }
     }
 
-    /// First index and term of `count` entries appended to `log`, by default behind the last one and of its term, and by how
-    /// much they can lengthen the checkpoint. `Err` if they cannot follow what the log holds.
+    /// Of `count` entries appended to `log`, by default behind the last one and of its term. `Err` if they cannot follow what
+    /// the log holds.
     pub(crate) fn plan_append(
         &self,
         log: LogId,
         first: Option<u64>,
         term: Option<u64>,
         count: u64,
-    ) -> Result<(u64, u64, u64), AppendError> {
-        let bounds = self.bounds(log);
-        let first = first.unwrap_or(bounds.last + 1);
-        let term = term.unwrap_or_else(|| bounds.term(bounds.last).unwrap_or(0));
-        bounds.check_append(first, count, term)?;
-        let new_log = if matches!(bounds, Cow::Owned(_)) { checkpoint::LOG_BYTES } else { 0 };
-        Ok((first, term, new_log + bounds.append_growth(first, term)))
+    ) -> Result<Plan, AppendError> {
+        let plan = |bounds: &Bounds, is_indexed, new_log| {
+            let first = first.unwrap_or(bounds.last + 1);
+            let term = term.unwrap_or_else(|| bounds.newest_term());
+            bounds.check_append(first, count, term)?;
+            let growth = new_log + bounds.append_growth(first, term);
+            Ok(Plan { first, term, index_bytes: index_bytes(is_indexed), growth })
+        };
+        match self.logs.get(&log) {
+            Some(entry) => plan(&entry.bounds, entry.is_indexed, 0),
+            None => plan(&Bounds::default(), self.indexed.contains(&log), checkpoint::LOG_BYTES),
+        }
     }
 
     /// `Err` if `change` cannot follow what `log` holds.
@@ -188,111 +205,80 @@ impl Catalog {
         }
     }
 
+    /// Takes in `count` entries from `first` on, which `check` let pass, of the frame at `place` of the active segment that
+    /// ends at `end`.
+    pub(crate) fn append(
+        &mut self,
+        log: LogId,
+        first: u64,
+        count: u16,
+        term: u64,
+        place: Place,
+        end: Lsn,
+    ) {
+        let Self { logs, indexed, segments, forgot, removals, logs_bytes } = self;
+        let active = segments.active();
+        assert!(place.sequence() == active, "frames are placed in the active segment");
+        let (entry, before) = entry(logs, indexed, *forgot, log);
+        if first <= entry.bounds.last {
+            let mut killed = Vec::new();
+            entry.cut = end;
+            *removals += 1;
+            entry.cut_from(first, &mut killed);
+            killed.into_iter().for_each(|extent| segments.release(extent.sequence));
+        }
+        entry.frames.push(first, count, place.offset());
+        entry.is_indexed = true;
+        entry.bounds.append(first, u64::from(count), term);
+        if !entry.is_held && entry.extents.back().is_none_or(|extent| extent.sequence != active) {
+            entry.extents.push_back(Extent { first, sequence: active });
+            segments.hold(active);
+        }
+        entry.is_held = true;
+        *logs_bytes = *logs_bytes - before + entry.bounds.checkpoint_bytes();
+    }
+
     /// Takes in `change`, which `check` let pass, made by the frame at `place` of the active segment that ends
     /// at `end`.
     pub(crate) fn apply(&mut self, log: LogId, change: Change, place: Place, end: Lsn) {
-        let Self { logs, segments, forgot, removals, .. } = self;
-        let (active, frames) = segments.active_mut();
-        assert!(place.sequence() == active, "frames are placed in the active segment");
+        if let Change::Entries { first, count, term } = change {
+            return self.append(log, first, count, term, place, end);
+        }
+        let Self { logs, indexed, segments, forgot, removals, .. } = self;
+        assert!(place.sequence() == segments.active(), "frames are placed in the active segment");
         let forgets = matches!(change, Change::Forget);
-        let (entry, before) = match logs.entry(log) {
-            Entry::Occupied(entry) => {
-                let entry = entry.into_mut();
-                let before = entry.bounds.checkpoint_bytes();
-                (entry, before)
-            }
-            Entry::Vacant(place) => {
-                (place.insert(LogCatalog { cut: *forgot, ..LogCatalog::default() }), 0)
-            }
-        };
+        let (entry, before) = entry(logs, indexed, *forgot, log);
         let (last, mut killed) = (entry.bounds.last, Vec::new());
         let cuts = match change {
-            Change::Entries { first, .. } | Change::Truncate { first } => first <= last,
+            Change::Truncate { first } => first <= last,
             Change::Reset { .. } | Change::Forget => true,
-            Change::State(_) | Change::Compact { .. } => false,
+            Change::Entries { .. } | Change::State(_) | Change::Compact { .. } => false,
         };
         if cuts {
             entry.cut = end;
         }
         *removals += u64::from(cuts || matches!(change, Change::Compact { .. }));
         match change {
-            Change::Entries { first, count, term } => {
-                entry.cut_from(first, frames, log, &mut killed);
-                frames.push(log, first, count, place.offset());
-                entry.bounds.append(first, u64::from(count), term);
-                if entry.extents.back().is_none_or(|extent| extent.sequence != active) {
-                    entry.extents.push_back(Extent { first, sequence: active });
-                    segments.hold(active);
-                }
-            }
+            Change::Entries { .. } => unreachable!("taken in above"),
             Change::State(state) => entry.bounds.state = Some(state),
-            Change::Truncate { first } => entry.cut_from(first, frames, log, &mut killed),
+            Change::Truncate { first } => entry.cut_from(first, &mut killed),
             Change::Compact { first, term_before } => {
                 entry.bounds.compact(first, term_before);
                 entry.drop_dead_front(&mut killed);
             }
-            Change::Reset { next, term_before } => {
-                frames.cut_from(log, 0);
-                entry.reset(next, term_before, &mut killed);
-            }
-            Change::Forget => {
-                frames.cut_from(log, 0);
-                entry.reset(1, 0, &mut killed);
-            }
+            Change::Reset { next, term_before } => entry.reset(next, term_before, &mut killed),
+            Change::Forget => entry.reset(1, 0, &mut killed),
         }
         let after = if forgets { 0 } else { entry.bounds.checkpoint_bytes() };
         if forgets {
+            if entry.is_indexed {
+                indexed.insert(log);
+            }
             logs.remove(&log);
             *forgot = end;
         }
         self.logs_bytes = self.logs_bytes - before + after;
         killed.into_iter().for_each(|extent| segments.release(extent.sequence));
-    }
-
-    /// The first live entry that no segment holds; `sealed` has what the logs have in the segments whose frames are not in
-    /// memory.
-    pub(crate) fn missing(&self, sealed: &BTreeMap<u64, Vec<Span>>) -> Option<Missing> {
-        self.sorted().into_iter().find_map(|(log, entry)| {
-            let (first, last) = (entry.bounds.first, entry.bounds.last);
-            let mut next = first;
-            for (number, extent) in entry.extents.iter().enumerate() {
-                let end = entry.extents.get(number + 1).map_or(last + 1, |after| after.first);
-                let span = self.span(log, extent.sequence, sealed);
-                if extent.first > next || span.is_none_or(|span| span.first > next) {
-                    return Some(Missing { log, index: next });
-                }
-                if let Some(span) = span.filter(|span| span.end < end) {
-                    return Some(Missing { log, index: span.end.max(next) });
-                }
-                next = end;
-            }
-            (next <= last).then_some(Missing { log, index: next })
-        })
-    }
-
-    fn span(&self, log: LogId, sequence: u64, sealed: &BTreeMap<u64, Vec<Span>>) -> Option<Span> {
-        if let Some(frames) = self.segments.frames(sequence)? {
-            return frames.span(log);
-        }
-        let spans = sealed.get(&sequence)?;
-        let number = spans.binary_search_by_key(&log, |span| span.log).ok()?;
-        Some(spans[number])
-    }
-
-    /// Drops from each log what lies below its last entry that no segment holds: then nothing is missing. For reading
-    /// what is left of a damaged log.
-    pub(crate) fn drop_missing(&mut self, sealed: &BTreeMap<u64, Vec<Span>>) {
-        while let Some(Missing { log, index }) = self.missing(sealed) {
-            let entry = self.logs.get_mut(&log).expect("a log that misses an entry");
-            let after =
-                entry.extents.iter().map(|extent| extent.first).find(|&first| first > index);
-            let next = after.unwrap_or(entry.bounds.last + 1);
-            let term_before = entry.bounds.term(next - 1).expect("an entry of the log");
-            entry.bounds.compact(next, term_before);
-            let mut killed = Vec::new();
-            entry.drop_dead_front(&mut killed);
-            killed.into_iter().for_each(|extent| self.segments.release(extent.sequence));
-        }
     }
 
     /// The body of a checkpoint taken now, to be followed by a new segment.
@@ -350,16 +336,18 @@ impl Catalog {
 
     /// What the next frame of a log's entries adds to the active segment's index.
     pub(crate) fn index_bytes(&self, log: LogId) -> u64 {
-        let table = if self.segments.is_indexed(log) { 0 } else { index::LOG_BYTES };
-        table + index::FRAME_BYTES
+        index_bytes(match self.logs.get(&log) {
+            Some(entry) => entry.is_indexed,
+            None => self.indexed.contains(&log),
+        })
     }
 
     /// Where an entry lies, if the log has it.
     pub(crate) fn locate(&self, log: LogId, index: u64) -> Option<Location> {
         let entry = self.logs.get(&log)?;
         let (extent, end) = entry.extent(index)?;
-        let frame = match self.segments.frames(extent.sequence)? {
-            Some(frames) => Some(frames.locate(log, index)?),
+        let frame = match self.table(log, extent.sequence)? {
+            Some(table) => Some(table.locate(index)?),
             None => None,
         };
         Some(Location { sequence: extent.sequence, end, frame })
@@ -368,8 +356,19 @@ impl Catalog {
     /// The frames of a log behind the one that ends at `range.start`, up to `range.end`, in a segment whose frames are in
     /// memory; a few at most.
     pub(crate) fn following(&self, log: LogId, sequence: u64, range: Range<u64>) -> Vec<Located> {
-        let frames = self.segments.frames(sequence).flatten();
-        frames.map_or_else(Vec::new, |frames| frames.following(log, range))
+        let table = self.table(log, sequence).flatten();
+        table.map_or_else(Vec::new, |table| table.following(range))
+    }
+
+    /// The frames of a log in a segment; `None` in the inner option if the segment is sealed.
+    fn table(&self, log: LogId, sequence: u64) -> Option<Option<&Table>> {
+        if sequence == self.segments.active() {
+            return Some(Some(&self.logs.get(&log)?.frames));
+        }
+        match self.segments.frames(sequence)? {
+            Some(frames) => Some(Some(frames.table(log)?)),
+            None => Some(None),
+        }
     }
 
     /// How often entries were removed, from the front or from the end of any log.
@@ -399,53 +398,29 @@ impl Catalog {
     }
 }
 
-impl LogCatalog {
-    /// The extent that holds `index`, and one past the last index that it holds live.
-    fn extent(&self, index: u64) -> Option<(Extent, u64)> {
-        if index < self.bounds.first || index > self.bounds.last {
-            return None;
+/// A log that a change is made of, and what it adds to a checkpoint before that; a new one if there is none yet.
+fn entry<'a>(
+    logs: &'a mut FxHashMap<LogId, LogCatalog>,
+    indexed: &mut FxHashSet<LogId>,
+    forgot: Lsn,
+    log: LogId,
+) -> (&'a mut LogCatalog, u64) {
+    match logs.entry(log) {
+        Entry::Occupied(entry) => {
+            let entry = entry.into_mut();
+            let before = entry.bounds.checkpoint_bytes();
+            (entry, before)
         }
-        let after = self.extents.partition_point(|extent| extent.first <= index);
-        let end = self.extents.get(after).map_or(self.bounds.last + 1, |next| next.first);
-        Some((self.extents[after.checked_sub(1)?], end))
+        Entry::Vacant(place) => {
+            let is_indexed = indexed.remove(&log);
+            let fresh = LogCatalog { cut: forgot, is_indexed, ..LogCatalog::default() };
+            (place.insert(fresh), 0)
+        }
     }
+}
 
-    fn cut_from(
-        &mut self,
-        first: u64,
-        frames: &mut FrameIndex,
-        log: LogId,
-        killed: &mut Vec<Extent>,
-    ) {
-        if first > self.bounds.last {
-            return;
-        }
-        frames.cut_from(log, first);
-        while self.extents.back().is_some_and(|extent| extent.first >= first) {
-            killed.extend(self.extents.pop_back());
-        }
-        self.bounds.cut_from(first);
-        self.drop_dead_front(killed);
-    }
-
-    fn reset(&mut self, next: u64, term_before: u64, killed: &mut Vec<Extent>) {
-        killed.extend(self.extents.drain(..));
-        self.bounds.first = next;
-        self.bounds.last = next - 1;
-        self.bounds.term_before = term_before;
-        self.bounds.runs.clear();
-    }
-
-    /// Extents all of whose live indexes lie below the first.
-    fn drop_dead_front(&mut self, killed: &mut Vec<Extent>) {
-        while !self.extents.is_empty() {
-            let end = self.extents.get(1).map_or(self.bounds.last + 1, |next| next.first);
-            if end > self.bounds.first {
-                return;
-            }
-            killed.extend(self.extents.pop_front());
-        }
-    }
+fn index_bytes(is_indexed: bool) -> u64 {
+    index::FRAME_BYTES + if is_indexed { 0 } else { index::LOG_BYTES }
 }
 
 #[cfg(test)]

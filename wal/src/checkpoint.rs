@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::{
     Bounds, LogId,
+    bounds::Runs,
     options::STATE_BYTES_MAX,
     segment::{SEQUENCE_END, UPKEEP_SEGMENTS_MAX},
 };
@@ -100,7 +101,7 @@ fn decode_log(rest: &mut Rest<'_>) -> Option<(LogId, Bounds)> {
     let length = rest.u32()?;
     // The count is unproven, so the bytes are taken before anything is allocated for it.
     let runs = rest.take(count.checked_mul(16)?)?;
-    let runs: Vec<(u64, u64)> = runs
+    let runs: Runs = runs
         .chunks_exact(16)
         .map(|run| (LittleEndian::read_u64(run), LittleEndian::read_u64(&run[8..])))
         .collect();
@@ -139,12 +140,12 @@ mod tests {
     const SEGMENTS: [(u64, u64); 2] = [(1, 3), (5, 5)];
 
     fn logs() -> Vec<(LogId, Bounds)> {
-        let empty = Bounds { first: 1, last: 0, term_before: 0, runs: vec![], state: None };
+        let empty = Bounds { first: 1, last: 0, term_before: 0, runs: Runs::new(), state: None };
         let full = Bounds {
             first: 5,
             last: 9,
             term_before: 2,
-            runs: vec![(5, 2), (8, 4)],
+            runs: [(5, 2), (8, 4)].into_iter().collect(),
             state: Some(Bytes::from_static(b"vote")),
         };
         vec![(LogId(0), empty), (LogId(7), full)]

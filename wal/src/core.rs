@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use kontiki_disk::{Directory, is_too_many_files};
 
 use crate::{
@@ -89,9 +90,10 @@ pub(crate) struct State {
 /// What an append adds besides its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Need {
-    /// The log, if the frames hold entries: these leave the last eighth of a segment without a successor alone. `None` is
-    /// what a full disk must still take: state, truncate, compact, reset, forget, freed.
-    pub(crate) log: Option<LogId>,
+    /// What the first frame adds to the active segment's index, if the frames hold entries: these leave the last eighth of a
+    /// segment without a successor alone. `None` is what a full disk must still take: state, truncate, compact, reset, forget,
+    /// freed.
+    pub(crate) index_bytes: Option<u64>,
     /// Bytes by which the checkpoint can grow.
     pub(crate) growth: u64,
 }
@@ -179,9 +181,9 @@ impl Core {
         };
         state.catalog.check(log, &change)?;
         let growth = state.catalog.growth(log, &change);
-        let need = Need { log: None, growth };
+        let need = Need { index_bytes: None, growth };
         self.check_room(&mut state, [header.frame_bytes()].into_iter(), need)?;
-        state.put(log, change, header, std::iter::once(body));
+        state.put(change, &header, body);
         let end = state.stream.end();
         self.appended(state);
         Ok(end)
@@ -206,24 +208,23 @@ impl Core {
             let bytes = state.catalog.checkpoint_bytes() + growth;
             return Err(AppendError::CheckpointTooLarge { bytes, limit });
         }
-        // What the frames add to the index if the log has none there yet: the first one, and the others.
-        let (fresh_index, each) = need.log.map_or((0, 0), |_| FRESH_INDEX);
-        let more = each * (count - 1);
-        let is_beyond = need.log.is_some() && self.is_beyond(state);
+        let holds_entries = need.index_bytes.is_some();
+        let is_beyond = holds_entries && self.is_beyond(state);
         let has_successor = state.stream.successor.is_some() && !is_beyond;
         let room = &state.stream.room;
-        // What the first one really adds is looked up where it matters only.
-        let index = || need.log.map_or(0, |log| state.catalog.index_bytes(log));
-        let reserves = need.log.is_some() && !has_successor;
-        let fits = |index_bytes: u64| {
-            total <= room.left(index_bytes)
-                && !(reserves && room.is_in_last_eighth(total, index_bytes))
+        // What the frames add to the index, here and in a segment where the log has none yet.
+        let index_with = |first: u64| {
+            if holds_entries { first + (count - 1) * index::FRAME_BYTES } else { 0 }
         };
-        if fits(fresh_index + more) || fits(index() + more) {
+        let index_bytes = index_with(need.index_bytes.unwrap_or(0));
+        let reserves = holds_entries && !has_successor;
+        if total <= room.left(index_bytes)
+            && !(reserves && room.is_in_last_eighth(total, index_bytes))
+        {
             return Ok(());
         }
         let fresh = state.stream.opened_room(state.catalog.checkpoint_bytes() + growth);
-        let limit = fresh.left(fresh_index + more);
+        let limit = fresh.left(index_with(FRESH_INDEX_BYTES));
         if total > limit {
             return Err(too_large(total, limit));
         }
@@ -231,9 +232,9 @@ impl Core {
             return Ok(());
         }
         state.need_successor();
-        state.upkeep_needs_successor |= need.log.is_none();
+        state.upkeep_needs_successor |= !holds_entries;
         self.segment_work.notify_one();
-        if need.log.is_some() && (is_beyond || !self.may_grow(state)) {
+        if holds_entries && (is_beyond || !self.may_grow(state)) {
             let (bytes, limit) = (state.stream.segments_bytes(), self.log_bytes_max);
             return Err(AppendError::LogFull { bytes, limit });
         }
@@ -379,37 +380,40 @@ impl Core {
 }
 
 impl State {
-    /// Appends a frame, in the successor if the active segment has no room for it, and takes its change in.
-    pub(crate) fn put<'a>(
+    /// Appends a frame of entries, in the successor if the active segment has no room for it, and takes them in. It adds
+    /// `index_bytes` to the active segment's index.
+    pub(crate) fn put_entries(
         &mut self,
-        log: LogId,
-        change: Change,
-        header: Header,
-        parts: impl Iterator<Item = &'a [u8]>,
+        header: &Header,
+        head: &[u8],
+        entries: &[Bytes],
+        index_bytes: u64,
     ) {
-        let index_bytes = match change {
-            Change::Entries { .. } => self.catalog.index_bytes(log),
-            _ => 0,
-        };
-        let index_bytes = self.make_room(&header, index_bytes);
-        let place = self.stream.push(header, parts, index_bytes);
-        let end = self.stream.end();
-        self.catalog.apply(log, change, place, end);
+        let index_bytes = self.make_room(header, index_bytes);
+        let place = self.stream.push(header, head, entries, index_bytes);
+        let Header { log, first_index, count, term, .. } = *header;
+        self.catalog.append(log, first_index, count, term, place, self.stream.end());
+    }
+
+    /// The same of a frame that holds no entries, and of its change.
+    fn put(&mut self, change: Change, header: &Header, body: &[u8]) {
+        self.make_room(header, 0);
+        let place = self.stream.push(header, body, &[], 0);
+        self.catalog.apply(header.log, change, place, self.stream.end());
     }
 
     /// Goes on in the successor if the active segment has no room for a frame; what the frame adds to the index then.
     pub(crate) fn make_room(&mut self, header: &Header, index_bytes: u64) -> u64 {
-        let mut room = self.stream.room;
-        let opened = self.stream.opened_bytes().is_none_or(|bytes| room.take(bytes, 0));
-        if opened && room.take(header.frame_bytes(), index_bytes) {
+        let opened = self.stream.opened_bytes().unwrap_or(0);
+        if opened + header.frame_bytes() <= self.stream.room.left(index_bytes) {
             self.stream.push_opened();
             return index_bytes;
         }
         let checkpoint = self.catalog.checkpoint();
         self.stream.rotate(&checkpoint);
         self.successor_is_needed = false;
-        self.catalog.segments.open(self.stream.active);
-        if index_bytes > 0 { FRESH_INDEX.0 } else { 0 }
+        self.catalog.open_segment(self.stream.active);
+        if index_bytes > 0 { FRESH_INDEX_BYTES } else { 0 }
     }
 
     /// Something waits for the successor.
@@ -436,5 +440,5 @@ pub(crate) fn too_large(bytes: u64, limit: u64) -> AppendError {
     AppendError::TooLarge { bytes: size(bytes), limit: size(limit) }
 }
 
-/// What the first frame of a log's entries adds to the index of a segment, and what each other one does.
-const FRESH_INDEX: (u64, u64) = (index::LOG_BYTES + index::FRAME_BYTES, index::FRAME_BYTES);
+/// What the first frame of a log's entries adds to the index of a segment; each other one adds `index::FRAME_BYTES`.
+const FRESH_INDEX_BYTES: u64 = index::LOG_BYTES + index::FRAME_BYTES;

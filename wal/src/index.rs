@@ -10,7 +10,6 @@ use std::ops::Range;
 
 use byteorder::{ByteOrder, LittleEndian};
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
 
 use crate::{LogId, frame::ALIGN_BYTES};
 
@@ -22,13 +21,13 @@ pub(crate) const FRAME_BYTES: u64 = 8;
 /// The frames that held live entries when the segment took its last frame.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FrameIndex {
-    /// A log that lost all its entries again stays, empty: its place in the index was taken.
-    logs: FxHashMap<LogId, Table>,
+    /// Ascending by log; none is empty.
+    tables: Vec<(LogId, Table)>,
 }
 
-/// The frames of one log: contiguous, each reaches to the next one.
+/// The frames of one log in one segment: contiguous, each reaches to the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Table {
+pub(crate) struct Table {
     first: u64,
     end: u64,
     frames: Vec<Slot>,
@@ -64,6 +63,53 @@ pub(crate) struct Span {
 }
 
 impl Table {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Takes in a frame that continues what the log has here; what it replaces was cut before.
+    pub(crate) fn push(&mut self, first: u64, count: u16, offset: u64) {
+        if self.frames.is_empty() {
+            (self.first, self.end) = (first, first);
+        }
+        assert!(first == self.end, "a log's frames in a segment leave no gap");
+        let ahead = u32::try_from(first - self.first).expect("a segment is at most 1 GiB");
+        let place = u32::try_from(offset / ALIGN_BYTES).expect("a segment is at most 1 GiB");
+        self.frames.push(Slot { ahead, place });
+        self.end = first + u64::from(count);
+    }
+
+    /// Drops what the log has here from index `first` on.
+    pub(crate) fn cut_from(&mut self, first: u64) {
+        let keep = self.frames.partition_point(|slot| self.index(slot) < first);
+        self.frames.truncate(keep);
+        self.end = self.end.min(first);
+    }
+
+    /// The frame that holds `index`.
+    pub(crate) fn locate(&self, index: u64) -> Option<Located> {
+        if self.frames.is_empty() || index < self.first || index >= self.end {
+            return None;
+        }
+        let after = self.frames.partition_point(|slot| self.index(slot) <= index);
+        Some(self.located(after - 1))
+    }
+
+    /// The frames behind the one that ends at `range.start`, up to `range.end`; a few at most.
+    pub(crate) fn following(&self, range: Range<u64>) -> Vec<Located> {
+        if range.is_empty() {
+            return Vec::new();
+        }
+        let start = self.frames.partition_point(|slot| self.index(slot) < range.start);
+        let numbers = (start..self.frames.len()).take(FOLLOWING_MAX);
+        numbers.map(|number| self.located(number)).take_while(|at| at.first < range.end).collect()
+    }
+
+    /// What it has, as `log`'s.
+    pub(crate) fn span(&self, log: LogId) -> Option<Span> {
+        (!self.frames.is_empty()).then_some(Span { log, first: self.first, end: self.end })
+    }
+
     /// First index of a frame.
     fn index(&self, slot: &Slot) -> u64 {
         self.first + u64::from(slot.ahead)
@@ -87,77 +133,28 @@ impl Slot {
 }
 
 impl FrameIndex {
-    /// Whether a frame of entries of this log adds no [`LOG_BYTES`] any more.
-    pub(crate) fn has(&self, log: LogId) -> bool {
-        self.logs.contains_key(&log)
-    }
-
-    /// Takes in a frame that continues what the log has here; what it replaces was cut before.
-    pub(crate) fn push(&mut self, log: LogId, first: u64, count: u16, offset: u64) {
-        let table = self.logs.entry(log).or_default();
-        if table.frames.is_empty() {
-            (table.first, table.end) = (first, first);
-        }
-        assert!(first == table.end, "a log's frames in a segment leave no gap");
-        let ahead = u32::try_from(first - table.first).expect("a segment is at most 1 GiB");
-        let place = u32::try_from(offset / ALIGN_BYTES).expect("a segment is at most 1 GiB");
-        table.frames.push(Slot { ahead, place });
-        table.end = first + u64::from(count);
-    }
-
-    /// Drops what the log has here from index `first` on.
-    pub(crate) fn cut_from(&mut self, log: LogId, first: u64) {
-        let Some(table) = self.logs.get_mut(&log) else { return };
-        let keep = table.frames.partition_point(|slot| table.index(slot) < first);
-        table.frames.truncate(keep);
-        table.end = table.end.min(first);
-    }
-
-    /// The frame that holds `index`.
-    pub(crate) fn locate(&self, log: LogId, index: u64) -> Option<Located> {
-        let table = self.logs.get(&log)?;
-        if table.frames.is_empty() || index < table.first || index >= table.end {
-            return None;
-        }
-        let after = table.frames.partition_point(|slot| table.index(slot) <= index);
-        Some(table.located(after - 1))
-    }
-
-    /// The frames behind the one that ends at `range.start`, up to `range.end`; a few at most.
-    pub(crate) fn following(&self, log: LogId, range: Range<u64>) -> Vec<Located> {
-        let Some(table) = self.logs.get(&log).filter(|_| !range.is_empty()) else {
-            return Vec::new();
-        };
-        let start = table.frames.partition_point(|slot| table.index(slot) < range.start);
-        let numbers = (start..table.frames.len()).take(FOLLOWING_MAX);
-        numbers.map(|number| table.located(number)).take_while(|at| at.first < range.end).collect()
-    }
-
-    /// What a log has here.
-    pub(crate) fn span(&self, log: LogId) -> Option<Span> {
-        let table = self.logs.get(&log).filter(|table| !table.frames.is_empty())?;
-        Some(Span { log, first: table.first, end: table.end })
-    }
-
-    /// The tables with frames, by their logs.
-    fn tables(&self) -> Vec<(LogId, &Table)> {
-        let tables = self.logs.iter().filter(|(_, table)| !table.frames.is_empty());
-        let mut tables: Vec<_> = tables.map(|(&log, table)| (log, table)).collect();
+    /// Of the tables of a segment's logs.
+    pub(crate) fn new(mut tables: Vec<(LogId, Table)>) -> Self {
+        tables.retain(|(_, table)| !table.is_empty());
         tables.sort_unstable_by_key(|(log, _)| *log);
-        tables
+        Self { tables }
+    }
+
+    /// What a log has here, if it has anything.
+    pub(crate) fn table(&self, log: LogId) -> Option<&Table> {
+        let number = self.tables.binary_search_by_key(&log, |(log, _)| *log).ok()?;
+        Some(&self.tables[number].1)
     }
 
     /// What each log has here.
     pub(crate) fn spans(&self) -> impl Iterator<Item = Span> + '_ {
-        let span = |(log, table): (LogId, &Table)| Span { log, first: table.first, end: table.end };
-        self.tables().into_iter().map(span)
+        self.tables.iter().filter_map(|(log, table)| table.span(*log))
     }
 
     /// The index's bytes, the table of logs first, and how many logs and frames there are.
     pub(crate) fn encode(&self) -> (Vec<u8>, u32, u32) {
-        let tables = self.tables();
         let (mut bytes, mut number, mut logs) = (Vec::new(), 0_u64, 0);
-        for &(log, table) in &tables {
+        for (log, table) in &self.tables {
             let frames = u32::try_from(table.frames.len()).expect("bounded by the segment");
             bytes.extend_from_slice(&log.0.to_le_bytes());
             bytes.extend_from_slice(&frames.to_le_bytes());
@@ -167,7 +164,7 @@ impl FrameIndex {
             number += u64::from(frames);
             logs += 1;
         }
-        for slot in tables.iter().flat_map(|(_, table)| &table.frames) {
+        for slot in self.tables.iter().flat_map(|(_, table)| &table.frames) {
             bytes.extend_from_slice(&slot.ahead.to_le_bytes());
             bytes.extend_from_slice(&slot.place.to_le_bytes());
         }
@@ -325,12 +322,12 @@ mod tests {
     const M: LogId = LogId(9);
 
     fn index() -> FrameIndex {
-        let mut index = FrameIndex::default();
-        index.push(M, 7, 2, 4096);
-        index.push(L, 100, 3, 4200);
-        index.push(L, 103, 1, 4304);
-        index.push(M, 9, 5, 4400);
-        index
+        let (mut l, mut m) = (Table::default(), Table::default());
+        m.push(7, 2, 4096);
+        l.push(100, 3, 4200);
+        l.push(103, 1, 4304);
+        m.push(9, 5, 4400);
+        FrameIndex::new(vec![(M, m), (LogId(5), Table::default()), (L, l)])
     }
 
     fn sealed(index: &FrameIndex) -> SealedIndex {
@@ -342,17 +339,14 @@ mod tests {
     fn a_sealed_index_locates_what_the_one_in_memory_did() {
         let index = index();
         let sealed = sealed(&index);
+        let locate = |log, number| index.table(log).and_then(|table| table.locate(number));
         for log in [L, M, LogId(0), LogId(5), LogId(10)] {
             for number in 0..120 {
-                assert_eq!(
-                    sealed.locate(log, number),
-                    index.locate(log, number),
-                    "{log:?} {number}"
-                );
+                assert_eq!(sealed.locate(log, number), locate(log, number), "{log:?} {number}");
             }
         }
         assert_eq!(
-            index.locate(L, 102),
+            locate(L, 102),
             Some(Located { offset: 4200, first: 100, end: 103, next: Some(4304) })
         );
         let (bytes, logs, _) = index.encode();
@@ -362,20 +356,19 @@ mod tests {
 
     #[test]
     fn what_was_cut_is_not_located_and_can_be_replaced() {
-        let mut index = index();
-        index.cut_from(L, 102);
+        let mut table = index().table(L).unwrap().clone();
+        table.cut_from(102);
         assert_eq!(
-            index.locate(L, 101),
+            table.locate(101),
             Some(Located { offset: 4200, first: 100, end: 102, next: None })
         );
-        assert_eq!(index.locate(L, 102), None);
-        index.push(L, 102, 9, 5000);
-        assert_eq!(index.locate(L, 110).unwrap().offset, 5000);
-        index.cut_from(M, 1);
-        assert!(index.has(M) && index.locate(M, 7).is_none());
-        index.push(M, 50, 1, 6000);
-        assert_eq!(index.locate(M, 50).unwrap().offset, 6000);
-        assert_eq!(index.spans().count(), 2);
+        assert_eq!(table.locate(102), None);
+        table.push(102, 9, 5000);
+        assert_eq!(table.locate(110).unwrap().offset, 5000);
+        table.cut_from(1);
+        assert!(table.is_empty() && table.locate(100).is_none() && table.span(L).is_none());
+        table.push(50, 1, 6000);
+        assert_eq!(table.locate(50).unwrap().offset, 6000);
     }
 
     /// WAL-CASE 29: the index's lengths.

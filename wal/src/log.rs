@@ -2,14 +2,15 @@
 
 use std::{ops::Range, sync::Arc};
 
+use byteorder::{ByteOrder, LittleEndian};
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::{
     AppendError, Bounds, Entries, Follow, FollowError, LogId, Lsn, Pending, Wal,
-    catalog::{Change, LogCatalog},
+    catalog::{Change, LogCatalog, Plan},
     core::{Need, too_large},
     frame::{COUNT_MAX, FrameKind, Header},
+    index::FRAME_BYTES,
     segment::{entry_bytes_max, state_bytes_max},
 };
 
@@ -61,14 +62,24 @@ impl Log {
     ) -> Result<(u64, Pending), AppendError> {
         let limit = entry_bytes_max(self.wal.core().segment_bytes);
         if frame_count(entries, limit)? == entries.len() {
-            return self.append_frames(first, term, &[EntriesFrame::new(entries)]);
+            let (mut stack, mut heap) = ([0; STACK_BYTES], Vec::new());
+            let head = match stack.get_mut(..head_bytes(entries)) {
+                Some(head) => head,
+                None => {
+                    heap.resize(head_bytes(entries), 0);
+                    &mut heap[..]
+                }
+            };
+            return self.append_frames(first, term, &[EntriesFrame::new(entries, head)]);
         }
-        let (mut frames, mut rest) = (Vec::new(), entries);
+        let (mut parts, mut rest) = (Vec::new(), entries);
         while !rest.is_empty() {
-            let (frame, more) = rest.split_at(frame_count(rest, limit)?);
-            frames.push(EntriesFrame::new(frame));
+            let (part, more) = rest.split_at(frame_count(rest, limit)?);
+            parts.push((part, vec![0; head_bytes(part)]));
             rest = more;
         }
+        let frames: Vec<EntriesFrame<'_>> =
+            parts.iter_mut().map(|(part, head)| EntriesFrame::new(part, head)).collect();
         self.append_frames(first, term, &frames)
     }
 
@@ -81,16 +92,16 @@ impl Log {
         let core = self.wal.core();
         let count = frames.iter().map(|frame| u64::from(frame.header.count)).sum();
         let mut state = core.lock_open()?;
-        let (first, term, growth) = state.catalog.plan_append(self.id, first, term, count)?;
+        let plan = state.catalog.plan_append(self.id, first, term, count)?;
+        let Plan { first, term, growth, mut index_bytes } = plan;
         let sizes = frames.iter().map(|frame| frame.header.frame_bytes());
-        core.check_room(&mut state, sizes, Need { log: Some(self.id), growth })?;
+        core.check_room(&mut state, sizes, Need { index_bytes: Some(index_bytes), growth })?;
         let mut next = first;
-        for frame in frames {
-            let header = Header { log: self.id, first_index: next, term, ..frame.header };
-            let change = Change::Entries { first: next, count: header.count, term };
-            let table = std::iter::once(&frame.table[..]);
-            state.put(self.id, change, header, table.chain(frame.entries.iter().map(|e| &e[..])));
+        for EntriesFrame { header, head, entries } in frames {
+            let header = Header { log: self.id, first_index: next, term, ..*header };
+            state.put_entries(&header, head, entries, index_bytes);
             next += u64::from(header.count);
+            index_bytes = FRAME_BYTES;
         }
         state.statistics.entries_appended += count;
         let end = state.stream.end();
@@ -214,7 +225,7 @@ impl Log {
 
     /// First index and term of each run of entries with one term, ascending.
     pub fn runs(&self) -> Vec<(u64, u64)> {
-        self.look(|log| log.bounds.runs.clone()).unwrap_or_default()
+        self.look(|log| log.bounds.runs.to_vec()).unwrap_or_default()
     }
 
     /// The entries of `range` in order, durable or not, until `bytes_max` is passed; at least one. Ends early at the
@@ -246,9 +257,9 @@ impl Log {
 /// A frame of entries, all but its place and number made before the lock is taken.
 struct EntriesFrame<'a> {
     header: Header,
-    /// The table, and behind it the bytes of many small entries: gathered they are checksummed and copied at once. An append
-    /// of a few allocates nothing.
-    table: SmallVec<[u8; 32]>,
+    /// What the body begins with: the table, and behind it the bytes of small entries, gathered to be checksummed and copied at
+    /// once.
+    head: &'a [u8],
     /// Entries whose bytes are not gathered.
     entries: &'a [Bytes],
 }
@@ -274,30 +285,43 @@ fn frame_count(entries: &[Bytes], entry_bytes_max: u64) -> Result<usize, AppendE
     Ok(entries.len())
 }
 
+/// Length of a frame's head: the table, and its entries' bytes if they are gathered. To copy many small ones once more costs
+/// less than to checksum each by itself; a few are not worth it, since what was just written in pieces is slow to read.
+fn head_bytes(entries: &[Bytes]) -> usize {
+    let table = entries.len() * 4;
+    if entries.len() < GATHERED_MIN {
+        return table;
+    }
+    let bytes: usize = entries.iter().map(Bytes::len).sum();
+    if bytes / entries.len() <= GATHERED_BYTES_MAX { table + bytes } else { table }
+}
+
 impl<'a> EntriesFrame<'a> {
-    fn new(entries: &'a [Bytes]) -> Self {
-        let mut table = SmallVec::with_capacity(entries.len() * 4);
+    /// Of `entries`; `head`, of the length that they need, is written.
+    fn new(entries: &'a [Bytes], head: &'a mut [u8]) -> Self {
+        let (table, mut gathered) = head.split_at_mut(entries.len() * 4);
         let mut end = 0;
-        for entry in entries {
+        for (entry, place) in entries.iter().zip(table.chunks_exact_mut(4)) {
             end += u32::try_from(entry.len()).expect("a frame is bounded by the largest entry");
-            table.extend_from_slice(&end.to_le_bytes());
+            LittleEndian::write_u32(place, end);
+        }
+        let is_gathered = !gathered.is_empty();
+        if is_gathered {
+            for entry in entries {
+                let (place, rest) = gathered.split_at_mut(entry.len());
+                place.copy_from_slice(entry);
+                gathered = rest;
+            }
         }
         let count = u16::try_from(entries.len()).expect("at most 65535 entries");
-        let table_bytes = u32::from(count) * 4;
-        let are_small = end / u32::from(count) <= GATHERED_BYTES_MAX;
-        let entries = if count >= GATHERED_MIN && are_small {
-            entries.iter().for_each(|entry| table.extend_from_slice(entry));
-            &[]
-        } else {
-            entries
-        };
+        let entries = if is_gathered { &[] } else { entries };
         let mut crc = crc32fast::Hasher::new();
-        crc.update(&table);
+        crc.update(head);
         entries.iter().for_each(|entry| crc.update(entry));
         let header = Header {
             link: 0,
             body_crc: crc.finalize(),
-            body_len: table_bytes + end,
+            body_len: u32::from(count) * 4 + end,
             kind: FrameKind::Entries,
             closed: false,
             count,
@@ -306,10 +330,12 @@ impl<'a> EntriesFrame<'a> {
             term: 0,
             durable_lsn: Lsn(0),
         };
-        Self { header, table, entries }
+        Self { header, head, entries }
     }
 }
 
-/// So many entries of so many bytes on average are gathered: to copy them once more costs less than to checksum each by itself.
-const GATHERED_BYTES_MAX: u32 = 256;
-const GATHERED_MIN: u16 = 8;
+/// A head that fits is made on the stack: an append of a few entries allocates nothing.
+const STACK_BYTES: usize = 64;
+/// So many entries of so many bytes on average are gathered.
+const GATHERED_BYTES_MAX: usize = 256;
+const GATHERED_MIN: usize = 8;

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    iter, mem,
+    mem,
     sync::Arc,
 };
 
@@ -243,11 +243,12 @@ impl Stream {
     }
 
     /// Appends a frame that adds `index_bytes` to the index to the active segment, whose room was checked before, and
-    /// returns its place.
-    pub(crate) fn push<'a>(
+    /// returns its place. Its body is `head` and behind it the bytes of `entries`; its link and its watermark are made here.
+    pub(crate) fn push(
         &mut self,
-        mut header: Header,
-        parts: impl Iterator<Item = &'a [u8]>,
+        header: &Header,
+        head: &[u8],
+        entries: &[Bytes],
         index_bytes: u64,
     ) -> Place {
         let bytes = header.frame_bytes();
@@ -259,13 +260,13 @@ impl Stream {
         }
         self.end = Lsn(self.end.0 + bytes);
         let chunk = self.chunks.back_mut().expect("there is always a chunk");
-        header.link = self.last_crc;
-        header.durable_lsn = chunk.start;
+        let header = Header { link: self.last_crc, durable_lsn: chunk.start, ..*header };
         let encoded = header.encode(chunk.salt, offset);
         chunk.bytes.extend_from_slice(&encoded);
-        parts.for_each(|part| chunk.bytes.extend_from_slice(part));
-        let length = usize::try_from(offset + bytes - chunk.offset).expect("a segment fits");
-        chunk.bytes.resize(length, 0);
+        chunk.bytes.extend_from_slice(head);
+        entries.iter().for_each(|entry| chunk.bytes.extend_from_slice(entry));
+        let end = usize::try_from(offset + bytes - chunk.offset).expect("a segment fits");
+        chunk.bytes.extend_from_slice(&PADDING[..end - chunk.bytes.len()]);
         chunk.entries += u64::from(header.count);
         self.last_crc = frame::header_crc(&encoded);
         self.attested = header.durable_lsn;
@@ -286,7 +287,7 @@ impl Stream {
     pub(crate) fn push_opened(&mut self) {
         if !self.opened {
             let header = Header::new(FrameKind::Opened, LogId(0), &[]);
-            self.push(Header { first_index: self.nonce, ..header }, iter::empty(), 0);
+            self.push(&Header { first_index: self.nonce, ..header }, &[], &[], 0);
             self.opened = true;
         }
     }
@@ -294,8 +295,9 @@ impl Stream {
     /// Appends a mark where everything before is durable: its watermark is its own LSN.
     pub(crate) fn push_mark(&mut self, closed: bool) {
         assert!(self.flight.is_none() && self.chunks.len() == 1 && self.chunks[0].bytes.is_empty());
+        self.give_back();
         let header = Header { closed, ..Header::new(FrameKind::Mark, LogId(0), &[]) };
-        self.push(header, iter::empty(), 0);
+        self.push(&header, &[], &[], 0);
     }
 
     /// Goes on in the successor: a segment-start frame, then `checkpoint`.
@@ -326,10 +328,10 @@ impl Stream {
     pub(crate) fn push_opening(&mut self, previous: u64, checkpoint: &[u8]) {
         let start = start_body(&self.uuid, self.active().base, previous);
         let header = Header::new(FrameKind::SegmentStart, LogId(0), &start);
-        self.push(Header { first_index: self.nonce, ..header }, iter::once(&start[..]), 0);
+        self.push(&Header { first_index: self.nonce, ..header }, &start, &[], 0);
         self.opened = true;
         let header = Header::new(FrameKind::Checkpoint, LogId(0), checkpoint);
-        self.push(header, iter::once(checkpoint), 0);
+        self.push(&header, checkpoint, &[], 0);
     }
 
     /// What a rotation takes of a fresh segment.
@@ -397,12 +399,19 @@ impl Stream {
         }
         self.durable = self.forming();
         // Nobody reads them any more, as a rule.
-        if let Ok(room) = flight.bytes.try_into_mut()
-            && room.capacity() <= SPARE_BYTES_MAX
+        if let Ok(mut room) = flight.bytes.try_into_mut()
+            && room.capacity() <= SPARE_BYTES.max(4 * room.len())
         {
+            room.clear();
             self.spare = room;
-            self.spare.clear();
         }
+    }
+
+    /// Gives back the memory that groups have used: nothing has been appended for a while.
+    fn give_back(&mut self) {
+        self.spare = BytesMut::new();
+        let chunk = self.chunks.back_mut().expect("there is always a chunk");
+        chunk.bytes = BytesMut::from(&chunk.bytes[..]);
     }
 
     /// Drops what will never become durable.
@@ -435,8 +444,11 @@ impl Stream {
     }
 }
 
-/// How much memory of an earlier group is kept.
-const SPARE_BYTES_MAX: usize = 4 << 20;
+/// Behind a body, up to where the next frame begins.
+const PADDING: [u8; 8] = [0; 8];
+
+/// So much memory of an earlier group is kept in any case; more if the group filled a quarter of it, until the log is idle.
+const SPARE_BYTES: usize = 4 << 20;
 
 /// Body of a segment-start frame.
 fn start_body(uuid: &[u8; 16], base: Lsn, previous: u64) -> Vec<u8> {

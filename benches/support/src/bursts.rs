@@ -12,34 +12,35 @@ use crate::appends::append;
 #[derive(Debug)]
 pub struct Bursts {
     log: Log,
+    appends: u64,
     entry: Bytes,
 }
 
 impl Bursts {
-    /// A new log in `directory`, whose first small segment was passed.
+    /// A new log in `directory`, whose first small segment was passed, for bursts of `appends` each.
     ///
     /// # Errors
     /// The log's.
-    pub fn create(directory: &Path) -> Result<Self, Box<dyn Error>> {
+    pub fn create(directory: &Path, appends: u64) -> Result<Self, Box<dyn Error>> {
         let wal = Wal::options().open(directory.join("bursts"))?;
-        let bursts = Self { log: wal.log(LogId(1))?, entry: Bytes::from(vec![7; 128]) };
-        for _ in 0..4 {
+        let bursts = Self { log: wal.log(LogId(1))?, appends, entry: Bytes::from(vec![7; 128]) };
+        while wal.statistics().recycled_segments < 2 {
             bursts.burst();
         }
         Ok(bursts)
     }
 
-    /// CPU time of the appending thread for `count` appends, in bursts of `BURST` that stay below the bound of what is not
-    /// synced. Between them it waits until all is durable, and compacts; that does not count.
+    /// CPU time of the appending thread for `count` appends, in bursts that stay below the bound of what is not synced.
+    /// Between them it waits until all is durable, and compacts; that does not count.
     pub fn run(&self, count: u64) -> Duration {
-        let bursts = count.div_ceil(BURST);
+        let bursts = count.div_ceil(self.appends);
         let elapsed: Duration = (0..bursts).map(|_| self.burst()).sum();
-        elapsed.mul_f64(count as f64 / (bursts * BURST) as f64)
+        elapsed.mul_f64(count as f64 / (bursts * self.appends) as f64)
     }
 
     fn burst(&self) -> Duration {
         let begun = cpu_time();
-        for _ in 0..BURST {
+        for _ in 0..self.appends {
             drop(append(&self.log, || self.log.push(self.entry.clone())));
         }
         let elapsed = cpu_time() - begun;
@@ -55,6 +56,3 @@ fn cpu_time() -> Duration {
     let part = |figure: i64| u64::try_from(figure).expect("time that has passed");
     Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
 }
-
-/// 18 MB of frames.
-const BURST: u64 = 100_000;

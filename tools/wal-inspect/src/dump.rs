@@ -172,7 +172,7 @@ fn log_row(log: LogId, bounds: Bounds, preview: Preview) -> LogRow {
         first_index: bounds.first,
         last_index: bounds.last,
         term_before: bounds.term_before,
-        runs: bounds.runs,
+        runs: bounds.runs().to_vec(),
         state: bounds.state.map(|state| state_row(&state, preview)),
     }
 }

@@ -5,13 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use crate::{LogId, checkpoint, index::FrameIndex, numbers::Numbers};
+use crate::{checkpoint, index::FrameIndex, numbers::Numbers};
 
 /// Every segment that is not freed, the newest one active.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
     /// All of them, also those that only a checkpoint speaks of: their files may not be there.
     numbers: Numbers,
+    /// The newest, which takes frames; 0 before the first is opened.
+    active: u64,
     /// Those whose files were found.
     held: BTreeMap<u64, Held>,
     /// Segments without a live entry, but for the active one.
@@ -25,7 +27,7 @@ pub(crate) struct Segments {
 struct Held {
     /// Logs with an extent in it.
     live: u64,
-    /// Its frames; `None` once it is sealed, then its file tells.
+    /// Its frames: `None` while it is active, then its logs have them, and once it is sealed, then its file tells.
     frames: Option<Arc<FrameIndex>>,
 }
 
@@ -33,7 +35,7 @@ impl Segments {
     /// Those that a checkpoint at the start of segment `active` speaks of, and that one.
     pub(super) fn restore(active: u64, older: &[(u64, u64)]) -> Self {
         let mut segments = Self { numbers: Numbers::of(older), ..Self::default() };
-        segments.open(active);
+        segments.open(active, FrameIndex::default());
         segments
     }
 
@@ -50,25 +52,24 @@ impl Segments {
         true
     }
 
-    /// Goes on in a new segment: what the one before holds stands from now on.
-    pub(crate) fn open(&mut self, sequence: u64) {
-        if let Some((&full, segment)) = self.held.last_key_value()
-            && segment.frames.is_some()
-        {
-            self.unsealed.insert(full);
-            if segment.live == 0 {
-                self.dead.insert(full);
+    /// Goes on in a new segment: `frames` is what the one before holds from now on.
+    pub(super) fn open(&mut self, sequence: u64, frames: FrameIndex) {
+        if let Some(full) = self.held.get_mut(&self.active) {
+            full.frames = Some(Arc::new(frames));
+            self.unsealed.insert(self.active);
+            if full.live == 0 {
+                self.dead.insert(self.active);
             }
         }
         assert!(self.numbers.insert(sequence), "a segment is opened once");
-        self.held.insert(sequence, Held { live: 0, frames: Some(Arc::default()) });
+        self.held.insert(sequence, Held { live: 0, frames: None });
+        self.active = sequence;
     }
 
-    /// Number and frames of the active segment.
-    pub(super) fn active_mut(&mut self) -> (u64, &mut FrameIndex) {
-        let (&sequence, _) = self.held.last_key_value().expect("there is an active segment");
-        let segment = self.held.get_mut(&sequence).expect("as above");
-        (sequence, segment.frames.as_mut().and_then(Arc::get_mut).expect("it takes frames"))
+    /// Number of the segment that takes frames.
+    pub(super) fn active(&self) -> u64 {
+        assert!(self.active > 0, "there is an active segment");
+        self.active
     }
 
     /// A log has a live entry in the segment from now on.
@@ -79,7 +80,7 @@ impl Segments {
 
     /// A log has no live entry in the segment any more.
     pub(super) fn release(&mut self, sequence: u64) {
-        let is_active = sequence == self.active();
+        let is_active = sequence == self.active;
         if let Some(segment) = self.held.get_mut(&sequence) {
             segment.live -= 1;
             if segment.live == 0 && !is_active {
@@ -88,13 +89,7 @@ impl Segments {
         }
     }
 
-    /// The active segment's index has this log: another frame of it adds less.
-    pub(super) fn is_indexed(&self, log: LogId) -> bool {
-        let newest = self.held.last_key_value().and_then(|(_, segment)| segment.frames.as_ref());
-        newest.is_some_and(|frames| frames.has(log))
-    }
-
-    /// The frames of a segment; `None` in the inner option once it is sealed.
+    /// The frames of a segment that is not active; `None` in the inner option once it is sealed.
     pub(super) fn frames(&self, sequence: u64) -> Option<Option<&FrameIndex>> {
         Some(self.held.get(&sequence)?.frames.as_deref())
     }
@@ -139,13 +134,6 @@ impl Segments {
         }
     }
 
-    /// The frames of the active segment, which is not used any more.
-    pub(crate) fn take_frames(mut self) -> FrameIndex {
-        let (_, segment) = self.held.pop_last().expect("there is an active segment");
-        let frames = segment.frames.expect("it takes frames");
-        Arc::try_unwrap(frames).expect("nobody else has them")
-    }
-
     /// Numbers of all segments that are not freed.
     pub(crate) fn numbers(&self) -> &Numbers {
         &self.numbers
@@ -159,10 +147,6 @@ impl Segments {
     /// The same, were these freed; they ascend.
     pub(super) fn checkpoint_bytes_without(&self, freed: &[u64]) -> u64 {
         self.numbers.runs_count_without(freed) * checkpoint::SEGMENTS_BYTES
-    }
-
-    fn active(&self) -> u64 {
-        *self.held.last_key_value().expect("there is an active segment").0
     }
 
     /// How many are remembered one by one.

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 
 const L: LogId = LogId(1);
@@ -15,16 +17,21 @@ impl World {
 
     /// Takes a change in as the only frame of a new segment; the segment's number.
     fn apply(&mut self, change: Change) -> u64 {
+        self.sequence += 1;
+        self.catalog.open_segment(self.sequence);
+        self.apply_there(change);
+        self.sequence
+    }
+
+    /// The same in the segment that is there.
+    fn apply_there(&mut self, change: Change) {
         self.catalog.check(L, &change).unwrap();
         let growth = self.growth(&change);
-        self.sequence += 1;
-        self.catalog.segments.open(self.sequence);
         let before = self.catalog.checkpoint_bytes();
         let end = Lsn(100 * self.sequence);
         self.catalog.apply(L, change, Place::new(self.sequence, 4096), end);
         assert!(self.catalog.checkpoint_bytes() <= before + growth, "growth is an upper bound");
         self.check();
-        self.sequence
     }
 
     /// As the log reckons it before it takes the change in.
@@ -32,7 +39,7 @@ impl World {
         match *change {
             Change::Entries { first, count, term } => {
                 let plan = self.catalog.plan_append(L, Some(first), Some(term), count.into());
-                plan.unwrap().2
+                plan.unwrap().growth
             }
             _ => self.catalog.growth(L, change),
         }
@@ -84,10 +91,10 @@ fn an_append_at_or_below_the_last_index_replaces_the_suffix() {
     let new = world.entries(4, 2, 3);
     let bounds = world.bounds();
     assert_eq!((bounds.first, bounds.last), (1, 5));
-    assert_eq!(bounds.runs, [(1, 1), (4, 3)]);
+    assert_eq!(bounds.runs[..], [(1, 1), (4, 3)]);
     assert_eq!((world.place(3), world.place(4)), (old, new));
     world.entries(1, 1, 7);
-    assert_eq!(world.bounds().runs, [(1, 7)]);
+    assert_eq!(world.bounds().runs[..], [(1, 7)]);
     assert!(world.is_dead(old) && world.is_dead(new));
 }
 
@@ -107,6 +114,49 @@ fn a_segment_is_dead_without_live_entries_and_the_active_one_never() {
 }
 
 #[test]
+fn a_log_that_lost_all_it_had_in_a_segment_is_held_by_it_again_with_the_next_entry() {
+    let losses = [
+        Change::Compact { first: 4, term_before: 1 },
+        Change::Truncate { first: 1 },
+        Change::Reset { next: 9, term_before: 1 },
+        Change::Forget,
+    ];
+    for loss in losses {
+        let mut world = World::new();
+        let sequence = world.entries(1, 3, 1);
+        world.apply_there(loss);
+        assert!(world.is_dead(sequence));
+        let next = world.bounds().last + 1;
+        for first in [next, next + 1] {
+            world.apply_there(Change::Entries { first, count: 1, term: 1 });
+        }
+        world.apply(Change::State(Bytes::new()));
+        assert_eq!(world.catalog.segments.dead().count(), 0);
+        assert_eq!((world.place(next), world.place(next + 1)), (sequence, sequence));
+        assert_eq!(world.catalog.segments_of(L).collect::<Vec<_>>(), [sequence]);
+    }
+}
+
+#[test]
+fn a_logs_place_in_the_index_is_taken_once_in_each_segment_whatever_becomes_of_the_log() {
+    let entries = Change::Entries { first: 1, count: 1, term: 1 };
+    let mut world = World::new();
+    world.apply(Change::State(Bytes::new()));
+    let state = || Change::State(Bytes::new());
+    for last in [state(), Change::Forget, state()] {
+        assert_eq!(world.catalog.index_bytes(L), index::LOG_BYTES + index::FRAME_BYTES);
+        world.apply_there(entries.clone());
+        for change in [Change::Truncate { first: 1 }, Change::Forget, state(), last] {
+            world.apply_there(change);
+            assert_eq!(world.catalog.index_bytes(L), index::FRAME_BYTES);
+            let plan = world.catalog.plan_append(L, None, None, 1).unwrap();
+            assert_eq!(plan.index_bytes, index::FRAME_BYTES);
+        }
+        world.apply(Change::State(Bytes::new()));
+    }
+}
+
+#[test]
 fn truncating_below_a_compacted_front_frees_the_frame_that_held_both() {
     let mut world = World::new();
     let frame = world.entries(1, 10, 1);
@@ -116,7 +166,7 @@ fn truncating_below_a_compacted_front_frees_the_frame_that_held_both() {
     assert_eq!((bounds.first, bounds.last, bounds.term(4)), (5, 4, Some(1)));
     assert!(world.is_dead(frame));
     world.entries(5, 1, 2);
-    assert_eq!(world.bounds().runs, [(5, 2)]);
+    assert_eq!(world.bounds().runs[..], [(5, 2)]);
 }
 
 #[test]
@@ -179,7 +229,7 @@ fn a_million_segments_in_a_checkpoint_are_one_run_in_memory() {
 
 /// A catalog that an opening makes of a checkpoint and of what the older segments hold; where each entry lies.
 fn attach(first: u64, last: u64, found: &[(u64, u64, u64)]) -> Result<Vec<u64>, Missing> {
-    let runs = if first <= last { vec![(first, 1)] } else { vec![] };
+    let runs = (first <= last).then_some((first, 1)).into_iter().collect();
     let bounds = Bounds { first, last, term_before: 0, runs, state: None };
     let checkpoint = Checkpoint { segments: vec![(1, 3)], logs: vec![(L, bounds)] };
     let mut catalog = Catalog::restore(4, checkpoint);

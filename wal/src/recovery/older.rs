@@ -180,7 +180,7 @@ fn scan(
     let mut segment = gathered.segments.remove(0);
     let crc = walked.last.expect("a segment that was walked has frames").crc;
     segment.last = Some(Last { frames_end: walked.offset, crc });
-    Ok(Ok((segment, gathered.catalog.segments.take_frames())))
+    Ok(Ok((segment, gathered.catalog.into_frames())))
 }
 
 /// LSN of a segment's first frame.

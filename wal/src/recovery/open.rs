@@ -262,7 +262,7 @@ impl Examined {
             let (header, file) = (next.header.clone(), Arc::clone(&next.file));
             stream.successor = Some(Successor { header, file });
             stream.rotate(&catalog.checkpoint());
-            catalog.segments.open(stream.active);
+            catalog.open_segment(stream.active);
         }
         Ok((catalog, stream))
     }
@@ -352,7 +352,7 @@ fn begin(
     let mut catalog = Catalog::empty();
     let mut stream = Stream::new(&header, options.segment_bytes, segments, end);
     stream.push_opening(0, &catalog.checkpoint());
-    catalog.segments.open(header.sequence);
+    catalog.open_segment(header.sequence);
     Ok((catalog, stream))
 }
 

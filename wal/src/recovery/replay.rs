@@ -91,7 +91,7 @@ impl Replay {
         let checkpoint_crc = Some(crc32fast::hash(&gathered.catalog.checkpoint()));
         if let Some(found) = &file.trailer {
             segment.last = Some(last);
-            let frames = gathered.catalog.segments.take_frames();
+            let frames = gathered.catalog.into_frames();
             let (expected, _) = steps::describe(&segment, &frames);
             faults.extend(unlike(&expected, found, segment.bytes));
         }

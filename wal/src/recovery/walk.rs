@@ -114,7 +114,7 @@ impl Gathered {
             }
             let (frames_end, crc) = (end.offset, last.crc);
             self.segments.last_mut().expect("walked").last = Some(Last { frames_end, crc });
-            self.catalog.segments.open(next.header.sequence);
+            self.catalog.open_segment(next.header.sequence);
             number += 1;
         }
     }

@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn runs_end_where_the_term_changes() {
         let runs = vec![(1, 3), (4, 5)];
-        let bounds = Bounds { first: 1, last: 9, term_before: 0, runs, state: None };
+        let bounds = Bounds { first: 1, last: 9, term_before: 0, runs: runs.into(), state: None };
         let run = |first, last, term| TermRun { first, last, term };
         assert_eq!(spans(&[2..6, 8..9]).runs(&bounds), [run(2, 3, 3), run(4, 5, 5), run(8, 8, 5)]);
         assert_eq!(Spans::of(&bounds).runs(&bounds), [run(1, 3, 3), run(4, 9, 5)]);

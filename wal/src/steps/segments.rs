@@ -381,7 +381,7 @@ impl State {
             return false;
         }
         self.make_room(&header, 0);
-        self.stream.push(header, std::iter::once(&body[..]), 0);
+        self.stream.push(&header, &body, &[], 0);
         self.catalog.segments.free(&dead);
         self.freed = Some((self.stream.end(), self.stream.free(&dead)));
         true

@@ -7,9 +7,12 @@ use crate::segment::FRAMES_AT;
 
 /// A stream in one segment of 16 KiB on a disk in memory.
 fn stream() -> Stream {
+    stream_in(16 << 10)
+}
+
+fn stream_in(segment_bytes: u64) -> Stream {
     let directory = MemoryDisk::new().open_directory(Path::new("log"), Access::Write).unwrap();
-    let header =
-        SegmentHeader { uuid: [1; 16], sequence: 1, segment_bytes: 16 << 10, owner: [0; 32] };
+    let header = SegmentHeader { uuid: [1; 16], sequence: 1, segment_bytes, owner: [0; 32] };
     let file = directory.create("1", header.segment_bytes).unwrap();
     let segments = BTreeMap::from([(1, Segment::new(&header, Lsn(0), file))]);
     let room = Room::empty(header.segment_bytes);
@@ -20,7 +23,7 @@ fn stream() -> Stream {
 
 fn push(stream: &mut Stream, text: &'static str) -> Place {
     let header = Header::new(FrameKind::State, LogId(1), text.as_bytes());
-    stream.push(header, iter::once(text.as_bytes()), 0)
+    stream.push(&header, text.as_bytes(), &[], 0)
 }
 
 fn watermark(bytes: &[u8], segment: &Segment, offset: u64) -> Lsn {
@@ -126,4 +129,27 @@ fn what_was_in_flight_when_the_log_stopped_never_counts_as_durable() {
     push(&mut stream, "more");
     stream.abandon();
     assert_eq!(stream.durable(), Lsn(0));
+}
+
+/// Memory that groups needed is there for the next ones, and not for ever.
+#[test]
+fn the_memory_of_a_large_group_is_kept_until_small_ones_follow_or_the_log_is_idle() {
+    let kept = |stream: &Stream| stream.spare.capacity() + stream.chunks[0].bytes.capacity();
+    let group = |stream: &mut Stream, bytes: usize| {
+        let body = vec![1; bytes];
+        stream.push(&Header::new(FrameKind::State, LogId(1), &body), &body, &[], 0);
+        drop(stream.begin_group().unwrap());
+        stream.finish_group();
+    };
+    let large = 4 * SPARE_BYTES;
+    let mut stream = stream_in(128 << 20);
+    (0..2).for_each(|_| group(&mut stream, large));
+    assert!(kept(&stream) >= 2 * large, "both are used in turns");
+    (0..2).for_each(|_| group(&mut stream, large / 5));
+    assert!(kept(&stream) < large, "{}", kept(&stream));
+
+    (0..2).for_each(|_| group(&mut stream, large));
+    assert!(kept(&stream) >= large);
+    stream.push_mark(false);
+    assert!(kept(&stream) < 4096, "{}", kept(&stream));
 }
