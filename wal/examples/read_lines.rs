@@ -43,11 +43,12 @@ fn read_lines(directory: &OsStr) -> Result<(), Box<dyn Error>> {
     let wal = Wal::open_read_only(directory)?;
     let log = wal.log(LogId(1))?;
     let mut output = BufWriter::new(io::stdout().lock());
-    // The entries come as an iterator that reads as it goes: the log may be larger than memory.
-    for entry in log.read(log.first()..log.last() + 1, usize::MAX) {
+    // Read as they are asked for: the log may be larger than memory.
+    let mut entries = log.read(log.first()..log.last() + 1, usize::MAX);
+    while let Some(entry) = entries.next_in_place() {
         let entry = entry?;
         write!(output, "{}\t", entry.index)?;
-        output.write_all(&entry.bytes)?;
+        output.write_all(entry.bytes)?;
         output.write_all(b"\n")?;
     }
     output.flush()?;

@@ -125,7 +125,7 @@ pub use crate::{
     options::Options,
     pending::Pending,
     probe::Probe,
-    reader::{Entries, Entry},
+    reader::{Entries, Entry, EntryView},
     wal::{Laggard, Statistics, Wal},
 };
 

@@ -1,17 +1,21 @@
 //! Reading entries in order.
 
-use std::{ops::Range, sync::Arc, vec};
+mod frames;
+
+use std::{ops::Range, vec};
 
 use bytes::Bytes;
 
+pub(crate) use self::frames::{Access, read_bytes, read_frame};
+use self::frames::{check_body, header_at, misplaced};
 use crate::{
     Corruption, LogId, Lsn, ReadError, Wal,
     core::{Core, State},
-    frame::{self, FrameFault, HEADER_BYTES, Header, entry_range},
+    frame::{HEADER_BYTES, Header, entry_range},
     index::Located,
     mode::Mode,
     recovery::scan::{Fault, is_still},
-    segment::{FRAMES_AT, PAGE_BYTES, Place, Segment},
+    segment::{Place, Segment},
 };
 
 /// One entry of a log.
@@ -24,6 +28,17 @@ pub struct Entry {
     /// Its bytes. They may borrow the log's file: a view keeps the segment's space and the directory's lock until it is
     /// dropped, so copy what is kept for long.
     pub bytes: Bytes,
+}
+
+/// The same where it lies: see [`Entries::next_in_place`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryView<'a> {
+    /// Its index, from 1.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// Its bytes.
+    pub bytes: &'a [u8],
 }
 
 /// Entries of one log in order; made by [`Log::read`](crate::Log::read).
@@ -103,20 +118,52 @@ impl Found {
     }
 }
 
-/// How a segment's bytes are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// As a view of the file's map.
-    Mapped,
-    /// Through the file, by copy.
-    Copied,
-}
-
 impl Entries {
     pub(crate) fn new(wal: Wal, log: LogId, range: Range<u64>, bytes_max: usize) -> Self {
         let (next, end) = (range.start, range.end);
         let bytes_left = bytes_max.max(1);
         Self { wal, log, next, end, bytes_left, cut: None, run: None, frame: None }
+    }
+
+    /// The next entry, borrowed until the one after it: a replay that keeps none of them need not count who holds the bytes of
+    /// each, which takes as long as to check them.
+    ///
+    /// # Errors
+    /// As for the items of the iterator.
+    pub fn next_in_place(&mut self) -> Option<Result<EntryView<'_>, ReadError>> {
+        let (index, range) = match self.step()? {
+            Ok(found) => found,
+            Err(error) => return Some(Err(error)),
+        };
+        let frame = self.frame.as_ref()?;
+        Some(Ok(EntryView { index, term: frame.term, bytes: &frame.bytes[range] }))
+    }
+
+    /// Index of the next entry, and where it lies in the frame that is there then.
+    fn step(&mut self) -> Option<Result<(u64, Range<usize>), ReadError>> {
+        if self.next >= self.end || self.bytes_left == 0 {
+            return None;
+        }
+        if self.frame.as_ref().is_none_or(|frame| frame.end <= self.next) {
+            match self.load() {
+                Ok(Some(frame)) => self.frame = Some(frame),
+                Ok(None) => {
+                    self.end = self.next;
+                    return None;
+                }
+                Err(error) => {
+                    self.end = self.next;
+                    return Some(Err(error));
+                }
+            }
+        }
+        let frame = self.frame.as_ref()?;
+        let number = u16::try_from(self.next - frame.first).expect("a frame holds at most 65535");
+        let range = entry_range(&frame.bytes, frame.count, number);
+        let index = self.next;
+        self.next += 1;
+        self.bytes_left = self.bytes_left.saturating_sub(range.len());
+        Some(Ok((index, range)))
     }
 
     /// The frame of the next entry; `None` at the log's end, and where it was cut meanwhile.
@@ -166,29 +213,12 @@ impl Iterator for Entries {
     type Item = Result<Entry, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.end || self.bytes_left == 0 {
-            return None;
-        }
-        if self.frame.as_ref().is_none_or(|frame| frame.end <= self.next) {
-            match self.load() {
-                Ok(Some(frame)) => self.frame = Some(frame),
-                Ok(None) => {
-                    self.end = self.next;
-                    return None;
-                }
-                Err(error) => {
-                    self.end = self.next;
-                    return Some(Err(error));
-                }
-            }
-        }
+        let (index, range) = match self.step()? {
+            Ok(found) => found,
+            Err(error) => return Some(Err(error)),
+        };
         let frame = self.frame.as_ref()?;
-        let number = u16::try_from(self.next - frame.first).expect("a frame holds at most 65535");
-        let bytes = frame.bytes.slice(entry_range(&frame.bytes, frame.count, number));
-        let entry = Entry { index: self.next, term: frame.term, bytes };
-        self.next += 1;
-        self.bytes_left = self.bytes_left.saturating_sub(entry.bytes.len());
-        Some(Ok(entry))
+        Some(Ok(Entry { index, term: frame.term, bytes: frame.bytes.slice(range) }))
     }
 }
 
@@ -319,77 +349,6 @@ fn told(
         error => error,
     };
     or_recycled(error, wal.core(), segment)
-}
-
-/// The frame at `offset`: its header, always checked, and its body, checked unless this process has done that.
-pub(crate) fn read_frame(
-    segment: &Segment,
-    access: Access,
-    offset: u64,
-) -> Result<(Header, Bytes), ReadError> {
-    let frames_end = segment.bytes - PAGE_BYTES;
-    if offset < FRAMES_AT || offset + HEADER_BYTES > frames_end {
-        return Err(misplaced(segment, FRAMES_AT, offset));
-    }
-    let head = read_bytes(segment, offset..offset + HEADER_BYTES, access)?;
-    let header = header_at(segment, offset, &head, frames_end)?;
-    let body = offset + HEADER_BYTES..offset + header.frame_bytes();
-    let body = read_bytes(segment, body, access)?;
-    check_body(segment, access, offset, header, &body)?;
-    Ok((header, body))
-}
-
-fn misplaced(segment: &Segment, start: u64, offset: u64) -> ReadError {
-    let (what, expected, found) = ("place of a frame", start, offset);
-    Fault { offset, what, expected, found, header: None }.in_segment(segment.name()).into()
-}
-
-/// The header in `head`, which lies at `offset`, of a frame that ends at `end` at the latest.
-fn header_at(segment: &Segment, offset: u64, head: &[u8], end: u64) -> Result<Header, ReadError> {
-    let head = head.first_chunk().expect("as long as a header");
-    let header = Header::decode(head, segment.salt, offset);
-    header.filter(|header| offset + header.frame_bytes() <= end).ok_or_else(|| {
-        let FrameFault { what, expected, found } = frame::header_fault(head, segment.salt, offset);
-        let header = Header::before_a_flip(head, segment.salt, offset);
-        let (expected, found) = (expected.into(), found.into());
-        Fault { offset, what, expected, found, header }.in_segment(segment.name()).into()
-    })
-}
-
-/// The salt in the header's checksum also tells a file that has become another segment meanwhile: a copied body is always
-/// checked.
-fn check_body(
-    segment: &Segment,
-    access: Access,
-    offset: u64,
-    header: Header,
-    body: &[u8],
-) -> Result<(), ReadError> {
-    if access == Access::Mapped && segment.is_checked {
-        return Ok(());
-    }
-    let Some(FrameFault { what, expected, found }) = header.body_fault(body) else { return Ok(()) };
-    let (expected, found) = (expected.into(), found.into());
-    Err(Fault { offset, what, expected, found, header: Some(header) }
-        .in_segment(segment.name())
-        .into())
-}
-
-/// Bytes of a segment's file.
-pub(crate) fn read_bytes(
-    segment: &Segment,
-    range: Range<u64>,
-    access: Access,
-) -> Result<Bytes, ReadError> {
-    let read = match access {
-        Access::Mapped => Arc::clone(&segment.file).view(range),
-        Access::Copied => {
-            let length = usize::try_from(range.end - range.start).expect("64-bit only");
-            let mut copy = vec![0; length];
-            segment.file.read_at(range.start, &mut copy).map(|()| Bytes::from(copy))
-        }
-    };
-    read.map_err(|source| ReadError::Io { segment: segment.name(), source: Arc::new(source) })
 }
 
 const HEADER_LEN: usize = 48;

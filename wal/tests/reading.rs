@@ -88,3 +88,35 @@ fn entries_of_many_frames_terms_and_segments_are_read_in_order_from_anywhere() {
     }
     assert_eq!(indexes(&other, 1..1000).len(), 333);
 }
+
+/// What the iterator gives, one by one: of frames in memory and in files, of one entry and of many, up to so many bytes.
+#[test]
+fn what_is_read_in_place_is_what_the_iterator_gives() {
+    let wal = wal(16 << 10);
+    let log = wal.log(LogId(1)).unwrap();
+    (0..4).for_each(|part| append(&wal, &log, 1 + 50 * part..51 + 50 * part, 1));
+    let many: Vec<Bytes> = (201..221).map(|index| entry(index, 2)).collect();
+    drop(log.append(201, 2, &many).unwrap());
+    assert!(wal.statistics().rotations > 0);
+    for (range, bytes_max) in [(1..221, usize::MAX), (5..500, usize::MAX), (190..220, 100)] {
+        let given: Vec<(u64, u64, Bytes)> = log
+            .read(range.clone(), bytes_max)
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.index, entry.term, entry.bytes))
+            .collect();
+        let (mut entries, mut seen) = (log.read(range, bytes_max), Vec::new());
+        while let Some(view) = entries.next_in_place() {
+            let view = view.unwrap();
+            seen.push((view.index, view.term, Bytes::copy_from_slice(view.bytes)));
+        }
+        assert_eq!(seen, given);
+        assert!(entries.next().is_none() && seen.len() >= 14, "{}", seen.len());
+    }
+    let mut entries = log.read(3..220, usize::MAX);
+    assert_eq!(entries.next_in_place().unwrap().unwrap().index, 3);
+    assert_eq!(entries.next().unwrap().unwrap().index, 4);
+    drop(log.compact_before(210).unwrap());
+    let told = entries.next_in_place().unwrap().unwrap_err();
+    assert!(matches!(told, ReadError::Compacted { index: 5, first: 210 }), "{told}");
+    assert!(entries.next_in_place().is_none());
+}
