@@ -1,6 +1,7 @@
 //! Opening: what the files hold, whether it is torn or corrupt, and the repair of what is torn.
 
 mod check;
+mod look;
 pub(crate) mod older;
 mod open;
 mod parallel;
@@ -11,5 +12,6 @@ pub(crate) mod scan;
 pub(crate) mod walk;
 
 pub(crate) use check::check_seal;
+pub(crate) use look::{Depth, attested, settle};
 pub(crate) use open::{judge, lock, open};
-pub(crate) use read_only::{Depth, attested, open_read_only, settle};
+pub(crate) use read_only::open_read_only;
