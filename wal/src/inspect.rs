@@ -13,11 +13,11 @@ use bytes::Bytes;
 use kontiki_disk::{Access, Directory, Disk};
 
 pub(crate) use self::live::Replaced;
-use self::summary::{spares, unread};
+use self::summary::{spares, without_page};
 pub use self::{
     count::Counts,
     raw::{HeaderPage, RawFrame},
-    summary::{SegmentSummary, Standing},
+    summary::{SegmentSummary, Standing, Unread},
     tail::{Tail, Tailed},
 };
 use crate::{
@@ -144,7 +144,9 @@ pub struct Scan {
     /// Base LSN and end of what is used, for the segments that begin as they should.
     placed: Vec<Option<(Lsn, u64)>>,
     standings: Vec<Standing>,
-    unread: Vec<SegmentSummary>,
+    /// Those without a header page that holds.
+    without_page: Vec<SegmentSummary>,
+    unread: Vec<Unread>,
     spares: Vec<SegmentSummary>,
     catalog: Catalog,
     replaced: Replaced,
@@ -197,6 +199,8 @@ impl Scan {
         let directory =
             opened.map_err(|source| io_error("open", &path.display().to_string(), source))?;
         let mut look = settle(&*directory, Depth::All(effort))?;
+        let standings = look.standings()?;
+        let unread = look.not_read(&standings)?;
         let (mut replaced, mut counts) = (Replaced::default(), Counts::default());
         let placed: Vec<Option<(Lsn, u64)>> = look
             .files
@@ -208,9 +212,8 @@ impl Scan {
                 Some((base, checked.used_end))
             })
             .collect();
-        let read_ends = placed.iter().map(|placed| placed.map(|(_, end)| end)).enumerate();
-        let standings = read_ends.map(|(number, end)| look.standing(number, end));
-        let standings = standings.collect::<Result<_, _>>()?;
+        let is_read = |file: &&SegmentFile| !unread.iter().any(|unread| unread.is_all_of(file));
+        counts.segments = look.files.iter().filter(is_read).count() as u64;
         let spares = spares(&*directory, &look.files)?;
         let verdict = if !look.damage.is_empty() {
             Verdict::Corrupt(look.damage)
@@ -224,7 +227,8 @@ impl Scan {
             files: look.files,
             placed,
             standings,
-            unread: unread(&look.unread).collect(),
+            without_page: without_page(&look.unread).collect(),
+            unread,
             spares,
             catalog: look.gathered.catalog,
             replaced,
@@ -242,11 +246,14 @@ impl Scan {
         self.directory.is_locked().unwrap_or(false)
     }
 
-    /// Every segment, in the order of their numbers. Those from the first damaged header page on are only named.
+    /// Every segment, in the order of their numbers. Those whose header page is damaged are only named, and so are those behind
+    /// the end of the log of which the frames are shown, and nothing tells what has become of their entries.
     pub fn segments(&self) -> Vec<SegmentSummary> {
         let segments = self.files.iter().zip(&self.placed).zip(&self.standings);
-        let summary =
-            |((file, placed), &standing): ((&SegmentFile, &Option<_>), _)| SegmentSummary {
+        let summary = |((file, placed), &standing): ((&SegmentFile, &Option<(Lsn, u64)>), _)| {
+            let placed =
+                placed.filter(|(base, _)| *base < self.end || standing == Standing::Active);
+            SegmentSummary {
                 file: file.name(),
                 sequence: file.header.sequence,
                 base: placed.map(|(base, _)| base),
@@ -254,8 +261,17 @@ impl Scan {
                 index_bytes: placed.and(file.trailer).map_or(0, |trailer| trailer.index_bytes()),
                 segment_bytes: file.header.segment_bytes,
                 standing,
-            };
-        segments.map(summary).chain(self.unread.iter().cloned()).collect()
+            }
+        };
+        let mut all: Vec<SegmentSummary> =
+            segments.map(summary).chain(self.without_page.iter().cloned()).collect();
+        all.sort_by_key(|segment| segment.sequence);
+        all
+    }
+
+    /// What damage keeps from being read, in the order of the segments: all else was. Nothing if the log is not corrupt.
+    pub fn unread(&self) -> &[Unread] {
+        &self.unread
     }
 
     /// Files that are no segments and wait to become one, in the order of the numbers in their names.
@@ -291,9 +307,9 @@ impl Scan {
         self.attested
     }
 
-    /// Frames in the order of their LSNs, in each segment up to where whole headers end. A frame
-    /// whose header is whole is shown even behind the end of the log. Of a segment that cannot be
-    /// read further the error is the last item.
+    /// Frames in the order of their LSNs, in each segment up to where whole headers end; what lies behind that in it is
+    /// [not read](Scan::unread). A frame whose header is whole is shown even behind the end of the log. Of a segment that cannot
+    /// be read further the error is the last item.
     pub fn frames(&self) -> Box<dyn Iterator<Item = Result<Frame, OpenError>> + '_> {
         Box::new(self.files.iter().flat_map(|file| self.segment_frames(file.header.sequence)))
     }

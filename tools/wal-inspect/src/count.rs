@@ -94,12 +94,16 @@ impl LogCount {
 }
 
 /// Shows every frame that a segment had when it was looked at to `visit`, with those of its indexes that are live. False if a
-/// writer has used the file again meanwhile: it was freed, and what was seen of it counts for nothing.
+/// writer has used the file again meanwhile: it was freed, and what was seen of it counts for nothing. None of one that has
+/// no place in the stream, or lies behind the end of the log: what has become of its entries nobody knows.
 pub(crate) fn visit_frames(
     scan: &Scan,
     segment: &SegmentSummary,
     mut visit: impl FnMut(&Frame, &Range<u64>),
 ) -> Result<bool, Failure> {
+    if segment.base.is_none() {
+        return Ok(true);
+    }
     let mut read_bytes = 0;
     for frame in scan.segment_frames(segment.sequence) {
         let frame = frame?;

@@ -6,10 +6,13 @@ use bytes::Bytes;
 
 use crate::{
     Corruption, Lsn, OpenError,
-    frame::{self, FrameKind, HEADER_BYTES},
+    frame::{self, HEADER_BYTES},
     header::SegmentHeader,
     inspect::Scan,
-    recovery::scan::{SegmentFile, Window, io_error},
+    recovery::{
+        scan::{SegmentFile, Window, io_error},
+        walk::base,
+    },
     segment::{FRAMES_AT, PAGE_BYTES, file_name, lsn_at},
 };
 
@@ -81,18 +84,12 @@ impl Scan {
 
     /// Where one of `files` begins in the stream: one that the look did not come to says so itself.
     fn base(&self, number: usize) -> Result<Option<Lsn>, OpenError> {
-        let file = &self.files[number];
-        if let Some((base, _)) = self.placed[number] {
-            return Ok(Some(base));
+        match self.placed[number] {
+            Some((base, _)) => Ok(Some(base)),
+            None => {
+                base(&self.files[number], number.checked_sub(1).map(|before| &self.files[before]))
+            }
         }
-        let mut window = Window::in_steps(file, PAGE_BYTES);
-        let Ok(start) = window.frame(FRAMES_AT, None, None)? else { return Ok(None) };
-        if start.fault.is_some() || start.header.kind != FrameKind::SegmentStart {
-            return Ok(None);
-        }
-        let base = window.body(&start)?.get(16..24).and_then(<[u8]>::first_chunk).copied();
-        let base = base.map(u64::from_le_bytes);
-        Ok(base.filter(|base| base.checked_add(file.header.segment_bytes).is_some()).map(Lsn))
     }
 
     /// The same by the segment's sequence number and an offset in its file.
@@ -100,12 +97,11 @@ impl Scan {
     /// # Errors
     /// As for [`Scan::raw_frame`]; a header page that does not hold, too, for the checksums depend on it.
     pub fn raw_frame_at(&self, sequence: u64, offset: u64) -> Result<Option<RawFrame>, OpenError> {
-        let mut files = self.files.iter().zip(&self.placed);
-        match files.find(|(file, _)| file.header.sequence == sequence) {
-            Some((file, placed)) => frame_holding(file, placed.map(|(base, _)| base), offset),
+        match self.files.iter().position(|file| file.header.sequence == sequence) {
+            Some(number) => frame_holding(&self.files[number], self.base(number)?, offset),
             None => {
                 let file = SegmentFile::open(&*self.directory, sequence)?;
-                frame_holding(&file, None, offset)
+                frame_holding(&file, base(&file, None)?, offset)
             }
         }
     }

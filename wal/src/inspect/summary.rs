@@ -56,8 +56,7 @@ pub enum Standing {
     Freed,
     /// It is needed, and its frames cannot be walked, or not all of them.
     Damaged,
-    /// Damage before it hides what it is: it has frames, or its header page was not read, and nothing whole tells where they
-    /// belong.
+    /// Damage before it hides what it is: it has frames, and nothing whole tells where they belong.
     Unknown,
     /// No segment: the file of a freed one that waits to be used again.
     Spare,
@@ -65,16 +64,40 @@ pub enum Standing {
     Preparing,
 }
 
-/// The segments from the first on whose header page is not whole, by number and length of their files.
-pub(super) fn unread(segments: &[(u64, u64)]) -> impl Iterator<Item = SegmentSummary> + '_ {
-    segments.iter().enumerate().map(|(number, &(sequence, segment_bytes))| SegmentSummary {
+/// Bytes of a segment that damage keeps from being read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unread {
+    /// Name of the segment's file.
+    pub file: String,
+    /// The segment's sequence number.
+    pub sequence: u64,
+    /// Where they lie in the file: from the damage to where frames went at least, or to the end of the room for frames if
+    /// nothing tells. The whole file, if its header page is damaged.
+    pub bytes: Range<u64>,
+    /// Where they begin in the stream, if that is known.
+    pub lsn: Option<Lsn>,
+    /// What keeps them from being read.
+    pub why: &'static str,
+}
+
+impl Unread {
+    /// No frame of the segment was read.
+    pub(super) fn is_all_of(&self, file: &SegmentFile) -> bool {
+        self.sequence == file.header.sequence && self.bytes.start <= FRAMES_AT
+    }
+}
+
+/// The segments whose header page is damaged, by number and length of their files.
+pub(super) fn without_page(segments: &[(u64, u64)]) -> impl Iterator<Item = SegmentSummary> + '_ {
+    segments.iter().map(|&(sequence, segment_bytes)| SegmentSummary {
         file: file_name(sequence),
         sequence,
         base: None,
         used_bytes: 0,
         index_bytes: 0,
         segment_bytes,
-        standing: if number == 0 { Standing::Damaged } else { Standing::Unknown },
+        standing: Standing::Damaged,
     })
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Check<'a> {
     pub(super) base: Option<Lsn>,
     /// Where the log ends.
     pub(super) end: Lsn,
+    /// How far its frames were durable for certain, where it is not sealed and something behind it tells.
+    pub(super) reaches: Option<Lsn>,
     /// What its frames say is held against its checkpoint, its index, and each other.
     pub(super) is_deep: bool,
 }
@@ -76,8 +78,11 @@ impl Check<'_> {
             None => Vec::new(),
         };
         if self.file.trailer.is_none() {
-            // Whether what lies where its frames end was durable is told by who walks it.
-            faults.retain(|fault| fault.offset < checked.used_end);
+            // Whether what lies where its frames end was durable is told by what lies behind it, or by who walks it.
+            faults.retain(|fault| match self.base.zip(self.reaches) {
+                Some((base, end)) => lsn_at(base, fault.offset) < end,
+                None => fault.offset < checked.used_end,
+            });
         }
         faults.extend(check_seal(self.file)?);
         checked.damage = faults.iter().map(|fault| self.file.corruption(fault)).collect();

@@ -1,18 +1,17 @@
 //! A look at everything in a directory: what is there, where it ends, and what of it is damaged.
 
-use std::{cmp::Ordering, collections::BTreeMap, io, slice};
+use std::{collections::BTreeMap, io};
 
 use kontiki_disk::Directory;
 
 use crate::{
     Corruption, Lsn, OpenError,
     catalog::{Catalog, Missing},
-    inspect::{Effort, Standing},
+    inspect::Effort,
     recovery::{
-        check::{Check, Checked, Ending},
+        check::Checked,
         older::{Older, Parted, part},
-        parallel::in_parallel,
-        scan::{SegmentFile, io_error},
+        scan::{Fault, SegmentFile, io_error},
         walk::{End, Gathered, Opening, behind, read_opening},
     },
     segment::{FIRST_SEQUENCE, FRAMES_AT, file_name, sequence_of},
@@ -30,9 +29,9 @@ pub(crate) enum Depth {
 /// Everything that could be read, at one look.
 #[derive(Debug)]
 pub(crate) struct Look {
-    /// Segments whose header page is whole, up to the first where it is not.
+    /// Segments whose header page is whole; where only the newest frames are read, up to the first where it is not.
     pub(crate) files: Vec<SegmentFile>,
-    /// Number and length of that one and of those behind it.
+    /// Number and length of those where it is not.
     pub(crate) unread: Vec<(u64, u64)>,
     pub(crate) older: Older,
     pub(crate) gathered: Gathered,
@@ -47,14 +46,20 @@ pub(crate) struct Look {
     pub(crate) torn: bool,
     /// What is damaged although it was durable.
     pub(crate) damage: Vec<Corruption>,
+    /// What was found at the end instead of a frame that was durable, and in which of `files`.
+    pub(crate) fault: Option<(usize, Fault)>,
     pub(super) index_bytes: u64,
     /// `header_crc` of the last whole frame.
     pub(crate) last_crc: u32,
     /// What the checks of the segments found that have a place in the stream.
     pub(crate) checked: BTreeMap<u64, (Lsn, Checked)>,
-    /// Newer segments lie behind a damaged header page, or a writer used a file again during the look: which entries live,
-    /// and which segments there should be, is not known then.
-    is_partial: bool,
+    /// Damage keeps the walk from the end of the log.
+    is_stopped: bool,
+    /// The walk begins behind the damage.
+    pub(super) is_around: bool,
+    /// Newer frames lie behind damage, or a writer used a file again during the look: which entries live, and which segments
+    /// there should be, is not known then.
+    pub(super) is_partial: bool,
 }
 
 /// Looks until what it sees stands still: a writer at work is no damage.
@@ -85,13 +90,32 @@ pub(crate) fn settle(directory: &dyn Directory, depth: Depth) -> Result<Look, Op
 }
 
 fn look(directory: &dyn Directory, depth: Depth) -> Result<Look, OpenError> {
+    let (files, unread, damage) = open_each(directory, depth)?;
+    let mut look = Look::new(files, unread, damage);
+    // Of what lies behind a damaged header page the ordinary walk would only say that something is missing before it.
+    if look.damage.is_empty() || depth == Depth::Newest {
+        look.walk_newest(depth)?;
+    }
+    if look.is_stopped && depth != Depth::Newest {
+        look = look.around(depth)?;
+    }
+    look.damage.append(&mut look.gathered.damage);
+    // In the order of the log, and each damaged place once: several checks can come upon it.
+    look.damage.sort_by(|a, b| place(a).cmp(&place(b)));
+    look.damage.dedup_by(|a, b| place(a) == place(b));
+    Ok(look)
+}
+
+/// Segments whose header page is whole, number and length of the others, and what is wrong with these.
+type Opened = (Vec<SegmentFile>, Vec<(u64, u64)>, Vec<Corruption>);
+
+/// Opens every segment; where only the newest frames are read, up to the first whose header page is damaged.
+fn open_each(directory: &dyn Directory, depth: Depth) -> Result<Opened, OpenError> {
     let shown = directory.path().display().to_string();
     let listed = directory.list().map_err(|source| io_error("list", &shown, source))?;
-    let listed: Vec<(u64, u64)> =
-        listed.iter().filter_map(|(name, bytes)| Some((sequence_of(name)?, *bytes))).collect();
-    let mut files: Vec<SegmentFile> = Vec::new();
-    let mut damage = Vec::new();
-    for &(sequence, _) in &listed {
+    let listed = listed.iter().filter_map(|(name, bytes)| Some((sequence_of(name)?, *bytes)));
+    let (mut files, mut unread, mut damage) = (Vec::<SegmentFile>::new(), Vec::new(), Vec::new());
+    for (sequence, bytes) in listed {
         match SegmentFile::open(directory, sequence) {
             Ok(file) => {
                 if let Some(first) = files.first()
@@ -102,25 +126,34 @@ fn look(directory: &dyn Directory, depth: Depth) -> Result<Look, OpenError> {
                 files.push(file);
             }
             Err(OpenError::Corruption(corruption)) => {
+                unread.push((sequence, bytes));
                 damage.push(corruption);
-                break;
+                if depth == Depth::Newest {
+                    break;
+                }
             }
             Err(error) => return Err(error),
         }
     }
-    let unread = listed[files.len()..].to_vec();
-    Ok(Look { unread, ..Look::at(files, damage, depth)? })
+    Ok((files, unread, damage))
+}
+
+/// The newest of `files` that begins whole, and how: its checkpoint tells of all logs, whatever is lost before it.
+pub(crate) fn newest_whole(files: &[SegmentFile]) -> Result<Option<(usize, Opening)>, OpenError> {
+    for (number, file) in files.iter().enumerate().rev() {
+        if let Ok(opening) = read_opening(file, None)? {
+            return Ok(Some((number, opening)));
+        }
+    }
+    Ok(None)
 }
 
 impl Look {
-    fn at(
-        files: Vec<SegmentFile>,
-        damage: Vec<Corruption>,
-        depth: Depth,
-    ) -> Result<Self, OpenError> {
-        let mut look = Self {
+    fn new(files: Vec<SegmentFile>, unread: Vec<(u64, u64)>, damage: Vec<Corruption>) -> Self {
+        let is_damaged = !damage.is_empty();
+        Self {
             files,
-            unread: Vec::new(),
+            unread,
             older: Older::default(),
             gathered: Gathered::new(Catalog::new(FIRST_SEQUENCE)),
             end: None,
@@ -128,32 +161,56 @@ impl Look {
             attested: Lsn(0),
             closed: false,
             torn: false,
-            is_partial: !damage.is_empty(),
             damage,
+            fault: None,
             index_bytes: 0,
             last_crc: 0,
             checked: BTreeMap::new(),
-        };
-        let files = look.files.clone();
+            is_stopped: is_damaged,
+            is_around: false,
+            is_partial: is_damaged,
+        }
+    }
+
+    /// Walks the newest segments as an opening does.
+    fn walk_newest(&mut self, depth: Depth) -> Result<(), OpenError> {
+        let files = self.files.clone();
         if files.is_empty() {
-            return Ok(look);
+            return Ok(());
         }
         match part(&files) {
-            Ok(parted) => look.walk(&parted, depth)?,
+            Ok(parted) => self.walk(&parted, depth),
             Err(OpenError::MissingSegment { missing, .. }) => {
-                if !look.is_partial {
-                    look.damage.push(missing_file(missing, None));
+                self.is_stopped = true;
+                if !self.is_partial {
+                    self.damage.push(missing_file(missing, None));
                 }
                 // As far as there is something to read.
                 let (older, tail) = files.split_at(files.len() - 1);
-                look.walk(&Parted { older, tail }, depth)?;
+                self.walk(&Parted { older, tail }, depth)
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        look.damage.append(&mut look.gathered.damage);
-        // In the order of the log, and each damaged place once: several checks can come upon it.
-        look.damage.sort_by(|a, b| place(a).cmp(&place(b)));
-        look.damage.dedup_by(|a, b| place(a) == place(b));
+    }
+
+    /// Goes on behind what stopped the walk, which stays damage: from the newest segment on that begins whole.
+    fn around(mut self, depth: Depth) -> Result<Self, OpenError> {
+        let Some((newest, opening)) = newest_whole(&self.files)? else { return Ok(self) };
+        self.damage.append(&mut self.gathered.damage);
+        let files = self.files.clone();
+        let (older, behind) = files.split_at(newest);
+        let mut runs = behind.chunk_by(|a, b| a.header.sequence + 1 == b.header.sequence);
+        let tail = runs.next().expect("it is one of them");
+        let sequence = tail[0].header.sequence;
+        let is_lost = tail[0].trailer.is_some() && tail.len() == 1;
+        let is_unread_next = self.unread.iter().any(|unread| unread.0 == sequence + 1);
+        if is_lost && !is_unread_next && !self.unread.is_empty() {
+            self.damage.push(missing_file(file_name(sequence + 1), None));
+        }
+        let is_partial = is_lost || self.unread.iter().any(|unread| unread.0 > sequence);
+        let mut look = Self::new(self.files, self.unread, self.damage);
+        (look.is_around, look.is_partial) = (true, is_partial);
+        look.walk_from(&Parted { older, tail }, opening, depth)?;
         Ok(look)
     }
 
@@ -166,10 +223,21 @@ impl Look {
                 self.torn = fault.header.is_some();
                 if !parted.is_first() || behind(tail, FRAMES_AT)?.watermark > Lsn(0) {
                     self.damage.push(parted.corruption(&fault));
+                    self.is_stopped = true;
                 }
                 return Ok(());
             }
         };
+        self.walk_from(parted, opening, depth)
+    }
+
+    fn walk_from(
+        &mut self,
+        parted: &Parted<'_>,
+        opening: Opening,
+        depth: Depth,
+    ) -> Result<(), OpenError> {
+        let tail = parted.tail;
         let sequence = tail[0].header.sequence;
         let mut catalog = Catalog::restore(sequence, opening.checkpoint.clone());
         self.gather_older(parted, &mut catalog)?;
@@ -178,6 +246,10 @@ impl Look {
         self.gathered = Gathered::new(catalog);
         self.gathered.follow_until = attested;
         let end = self.gathered.walk(tail, opening)?;
+        // What a damaged body of the stream's own has freed only a later checkpoint tells.
+        let is_freed_unknown = self.gathered.damage.iter().any(|damage| damage.log.is_none());
+        self.is_stopped |= is_freed_unknown;
+        self.is_partial |= is_freed_unknown;
         self.take_end(parted, end, attested)?;
         self.older.retain(self.gathered.catalog.segments.numbers());
         if let Depth::All(effort) = depth {
@@ -204,46 +276,15 @@ impl Look {
         Ok(())
     }
 
-    /// Checks every segment that is not freed, and those that were walked, side by side.
-    fn check_all(&mut self, effort: Effort) -> Result<(), OpenError> {
-        let live = self.gathered.catalog.segments.numbers();
-        let placed = self.older.segments.iter().chain(&self.gathered.segments);
-        let bases: BTreeMap<u64, Lsn> =
-            placed.map(|segment| (segment.sequence, segment.base)).collect();
-        let checks = self.files.iter().filter_map(|file| {
-            let (sequence, end) = (file.header.sequence, self.end_lsn);
-            let base = bases.get(&sequence).copied().or(file.trailer.map(|trailer| trailer.base));
-            let is_asked = bases.contains_key(&sequence) || live.contains(sequence);
-            is_asked.then_some(Check { file, base, end, is_deep: effort.is_deep })
-        });
-        let checks: Vec<Check<'_>> = checks.collect();
-        let mut before: Option<Ending> = None;
-        for (Check { file, .. }, checked) in
-            checks.iter().zip(in_parallel(effort.threads, &checks, Check::run))
-        {
-            let (sequence, checked) = (file.header.sequence, checked?);
-            if live.contains(sequence) {
-                // What a writer has used again meanwhile was freed.
-                self.is_partial |= !checked.is_itself;
-                self.damage.extend(checked.damage.iter().filter(|_| checked.is_itself).cloned());
-            }
-            if let (Some(ending), true) = (before, bases.contains_key(&sequence)) {
-                self.damage.extend(ending.contradiction(file)?);
-            }
-            before = checked.ending.filter(|_| effort.is_deep && checked.is_itself);
-            if let Some(&base) = bases.get(&sequence) {
-                self.checked.insert(sequence, (base, checked));
-            }
-        }
-        Ok(())
-    }
-
     fn take_end(&mut self, parted: &Parted<'_>, end: End, attested: Lsn) -> Result<(), OpenError> {
         let tail = parted.tail;
         let (number, offset) = end.resume();
         let behind = behind(&tail[number..], offset)?;
         if end.lsn < attested {
             self.damage.push(tail[end.fault_number].corruption(&end.fault));
+            self.fault = Some((parted.older.len() + end.fault_number, end.fault.clone()));
+            self.is_stopped = true;
+            self.is_partial = true;
         }
         let later = tail.len() - number - 1;
         self.torn = behind.headers > 0 || end.fault.header.is_some();
@@ -256,54 +297,6 @@ impl Look {
         self.index_bytes = end.index_bytes;
         self.last_crc = end.last.map_or(0, |last| last.crc);
         Ok(())
-    }
-
-    /// What the segment of one of `files` is to the log; `read_end` is where its whole frames end, if it has a place in the
-    /// stream.
-    pub(crate) fn standing(
-        &self,
-        number: usize,
-        read_end: Option<u64>,
-    ) -> Result<Standing, OpenError> {
-        let file = &self.files[number];
-        let place = self.end.map_or(Ordering::Greater, |(end, _)| number.cmp(&end));
-        let is_needed = self.gathered.catalog.segments.numbers().contains(file.header.sequence);
-        // The end's segment is not opened yet if the one before it is sealed and it has no whole first frames.
-        let is_freed = place == Ordering::Less && !is_needed;
-        if is_freed || (place != Ordering::Greater && !file.is_still_itself()) {
-            return Ok(Standing::Freed);
-        }
-        let Some(read_end) = read_end else { return self.standing_without_place(file, place) };
-        Ok(match (file.trailer, place) {
-            (Some(trailer), _) if read_end < trailer.frames_end => Standing::Damaged,
-            (Some(_), _) => Standing::Sealed,
-            (None, _) if self.is_damaged_at(file, |offset| offset == read_end) => Standing::Damaged,
-            (None, Ordering::Less) => Standing::Full,
-            (None, _) => Standing::Active,
-        })
-    }
-
-    /// The same for a segment that was not walked, and is not freed.
-    fn standing_without_place(
-        &self,
-        file: &SegmentFile,
-        place: Ordering,
-    ) -> Result<Standing, OpenError> {
-        if place == Ordering::Less || self.is_damaged_at(file, |offset| offset >= FRAMES_AT) {
-            return Ok(Standing::Damaged);
-        }
-        if self.damage.is_empty() {
-            return Ok(Standing::Prepared);
-        }
-        // The walk did not come this far, and what it did not read may be needed.
-        let has_frames =
-            file.trailer.is_some() || behind(slice::from_ref(file), FRAMES_AT)?.headers > 0;
-        Ok(if has_frames { Standing::Unknown } else { Standing::Prepared })
-    }
-
-    fn is_damaged_at(&self, file: &SegmentFile, is_there: impl Fn(u64) -> bool) -> bool {
-        let name = file.name();
-        self.damage.iter().any(|found| found.segment == name && is_there(found.offset))
     }
 
     /// Segments that are not there although nothing has freed them are damage, and so are live entries that none holds.
@@ -323,7 +316,9 @@ impl Look {
             return;
         }
         let entry = missing.map(|missing| (missing, term));
-        self.damage.extend(lost.runs().map(|run| missing_files(run, entry)));
+        // What else is damaged can be where the entry was.
+        let of_run = entry.filter(|_| self.damage.is_empty());
+        self.damage.extend(lost.runs().map(|run| missing_files(run, of_run)));
         if let (Some(entry), true) = (entry, self.damage.is_empty()) {
             let newest = self.files.last().expect("there is one");
             let what = "live entries that no segment holds".to_owned();

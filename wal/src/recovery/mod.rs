@@ -1,6 +1,7 @@
 //! Opening: what the files hold, whether it is torn or corrupt, and the repair of what is torn.
 
 mod check;
+mod checks;
 mod look;
 pub(crate) mod older;
 mod open;
@@ -9,6 +10,7 @@ mod read_only;
 pub(crate) mod repair;
 mod replay;
 pub(crate) mod scan;
+mod standing;
 pub(crate) mod walk;
 
 pub(crate) use check::check_seal;

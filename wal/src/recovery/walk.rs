@@ -6,7 +6,7 @@ use crate::{
     checkpoint::{self, Checkpoint},
     frame::{FrameKind, Header},
     recovery::scan::{Fault, Found, SegmentFile, Window},
-    segment::{FRAMES_AT, Last, Place, Room, START_BODY_BYTES, Segment, lsn_at},
+    segment::{FRAMES_AT, Last, PAGE_BYTES, Place, Room, START_BODY_BYTES, Segment, lsn_at},
 };
 
 use byteorder::{ByteOrder, LittleEndian};
@@ -310,6 +310,33 @@ pub(crate) fn behind(files: &[SegmentFile], offset: u64) -> Result<Behind, OpenE
         })?;
     }
     Ok(behind)
+}
+
+/// Where a segment begins in the stream, as its trailer or its first frame alone says, or the trailer of the file `before`.
+pub(crate) fn base(
+    file: &SegmentFile,
+    before: Option<&SegmentFile>,
+) -> Result<Option<Lsn>, OpenError> {
+    if let Some(trailer) = file.trailer {
+        return Ok(Some(trailer.base));
+    }
+    let mut window = Window::in_steps(file, PAGE_BYTES);
+    let Ok(start) = whole(window.frame(FRAMES_AT, None, None)?, FrameKind::SegmentStart) else {
+        let before = before.filter(|before| before.header.sequence + 1 == file.header.sequence);
+        return Ok(before.and_then(|before| before.trailer).map(|trailer| trailer.end()));
+    };
+    let base = window.body(&start)?.get(16..24).map(LittleEndian::read_u64);
+    // No frame of it may lie beyond all LSNs.
+    Ok(base.filter(|base| base.checked_add(1 << 40).is_some()).map(Lsn))
+}
+
+/// Whether a segment's first group was durable, as its frames alone tell: one that is of a later group was written after that.
+pub(crate) fn is_begin_attested(file: &SegmentFile) -> Result<bool, OpenError> {
+    let (mut group, mut has_later) = (None, false);
+    Window::new(file).whole_headers(FRAMES_AT, |_, header| {
+        has_later |= *group.get_or_insert(header.durable_lsn) != header.durable_lsn;
+    })?;
+    Ok(has_later)
 }
 
 /// The two frames that a segment begins with; `Err` in the inner result says what is wrong with them.

@@ -20,7 +20,7 @@ struct Case {
     standings: &'static [(u64, &'static str)],
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 11] = [
     Case {
         what: "nothing",
         log: four_sealed,
@@ -42,9 +42,39 @@ const CASES: [Case; 9] = [
             (1, SEALED),
             (2, SEALED),
             (3, DAMAGED),
-            (4, UNKNOWN),
-            (5, UNKNOWN),
-            (6, UNKNOWN),
+            (4, SEALED),
+            (5, ACTIVE),
+            (6, PREPARED),
+        ],
+    },
+    Case {
+        what: "the header page of the active one",
+        log: four_sealed,
+        damage: |log| flip_byte(log, 5, 100),
+        standings: &[
+            (1, SEALED),
+            (2, SEALED),
+            (3, SEALED),
+            (4, SEALED),
+            (5, DAMAGED),
+            (6, PREPARED),
+        ],
+    },
+    Case {
+        what: "the header page of a sealed one, and the checkpoint's body of the active one",
+        log: four_sealed,
+        damage: |log| {
+            // The body of the checkpoint, behind 80 bytes of the segment's start and the header of its own.
+            flip_byte(log, 5, 4096 + 80 + 50);
+            flip_byte(log, 4, 100);
+        },
+        standings: &[
+            (1, SEALED),
+            (2, SEALED),
+            (3, SEALED),
+            (4, DAMAGED),
+            (5, DAMAGED),
+            (6, PREPARED),
         ],
     },
     Case {
@@ -104,13 +134,13 @@ const CASES: [Case; 9] = [
         what: "the header of a frame in the middle of a full one",
         log: two_full,
         damage: |log| flip_header(log, 1, 4),
-        standings: &[(1, DAMAGED), (2, UNKNOWN)],
+        standings: &[(1, DAMAGED), (2, ACTIVE)],
     },
     Case {
         what: "the checkpoint of the one behind freed ones",
         log: middle_freed,
         damage: |log| flip_header(log, newest(log), 1),
-        standings: &[(1, UNKNOWN), (6, DAMAGED), (7, PREPARED)],
+        standings: &[(1, SEALED), (6, DAMAGED), (7, PREPARED)],
     },
 ];
 
