@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use kontiki_wal::{
     Corruption, Lsn, OpenError,
-    inspect::{HeaderPage, RawFrame, Verdict},
+    inspect::{HeaderPage, RawFrame, Unread, Verdict},
 };
 use serde::Serialize;
 
@@ -18,7 +18,8 @@ use crate::{
     layout,
     look::{Look, is_at, log_directory},
     outcome::{Failure, Outcome, corruption_line},
-    place, progress, terminal,
+    place::{self, Place},
+    progress, terminal,
 };
 
 pub(crate) const HELP: &str = "\
@@ -54,7 +55,7 @@ pub(crate) struct HexdumpArguments {
     /// The frame at this place in the stream.
     #[arg(long, required_unless_present = "segment", conflicts_with = "segment")]
     lsn: Option<u64>,
-    /// The header page of this segment, given by file name or number; with --offset a frame in it.
+    /// The header page of this segment, given by number or by its file's name; with --offset a frame in it.
     #[arg(long, value_parser = parse_segment)]
     segment: Option<u64>,
     /// The frame at this place in the segment's file.
@@ -158,6 +159,11 @@ fn is_damage(look: &Look, frame: &RawFrame, damage: &[Corruption]) -> Result<boo
     if is_told || !is_written {
         return Ok(is_told);
     }
+    let is_within =
+        |unread: &Unread| unread.file == frame.file && unread.bytes.contains(&frame.offset);
+    if look.scan.unread().iter().any(is_within) {
+        return Ok(true);
+    }
     let Some(tail) = look.scan.tail() else { return Ok(true) };
     // Behind damage that ends the log may lie more of it.
     Ok(frame.lsn.is_some_and(|lsn| lsn < tail.lsn()) || look.ends_in_damage()?)
@@ -174,50 +180,53 @@ fn no_frame(
     if let Verdict::Whole { end, .. } | Verdict::TornTail { end, .. } = look.scan.verdict() {
         line.push_str(&format!("; the log ends at lsn {}", end.0));
     }
+    let unread = look.scan.unread().iter().map(|unread| unread.file.as_str()).collect::<Vec<_>>();
+    if !unread.is_empty() {
+        line.push_str(&format!("; not all is read of {}: see verify", unread.join(", ")));
+    }
     Failure::NoFrame(line)
 }
 
-/// A segment by its number, or by its file's name, which has it in hexadecimal.
+/// A segment by its number, or by its file's path or name, which has it in hexadecimal.
 fn parse_segment(text: &str) -> Result<u64, String> {
-    // As long as a name without its ending, which has other digits.
-    let is_name = text.ends_with(".wal") || text.len() == NAME_DIGITS;
-    let number = if is_name { place::segment_number(text) } else { text.parse().ok() };
+    let name = text.rsplit_once('/').map_or(text, |(_, name)| name);
+    // A name need not have its ending: no number has as many digits.
+    let number = match name.strip_suffix(".wal") {
+        None if name.len() == NAME_DIGITS => u64::from_str_radix(name, 16).ok(),
+        None => text.parse().ok(),
+        Some(_) => place::segment_number(name),
+    };
     number.ok_or_else(|| format!("{text:?} is neither a segment's number nor its file's name"))
 }
 
 /// What is shown of a frame or a header page.
 #[derive(Debug, Serialize)]
-struct Shown<'a> {
+struct Shown {
     what: &'static str,
-    segment: u64,
-    file: &'a str,
-    offset: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lsn: Option<u64>,
+    #[serde(flatten)]
+    place: Place,
     whole: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<String>,
     fields: Vec<Field>,
 }
 
-impl<'a> Shown<'a> {
-    fn frame(frame: &'a RawFrame) -> Self {
-        let RawFrame { segment, file, offset, lsn, .. } = frame;
+impl Shown {
+    fn frame(frame: &RawFrame) -> Self {
         let damage = frame.fault.as_ref().map(corruption_line);
         let fields = layout::of_frame(frame);
-        let (lsn, whole) = (lsn.map(|lsn| lsn.0), damage.is_none());
-        Self { what: "frame", segment: *segment, file, offset: *offset, lsn, whole, damage, fields }
+        let place = Place::new(&frame.file, frame.offset, frame.lsn.map(|lsn| lsn.0));
+        Self { what: "frame", place, whole: damage.is_none(), damage, fields }
     }
 
-    fn page(page: &'a HeaderPage) -> Self {
+    fn page(page: &HeaderPage) -> Self {
         let damage = page.fault.as_ref().map(|fault| match fault {
             OpenError::Corruption(corruption) => corruption_line(corruption),
             error => error.to_string(),
         });
-        let (what, whole) = ("header page", damage.is_none());
+        let (place, whole) = (Place::new(&page.file, 0, None), damage.is_none());
         let fields = layout::of_header_page(page);
-        let (segment, file) = (page.segment, &page.file);
-        Self { what, segment, file, offset: 0, lsn: None, whole, damage, fields }
+        Self { what: "header page", place, whole, damage, fields }
     }
 
     fn write(&self, format: Format, out: &mut impl Write) -> io::Result<()> {
@@ -229,8 +238,9 @@ impl<'a> Shown<'a> {
     }
 
     fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut line = format!("{} segment {} offset {}", self.what, self.file, self.offset);
-        place::push(&mut line, "lsn", self.lsn);
+        let Place { file, offset, lsn, .. } = &self.place;
+        let mut line = format!("{} segment {file} offset {offset}", self.what);
+        place::push(&mut line, "lsn", *lsn);
         writeln!(out, "{line}")?;
         for field in &self.fields {
             write_field(field, out)?;

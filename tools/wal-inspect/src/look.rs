@@ -13,7 +13,7 @@ use kontiki_wal::{
     inspect::{Effort, RawFrame, Scan, Verdict},
 };
 
-use crate::outcome::{Failure, Outcome, corruption_line};
+use crate::outcome::{Failure, Outcome, corruption_line, unread_line};
 
 /// A scan, and whether a writer is at work.
 pub(crate) struct Look {
@@ -79,6 +79,10 @@ impl Look {
                 for corruption in corruptions {
                     let _unheard =
                         writeln!(remarks, "wal-inspect: corrupt: {}", corruption_line(corruption));
+                }
+                for unread in self.scan.unread() {
+                    let _unheard =
+                        writeln!(remarks, "wal-inspect: not read: {}", unread_line(unread));
                 }
                 Outcome::Corrupt
             }

@@ -2,9 +2,12 @@
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use kontiki_wal::{Corruption, OpenError};
+use kontiki_wal::{Corruption, OpenError, inspect::Unread};
 
-use crate::{look::NODE_LOG, place};
+use crate::{
+    look::NODE_LOG,
+    place::{self, Entries},
+};
 
 /// What the exit code says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,16 +115,21 @@ impl From<io::Error> for Failure {
 
 /// Place, loss and cause of one damage, in one line.
 pub(crate) fn corruption_line(corruption: &Corruption) -> String {
-    let Corruption { segment, offset, what, log, indexes, term, expected, found, .. } = corruption;
+    let Corruption { segment, offset, what, expected, found, .. } = corruption;
     let mut line = format!("segment {segment} offset {offset}");
-    place::push(&mut line, "log", log.map(|log| log.0));
-    if let Some((first, last)) = *indexes {
-        line.push_str(&format!(" index {}", place::range(first, last)));
-    }
-    place::push(&mut line, "term", *term);
+    Entries::of(corruption).push_text(&mut line);
     line.push_str(&format!(": {what}"));
     if expected != found {
         line.push_str(&format!(" (expected {expected:#x}, found {found:#x})"));
     }
+    line
+}
+
+/// What was not read, from where to where, and why, in one line.
+pub(crate) fn unread_line(unread: &Unread) -> String {
+    let Unread { file, bytes, lsn, why, .. } = unread;
+    let mut line = format!("segment {file} offset {}..{}", bytes.start, bytes.end);
+    place::push(&mut line, "lsn", lsn.map(|lsn| lsn.0));
+    line.push_str(&format!(": {why}"));
     line
 }

@@ -2,7 +2,61 @@
 
 use std::fmt::{Display, Write};
 
-use kontiki_wal::inspect::Frame;
+use kontiki_wal::{Corruption, inspect::Frame};
+use serde::Serialize;
+
+/// Where something lies. What is not known is left out.
+#[derive(Debug, Serialize)]
+pub(crate) struct Place {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) segment: Option<u64>,
+    pub(crate) file: String,
+    pub(crate) offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lsn: Option<u64>,
+}
+
+/// The log that something is of, and its entries. What it does not have, or is not known, is left out.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Entries {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first_index: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) last_index: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) term: Option<u64>,
+}
+
+impl Place {
+    /// In the file of a segment.
+    pub(crate) fn new(file: &str, offset: u64, lsn: Option<u64>) -> Self {
+        Self { segment: segment_number(file), file: file.to_owned(), offset, lsn }
+    }
+}
+
+impl Entries {
+    /// What is known to be lost with it.
+    pub(crate) fn of(found: &Corruption) -> Self {
+        Self {
+            log: found.log.map(|log| log.0),
+            first_index: found.indexes.map(|(first, _)| first),
+            last_index: found.indexes.map(|(_, last)| last),
+            term: found.term,
+        }
+    }
+
+    pub(crate) fn push_text(&self, line: &mut String) {
+        push(line, "log", self.log);
+        let index = self.first_index.map(|first| match self.last_index {
+            Some(last) => range(first, last),
+            None => first.to_string(),
+        });
+        push(line, "index", index);
+        push(line, "term", self.term);
+    }
+}
 
 /// Appends ` name value` if there is a value.
 pub(crate) fn push(line: &mut String, name: &str, value: Option<impl Display>) {

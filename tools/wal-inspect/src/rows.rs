@@ -9,26 +9,18 @@ use serde::Serialize;
 use crate::{
     arguments::Kind,
     outcome::corruption_line,
-    place,
+    place::{self, Entries, Place},
     raft::{RaftEntry, RaftState},
 };
 
 /// A frame. Facts that its kind does not have are left out.
 #[derive(Debug, Serialize)]
 pub(crate) struct FrameRow {
-    segment: u64,
-    file: String,
-    offset: u64,
-    lsn: u64,
+    #[serde(flatten)]
+    place: Place,
     kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    log: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_index: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_index: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    term: Option<u64>,
+    #[serde(flatten)]
+    of: Entries,
     #[serde(skip_serializing_if = "Option::is_none")]
     closed: Option<bool>,
     frame_bytes: u64,
@@ -109,15 +101,19 @@ impl FrameRow {
         let has_index = is_entries
             || matches!(frame.kind, FrameKind::Truncate | FrameKind::Compact | FrameKind::Reset);
         Self {
-            segment: frame.segment,
-            file: frame.file.clone(),
-            offset: frame.offset,
-            lsn: frame.lsn.0,
+            place: Place {
+                segment: Some(frame.segment),
+                file: frame.file.clone(),
+                offset: frame.offset,
+                lsn: Some(frame.lsn.0),
+            },
             kind: Kind::from(frame.kind).name(),
-            log: belongs_to_a_log.then_some(frame.log.0),
-            first_index: has_index.then_some(frame.first_index),
-            last_index: is_entries.then(|| place::last_index(frame)),
-            term: (has_index && frame.kind != FrameKind::Truncate).then_some(frame.term),
+            of: Entries {
+                log: belongs_to_a_log.then_some(frame.log.0),
+                first_index: has_index.then_some(frame.first_index),
+                last_index: is_entries.then(|| place::last_index(frame)),
+                term: (has_index && frame.kind != FrameKind::Truncate).then_some(frame.term),
+            },
             closed: (frame.kind == FrameKind::Mark).then_some(frame.closed),
             frame_bytes: frame.frame_bytes,
             durable_lsn: frame.durable_lsn.0,
@@ -130,16 +126,10 @@ impl FrameRow {
 
     /// A line for the frame and an indented one for each thing in it.
     pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut line = format!("segment {} offset {} lsn {}", self.file, self.offset, self.lsn);
-        line.push(' ');
-        line.push_str(self.kind);
-        place::push(&mut line, "log", self.log);
-        let index = self.first_index.map(|first| match self.last_index {
-            Some(last) => place::range(first, last),
-            None => first.to_string(),
-        });
-        place::push(&mut line, "index", index);
-        place::push(&mut line, "term", self.term);
+        let mut line = format!("segment {} offset {}", self.place.file, self.place.offset);
+        place::push(&mut line, "lsn", self.place.lsn);
+        line.push_str(&format!(" {}", self.kind));
+        self.of.push_text(&mut line);
         if self.closed == Some(true) {
             line.push_str(" closed");
         }

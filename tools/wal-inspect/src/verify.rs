@@ -5,14 +5,15 @@ use std::{num::NonZeroUsize, path::PathBuf};
 use clap::Args;
 use kontiki_wal::{
     Corruption, Lsn,
-    inspect::{Effort, Frame, FrameKind, Scan, SegmentSummary, Verdict},
+    inspect::{Effort, Frame, FrameKind, Scan, SegmentSummary, Unread, Verdict},
 };
 use serde::Serialize;
 
 use crate::{
     look::{Look, cores, log_directory},
-    outcome::{Failure, Outcome, corruption_line},
-    place, progress, terminal,
+    outcome::{Failure, Outcome, corruption_line, unread_line},
+    place::{self, Entries, Place},
+    progress, terminal,
 };
 
 pub(crate) const HELP: &str = "\
@@ -26,6 +27,10 @@ frames; the room that each frame must leave; where segments follow on each other
 say was durable, which never descends. Files that are no segments, or freed ones, hold nothing of \
 the log and are not read.
 
+Damage does not end it. Behind a damaged body it goes on with the next frame; behind a header page
+or a frame's header that does not hold, with the next segment. What could not be read is named, from
+where to where and why, and not counted.
+
 Examples, with the data directory of a node or the log's own:
   wal-inspect verify data/1
   wal-inspect verify data/1 --deep -j 4
@@ -33,17 +38,19 @@ Examples, with the data directory of a node or the log's own:
   wal-inspect verify data/1 --json | jq 'select(.row == \"damage\") | {file, offset, log}'
 
 JSON, a line that tells the verdict, then one for each finding; what there is nothing of is left out:
-  row            verdict; damage: bytes that were durable are damaged or missing; torn: what
-                 opening will cut off
+  row            verdict; damage: bytes that were durable are damaged or missing; unread: bytes
+                 that damage keeps from being read, all others were; torn: what opening will cut off
   verdict        whole, live (whole, and a writer is at work), torn or corrupt; with deep: whether
                  the look was; segments, frames, entries: how many were read; end_lsn: where the
-                 log ends, or where it is damaged; closed: whether its last frame is the mark of a
-                 clean close; damages: how many lines of damage follow
-  segment, file  of damage and torn: number and file name of the segment, and offset, the place in
-                 that; lsn: the same place in the stream
+                 log ends, or the frames that can be read of its newest segment that begins whole;
+                 closed: whether its last frame is the mark of a clean close; damages, unread: how
+                 many lines of each follow
+  segment, file  of the others: number and file name of the segment, and offset, the place in that;
+                 lsn: the same place in the stream
+  end            of unread: where these bytes end in the file
   log, first_index, last_index, term
                  what is lost there, where that is known
-  what           what is wrong; expected, found: two numbers that should be the same";
+  what           what is wrong, or why it was not read; expected, found: two numbers that should be the same";
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
@@ -84,7 +91,7 @@ struct VerdictRow {
     row: &'static str,
     verdict: Word,
     deep: bool,
-    segments: usize,
+    segments: u64,
     frames: u64,
     entries: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +99,7 @@ struct VerdictRow {
     #[serde(skip_serializing_if = "Option::is_none")]
     closed: Option<bool>,
     damages: usize,
+    unread: usize,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -107,20 +115,12 @@ enum Word {
 #[derive(Debug, Serialize)]
 struct FindingRow {
     row: &'static str,
+    #[serde(flatten)]
+    place: Place,
     #[serde(skip_serializing_if = "Option::is_none")]
-    segment: Option<u64>,
-    file: String,
-    offset: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lsn: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    log: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_index: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_index: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    term: Option<u64>,
+    end: Option<u64>,
+    #[serde(flatten)]
+    of: Entries,
     what: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<u64>,
@@ -137,7 +137,8 @@ impl Verified {
         let (word, closed, findings) = match scan.verdict() {
             Verdict::Corrupt(damage) => {
                 let damage = damage.iter().map(|found| FindingRow::damage(found, &segments));
-                (Word::Corrupt, None, damage.collect())
+                let unread = scan.unread().iter().map(FindingRow::unread);
+                (Word::Corrupt, None, damage.chain(unread).collect())
             }
             _ if *is_live => (Word::Live, None, Vec::new()),
             Verdict::Whole { closed, .. } => (Word::Whole, Some(*closed), Vec::new()),
@@ -150,17 +151,19 @@ impl Verified {
             Verdict::Corrupt(_) => scan.tail().map(|tail| tail.lsn().0),
         };
         let (row, counts) = ("verdict", scan.counts());
-        let damages = if matches!(word, Word::Corrupt) { findings.len() } else { 0 };
+        let unread = scan.unread().len();
+        let damages = if matches!(word, Word::Corrupt) { findings.len() - unread } else { 0 };
         let verdict = VerdictRow {
             row,
             verdict: word,
             deep,
-            segments: segments.len(),
+            segments: counts.segments,
             frames: counts.frames,
             entries: counts.entries,
             end_lsn,
             closed,
             damages,
+            unread,
         };
         Ok(Self { verdict, findings })
     }
@@ -186,7 +189,14 @@ impl Verified {
             Word::Whole => format!("whole: {read}, {closed}\n"),
             Word::Live => format!("live tail: {read}; a writer is at work\n"),
             Word::Torn | Word::Corrupt => {
-                self.findings.iter().map(|finding| format!("{}\n", finding.line)).collect()
+                let lines = self.findings.iter().map(|finding| format!("{}\n", finding.line));
+                let mut text: String = lines.collect();
+                if self.verdict.unread > 0 {
+                    text.push_str(&format!(
+                        "read: {segments} segments, {frames} frames, {entries} entries\n"
+                    ));
+                }
+                text
             }
         }
     }
@@ -199,14 +209,13 @@ impl FindingRow {
         let own = segments.iter().find(|segment| segment.file == found.segment);
         Self {
             row: "damage",
-            segment: place::segment_number(&found.segment),
-            file: found.segment.clone(),
-            offset: found.offset,
-            lsn: own.and_then(|segment| lsn(segment, found.offset)),
-            log: found.log.map(|log| log.0),
-            first_index: found.indexes.map(|(first, _)| first),
-            last_index: found.indexes.map(|(_, last)| last),
-            term: found.term,
+            place: Place::new(
+                &found.segment,
+                found.offset,
+                own.and_then(|segment| lsn(segment, found.offset)),
+            ),
+            end: None,
+            of: Entries::of(found),
             what: found.what.clone(),
             expected: is_compared.then_some(expected),
             found: is_compared.then_some(value),
@@ -214,40 +223,40 @@ impl FindingRow {
         }
     }
 
+    fn unread(unread: &Unread) -> Self {
+        let lsn = unread.lsn.map(|lsn| lsn.0);
+        Self {
+            row: "unread",
+            place: Place::new(&unread.file, unread.bytes.start, lsn),
+            end: Some(unread.bytes.end),
+            of: Entries::default(),
+            what: unread.why.to_owned(),
+            expected: None,
+            found: None,
+            line: format!("not read: {}", unread_line(unread)),
+        }
+    }
+
     fn torn(scan: &Scan, end: Lsn, file: &str, offset: u64) -> Result<Self, Failure> {
-        let segment = place::segment_number(file);
+        let place = Place::new(file, offset, Some(end.0));
         // What is lost with it, if it is a frame whose header is whole.
         let mut lost = None;
-        for frame in segment.into_iter().flat_map(|segment| scan.segment_frames(segment)) {
+        for frame in place.segment.into_iter().flat_map(|segment| scan.segment_frames(segment)) {
             lost = Some(frame?).filter(|frame| frame.lsn == end);
         }
         let entries = lost.as_ref().filter(|frame| frame.kind == FrameKind::Entries);
-        let log = lost.as_ref().map(|frame| frame.log.0);
-        let (first_index, last_index) =
-            (entries.map(|frame| frame.first_index), entries.map(place::last_index));
-        let term = entries.map(|frame: &Frame| frame.term);
+        let of = Entries {
+            log: lost.as_ref().map(|frame| frame.log.0),
+            first_index: entries.map(|frame| frame.first_index),
+            last_index: entries.map(place::last_index),
+            term: entries.map(|frame: &Frame| frame.term),
+        };
         let what = "not attested; opening the log will cut it off".to_owned();
         let mut line = format!("torn tail: segment {file} offset {offset} lsn {}", end.0);
-        place::push(&mut line, "log", log);
-        let indexes = first_index.zip(last_index);
-        place::push(&mut line, "index", indexes.map(|(first, last)| place::range(first, last)));
-        place::push(&mut line, "term", term);
+        of.push_text(&mut line);
         line.push_str(&format!(": {what}"));
-        Ok(Self {
-            row: "torn",
-            segment,
-            file: file.to_owned(),
-            offset,
-            lsn: Some(end.0),
-            log,
-            first_index,
-            last_index,
-            term,
-            what,
-            expected: None,
-            found: None,
-            line,
-        })
+        let (row, expected, found) = ("torn", None, None);
+        Ok(Self { row, place, end: None, of, what, expected, found, line })
     }
 }
 

@@ -4,8 +4,13 @@ use std::{cmp::Ordering, slice};
 
 use crate::{
     Lsn, OpenError,
+    frame::HEADER_BYTES,
     inspect::{Standing, Unread},
-    recovery::{look::Look, scan::SegmentFile, walk::behind},
+    recovery::{
+        look::Look,
+        scan::{SegmentFile, Window},
+        walk::behind,
+    },
     segment::{FRAMES_AT, file_name, lsn_at},
 };
 
@@ -71,7 +76,8 @@ impl Look {
         }
         let mut found: Vec<Unread> = Vec::new();
         for &(sequence, bytes) in &self.unread {
-            let (file, lsn, why) = (file_name(sequence), None, "its header page is damaged");
+            let (file, lsn, why) =
+                (file_name(sequence), None, "its header page or its length does not hold");
             found.push(Unread { file, sequence, bytes: 0..bytes, lsn, why });
         }
         for (number, (file, standing)) in self.files.iter().zip(standings).enumerate() {
@@ -96,7 +102,9 @@ impl Look {
         let end = known_end.max(if file.trailer.is_none() { behind } else { 0 });
         // Where nothing tells how far frames went they can have gone all the way.
         let is_open = placed.is_none() || self.is_damaged_at(file, |offset| offset == start);
-        let end = if end <= start && is_open { file.frames_end() } else { end };
+        let is_written =
+            Window::new(file).bytes(start..start + HEADER_BYTES)?.iter().any(|&b| b != 0);
+        let end = if end <= start && is_open && is_written { file.frames_end() } else { end };
         let why = match start {
             FRAMES_AT => "it does not begin as a segment should",
             _ => "no frame there follows on the one before",

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     outcome::{Failure, corruption_line},
-    place,
+    place::{self, Entries},
     raft::RaftState,
     terminal,
 };
@@ -93,14 +93,8 @@ struct RunRow {
 struct DamageRow<'a> {
     segment: &'a str,
     offset: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    log: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_index: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_index: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    term: Option<u64>,
+    #[serde(flatten)]
+    of: Entries,
     what: &'a str,
 }
 
@@ -179,10 +173,7 @@ impl DamageRow<'_> {
         DamageRow {
             segment: &found.segment,
             offset: found.offset,
-            log: found.log.map(|log| log.0),
-            first_index: found.indexes.map(|indexes| indexes.0),
-            last_index: found.indexes.map(|indexes| indexes.1),
-            term: found.term,
+            of: Entries::of(found),
             what: &found.what,
         }
     }

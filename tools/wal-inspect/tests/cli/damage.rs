@@ -1,17 +1,19 @@
 //! `verify` and `dump` on damaged logs: what is reported, where, and that nothing changes.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     path::Path,
     time::Duration,
 };
 
-use kontiki_wal::LogId;
+use kontiki_wal::{LogId, inspect::Frame};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
     HEADER_BYTES, Run, append, closed_log, copy_of, crashed_log, dump, entries_frames, files,
-    flip_bit, options, verify,
+    flip_bit, options, verify, wal_inspect,
 };
 
 /// Runs `verify` and sees that it changed nothing.
@@ -152,12 +154,20 @@ fn a_segment_that_was_cut_short_is_told_with_its_length_and_is_not_missing() {
             file.set_len(length).unwrap();
             let run = verify_unchanged(log.path());
             assert_eq!(run.code, Some(2), "{run:?}");
-            assert_eq!(run.stdout, format!("corrupt: segment {name} offset 0: {says}\n"));
+            let mut lines = run.stdout.lines();
+            let damage = format!("corrupt: segment {name} offset 0: {says}");
+            assert_eq!(lines.next(), Some(&*damage));
+            let unread = format!(
+                "not read: segment {name} offset 0..{length}: its header page or its length does not hold"
+            );
+            assert_eq!(lines.next(), Some(&*unread));
+            assert!(lines.next().unwrap().starts_with("read: 2 segments, "), "{run:?}");
+            assert_eq!(lines.next(), None);
         }
     }
 }
 
-/// The golden log has freed two segments: what lies behind the damage says so, and cannot be read.
+/// The golden log has freed two segments: if the newest one says so, and it cannot be read, they are not missing.
 #[test]
 fn a_rotten_header_page_makes_no_other_segment_missing() {
     let fixture =
@@ -170,8 +180,14 @@ fn a_rotten_header_page_makes_no_other_segment_missing() {
         fs::write(&path, bytes).unwrap();
         let run = verify_unchanged(log.path());
         assert_eq!(run.code, Some(2), "{run:?}");
-        assert_eq!(run.stdout.lines().count(), 1, "{run:?}");
-        assert!(run.stdout.contains(&format!("segment {name} offset 0: checksum of")), "{run:?}");
+        let starts = [
+            format!("corrupt: segment {name} offset 0: checksum of a segment's header "),
+            format!("not read: segment {name} offset 0..16384: its header page"),
+            "read: 4 segments, ".to_owned(),
+        ];
+        let lines: Vec<&str> = run.stdout.lines().collect();
+        assert_eq!(lines.len(), starts.len(), "{run:?}");
+        assert!(lines.iter().zip(&starts).all(|(line, start)| line.starts_with(start)), "{run:?}");
     }
 }
 
@@ -183,4 +199,129 @@ fn a_segment_of_garbage_is_corrupt() {
     let run = verify_unchanged(log.path());
     assert_eq!(run.code, Some(2), "{run:?}");
     assert!(format!("{}{}", run.stdout, run.stderr).contains(&name), "{run:?}");
+}
+
+/// A closed log of logs 1 and 2 in five segments, with the frames of its entries.
+fn five_segments() -> (TempDir, Vec<Frame>) {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let [one, two] = [1, 2].map(|log| wal.log(LogId(log)).unwrap());
+    while wal.statistics().sealed_segments < 4 || one.last() % 30 != 0 {
+        while wal.work(Duration::ZERO) {}
+        append(&one, 3, 30);
+        append(&two, 5, 10);
+    }
+    wal.close().unwrap();
+    let frames = entries_frames(directory.path());
+    (directory, frames)
+}
+
+fn rot_page(directory: &Path, number: u64) -> String {
+    let name = format!("{number:016x}.wal");
+    let path = directory.join(&name);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    fs::write(path, bytes).unwrap();
+    name
+}
+
+/// WAL-CASE 5: two headers in one segment, a header page, and a payload behind them.
+#[test]
+fn all_that_is_damaged_is_told_at_once_and_what_is_not_read_is_named_and_not_counted() {
+    let (log, frames) = five_segments();
+    let of = |number: u64| frames.iter().filter(move |frame| frame.segment == number);
+    let (header, behind) = (of(1).nth(2).unwrap(), of(1).nth(4).unwrap());
+    let payload = of(4).nth(1).unwrap();
+    for ahead in [24, 33] {
+        flip_bit(log.path(), header, ahead);
+        flip_bit(log.path(), behind, ahead);
+    }
+    flip_bit(log.path(), payload, HEADER_BYTES + 125);
+    let page = rot_page(log.path(), 3);
+    let last = of(1).last().unwrap();
+    let unread = |lsn: &str| {
+        let end = last.offset + last.frame_bytes;
+        let why = "no frame there follows on the one before";
+        format!("not read: segment {} offset {}..{end}{lsn}: {why}", header.file, header.offset)
+    };
+
+    let run = verify_unchanged(log.path());
+    assert_eq!(run.code, Some(2), "{run:?}");
+    let starts = [
+        format!("corrupt: segment {} offset {}: checksum of", header.file, header.offset),
+        format!("corrupt: segment {page} offset 0: checksum of a segment's header "),
+        format!("corrupt: segment {} offset {} log ", payload.file, payload.offset),
+        unread(&format!(" lsn {}", header.lsn.0)),
+        format!("not read: segment {page} offset 0..16384: "),
+    ];
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert_eq!(lines.len(), 6, "{run:?}");
+    assert!(lines.iter().zip(&starts).all(|(line, start)| line.starts_with(start)), "{run:?}");
+
+    // What is counted as read is what dump shows.
+    let shown = dump(log.path(), &["--json"]);
+    assert_eq!(shown.code, Some(2), "{shown:?}");
+    let shown_frames = shown.stdout.lines().count();
+    assert!(lines[5].starts_with(&format!("read: 4 segments, {shown_frames} frames, ")), "{run:?}");
+    for number in [1, 2, 4, 5] {
+        let file = format!("\"segment\":{number},");
+        assert!(shown.stdout.lines().any(|line| line.contains(&file)), "{number}: {shown:?}");
+    }
+    let remarks: Vec<&str> = shown.stderr.lines().collect();
+    assert_eq!(remarks.len(), 5, "{shown:?}");
+    assert!(
+        remarks.iter().zip(&lines).all(|(remark, line)| *remark == format!("wal-inspect: {line}")),
+        "{shown:?}"
+    );
+    for command in ["stats", "segments"] {
+        let run = wal_inspect([OsStr::new(command), log.path().as_os_str()]);
+        assert_eq!((run.code, run.stderr), (Some(2), shown.stderr.clone()), "{command}");
+    }
+
+    let run = wal_inspect([OsStr::new("verify"), log.path().as_os_str(), "--json".as_ref()]);
+    let rows: Vec<Value> =
+        run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let counts = ["segments", "damages", "unread"].map(|field| rows[0][field].as_u64().unwrap());
+    assert_eq!(counts, [4, 3, 2], "{}", rows[0]);
+    let expected = json!({
+        "row": "unread", "segment": 1, "file": header.file, "offset": header.offset,
+        "lsn": header.lsn.0, "end": last.offset + last.frame_bytes,
+        "what": "no frame there follows on the one before",
+    });
+    assert_eq!(rows[4], expected);
+    assert_eq!((&rows[5]["offset"], &rows[5]["end"]), (&json!(0), &json!(16384)));
+
+    // Behind both the damages and the page the frames are found by their places all the same.
+    let hexdump = |frame: &Frame, arguments: [&str; 2]| {
+        let offset = frame.offset.to_string();
+        let place = ["--segment", &frame.file, "--offset", &offset];
+        let arguments = if arguments[0].is_empty() { &place[..] } else { &arguments[..] };
+        let arguments = arguments.iter().map(OsStr::new);
+        let command = [OsStr::new("hexdump"), log.path().as_os_str()];
+        let run = wal_inspect(command.into_iter().chain(arguments));
+        let head =
+            format!("frame segment {} offset {} lsn {}\n", frame.file, frame.offset, frame.lsn.0);
+        assert!(run.stdout.starts_with(&head), "{run:?}");
+        run.code
+    };
+    let newest = frames.last().unwrap();
+    for (frame, code) in [(behind, 2), (last, 0), (payload, 2), (newest, 0)] {
+        let lsn = frame.lsn.0.to_string();
+        assert_eq!(hexdump(frame, ["", ""]), Some(code), "{frame:?}");
+        assert_eq!(hexdump(frame, ["--lsn", &lsn]), Some(code), "{frame:?}");
+    }
+}
+
+/// The segment in which frames were appended last is lost: the log is shown as it was in the one before.
+#[test]
+fn behind_the_last_segment_that_can_be_read_nothing_is_said_to_be_known() {
+    let (log, frames) = five_segments();
+    let page = rot_page(log.path(), 5);
+    let run = verify_unchanged(log.path());
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stdout.contains(&format!("not read: segment {page} offset 0..16384: ")), "{run:?}");
+    let lsn = frames.last().unwrap().lsn.0.to_string();
+    let run = wal_inspect(["hexdump", log.path().to_str().unwrap(), "--lsn", &lsn]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{run:?}");
+    assert!(run.stderr.ends_with(&format!("; not all is read of {page}: see verify\n")), "{run:?}");
 }

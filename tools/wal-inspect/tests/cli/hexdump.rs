@@ -49,7 +49,9 @@ fn a_frame_is_found_by_any_of_its_lsns_and_by_its_place() {
     let inside = (frame.lsn.0 + frame.frame_bytes - 1).to_string();
     assert_eq!(hexdump(log.path(), &["--lsn", &inside]).stdout, run.stdout);
     let offset = frame.offset.to_string();
-    for segment in [frame.file.clone(), frame.segment.to_string()] {
+    let path = log.path().join(&frame.file).to_str().unwrap().to_owned();
+    let name = frame.file.strip_suffix(".wal").unwrap().to_owned();
+    for segment in [frame.file.clone(), name, path, frame.segment.to_string()] {
         let by_place = hexdump(log.path(), &["--segment", &segment, "--offset", &offset]);
         assert_eq!(by_place.stdout, run.stdout);
         let page = hexdump(log.path(), &["--segment", &segment]).stdout;
@@ -273,7 +275,7 @@ fn where_no_frame_lies_is_told() {
         &["--offset", "4096"],
         &["--lsn", "1", "--segment", "1"],
         &["--segment", "one"],
-        &["--segment", "0000000000000001"],
+        &["--segment", "000000000000000g"],
     ] {
         let run = hexdump(log.path(), arguments);
         assert_eq!((run.code, run.stderr.lines().count()), (Some(4), 1), "{run:?}");
