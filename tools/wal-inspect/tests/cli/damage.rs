@@ -325,3 +325,26 @@ fn behind_the_last_segment_that_can_be_read_nothing_is_said_to_be_known() {
     assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{run:?}");
     assert!(run.stderr.ends_with(&format!("; not all is read of {page}: see verify\n")), "{run:?}");
 }
+
+/// Nothing tells where the newest segment lies in the stream, so nothing that is written in it is taken for unused room.
+#[test]
+fn a_damaged_frame_in_a_segment_without_a_place_is_one() {
+    let (log, frames) = five_segments();
+    rot_page(log.path(), 4);
+    let frame = frames.last().unwrap();
+    let start = Frame { offset: 4096, ..frame.clone() };
+    for ahead in [24, 33] {
+        flip_bit(log.path(), &start, ahead);
+    }
+    flip_bit(log.path(), frame, HEADER_BYTES + 25);
+    let offset = frame.offset.to_string();
+    let place = ["--segment", &frame.file, "--offset", &offset].map(OsStr::new);
+    let command = [OsStr::new("hexdump"), log.path().as_os_str()];
+    let run = wal_inspect(command.into_iter().chain(place));
+    assert_eq!(run.code, Some(2), "{run:?}");
+    let head = format!("frame segment {} offset {offset}\n", frame.file);
+    assert!(run.stdout.starts_with(&head), "the place in the stream is not known: {run:?}");
+    let run = verify_unchanged(log.path());
+    let why = "it does not begin as a segment should";
+    assert!(run.stdout.contains(&format!("{why}\nread: ")), "{run:?}");
+}

@@ -270,6 +270,12 @@ fn where_no_frame_lies_is_told() {
     }
     let run = hexdump(log.path(), &["--segment", "9"]);
     assert_eq!(run.code, Some(3), "{run:?}");
+    // A name is in hexadecimal, also without its ending.
+    for name in ["000000000000000a", "0000000000000010"] {
+        let run = hexdump(log.path(), &["--segment", name]);
+        assert_eq!(run.code, Some(3), "{run:?}");
+        assert!(run.stderr.contains(&format!("{name}.wal")), "{run:?}");
+    }
     for arguments in [
         &[][..],
         &["--offset", "4096"],
