@@ -9,6 +9,7 @@ mod lives;
 mod power;
 mod repair;
 mod repair_cuts;
+mod repair_lists;
 mod sealed;
 mod waiting;
 

@@ -21,11 +21,11 @@ pub(super) fn diagnose(disk: &MemoryDisk) -> Diagnosis {
     Diagnosis::of_on(disk, DIRECTORY).unwrap()
 }
 
-fn run(first: u64, last: u64, term: u64) -> TermRun {
+pub(super) fn run(first: u64, last: u64, term: u64) -> TermRun {
     TermRun { first, last, term }
 }
 
-fn of_log(outcomes: &[LogOutcome], log: LogId) -> &LogOutcome {
+pub(super) fn of_log(outcomes: &[LogOutcome], log: LogId) -> &LogOutcome {
     outcomes.iter().find(|outcome| outcome.log == log).expect("the log is told of")
 }
 
@@ -265,8 +265,11 @@ fn a_segment_that_does_not_begin_whole_is_cut_off_and_what_lies_behind_it_salvag
             let kept = world(&cut).log(L);
             assert!(was.log(L).entries.starts_with(&kept.entries), "{name} {offset}");
             let (found, told) = salvaged(&damaged);
-            assert_eq!(found.log(L).entries, kept.entries, "{name} {offset}");
             let is_newest = number == 3;
+            // Behind the checkpoint of a sealed one its frames follow on each other all the same.
+            let is_whole = !is_newest && offset > 4096 + 80;
+            let expected = if is_whole { was.log(L) } else { kept.clone() };
+            assert_eq!(found.log(L).entries, expected.entries, "{name} {offset}");
             assert_eq!(diagnose(&damaged).is_end_known, !is_newest, "{name} {offset}");
             let state = if is_newest { StateOutcome::MayBeOlder } else { StateOutcome::Kept };
             assert_eq!(of_log(&told, L).state, state, "{name} {offset}");
@@ -332,7 +335,8 @@ fn a_log_that_falls_back_to_an_older_state_is_told_apart() {
     let told = diagnose(&disk);
     assert!(!told.is_end_known);
     assert_eq!(of_log(&told.salvage, L).state, StateOutcome::Older);
-    assert_eq!(of_log(&told.salvage, L).lost, [run(1, 1, 1)]);
+    let log = of_log(&told.salvage, L);
+    assert_eq!((&log.lost[..], &log.left_out[..]), (&[][..], &[run(1, 1, 1)][..]));
 }
 
 /// WAL-CASE 42, WAL-CASE 18: a file of the one log is refused among those of the other.

@@ -352,8 +352,12 @@ pub(crate) struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     pub(crate) fn new(file: &'a SegmentFile, base: Lsn) -> Self {
-        let window = Window::new(file);
-        Self { failed: false, file, window, base, offset: FRAMES_AT, link: None }
+        Self::at(file, base, FRAMES_AT)
+    }
+
+    /// From the frame at `offset` on.
+    pub(crate) fn at(file: &'a SegmentFile, base: Lsn, offset: u64) -> Self {
+        Self { failed: false, file, window: Window::new(file), base, offset, link: None }
     }
 
     /// The next frame; `None` where whole headers end.

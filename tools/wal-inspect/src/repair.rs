@@ -70,7 +70,8 @@ JSON, a line for each row; what there is nothing of is left out:
             salvaged); end_known (false: the log went on behind what can be told)
   log       what becomes of a log that way: way, log, unharmed; kept, lost (damaged or missing),
             left_out (whole, but behind the cut or the loss), returning (truncated, replaced or
-            compacted behind a cut): lists of first_index, last_index, term; may_be_replaced (in
+            compacted behind a cut): lists of first_index, last_index, term; unknown (between
+            these, and nothing of them can be read): the same without term; may_be_replaced (in
             what is lost, entries that are kept can have been replaced under their own term; not
             in a log of Raft); state (none, kept, may_be_older, older or lost); promise (term and
             vote of a Raft node with that state); dangerous (such a node must not be

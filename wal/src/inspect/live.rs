@@ -42,7 +42,7 @@ impl Replaced {
     }
 
     /// Takes in what was gathered behind all that was taken in here.
-    pub(super) fn append(&mut self, behind: Self) {
+    pub(crate) fn append(&mut self, behind: Self) {
         for (id, later) in behind.logs {
             let Some(log) = self.logs.get_mut(&id) else {
                 self.logs.insert(id, later);

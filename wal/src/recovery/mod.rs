@@ -14,6 +14,6 @@ mod standing;
 pub(crate) mod walk;
 
 pub(crate) use check::check_seal;
-pub(crate) use look::{Depth, attested, settle};
+pub(crate) use look::{Depth, Look, newest_whole, settle};
 pub(crate) use open::{judge, lock, open};
 pub(crate) use read_only::open_read_only;

@@ -116,12 +116,19 @@ impl<'a> Contents<'a> {
         let was = self.logs.get(&log).unwrap_or(&none.0);
         let whole = self.whole.get(&log).unwrap_or(&none.1);
         let mut lost = Spans::of(was).without(whole).runs(was);
-        lost.extend(self.survey.beyond.get(&log).into_iter().flatten());
+        let mut left_out = whole.without(kept).runs(was);
+        let mut unknown = Vec::new();
+        if let Some(beyond) = self.survey.beyond.get(&log) {
+            lost.extend_from_slice(&beyond.lost);
+            left_out.extend_from_slice(&beyond.whole);
+            unknown.extend_from_slice(&beyond.unknown);
+        }
         LogOutcome {
             log,
             kept: kept.runs(was),
             lost,
-            left_out: whole.without(kept).runs(was),
+            unknown,
+            left_out,
             returning: Spans::of(after).without(kept).runs(after),
             // A cut lies before all losses.
             may_be_replaced: *kept != none.1 && self.survey.is_loss_behind(0),

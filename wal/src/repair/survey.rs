@@ -17,18 +17,15 @@ use kontiki_disk::Directory;
 use crate::{
     Bounds, Corruption, LogId, Lsn, OpenError,
     catalog::Catalog,
-    frame::{FrameKind, Header},
+    frame::FrameKind,
     inspect::{Effort, Frame, Frames, live::Replaced},
     numbers::Numbers,
-    recovery::{
-        Depth, attested,
-        older::Parted,
-        scan::{SegmentFile, Window, io_error},
-        settle,
-        walk::{End, Gathered, Opening, behind, read_opening},
+    recovery::{Depth, Look, newest_whole, scan::SegmentFile, settle, walk::behind},
+    repair::{
+        beyond::{Beyond, Found},
+        island::{Island, islands},
     },
-    repair::TermRun,
-    segment::{FIRST_SEQUENCE, FRAMES_AT, Segment, sequence_of},
+    segment::{FRAMES_AT, lsn_at},
 };
 
 /// Everything that can be told of a log that may be damaged.
@@ -55,38 +52,31 @@ pub(super) struct Survey {
     replaced: Replaced,
     /// Logs that had a newer state than the one that can be read.
     pub(super) lost_states: BTreeSet<LogId>,
-    /// Entries behind the end that were durable, as whole headers tell.
-    pub(super) beyond: BTreeMap<LogId, Vec<TermRun>>,
-}
-
-/// Where the chain of whole headers ends in a segment, at the end of the log at the latest; what they replace goes to
-/// `replaced`.
-fn used(
-    file: &SegmentFile,
-    segment: &Segment,
-    end: Lsn,
-    replaced: &mut Replaced,
-) -> Result<u64, OpenError> {
-    let mut window = Window::new(file);
-    let (mut offset, mut link) = (FRAMES_AT, None);
-    while segment.lsn(offset) < end
-        && let Ok(found) = window.frame(offset, link, Some(segment.lsn(offset)))?
-    {
-        replaced.take(segment.lsn(offset), &found.header);
-        (offset, link) = (offset + found.header.frame_bytes(), Some(found.crc));
-    }
-    Ok(offset)
+    /// Entries behind the end.
+    pub(super) beyond: BTreeMap<LogId, Beyond>,
 }
 
 /// The place of a segment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Placed {
     /// Of its first frame.
     base: Lsn,
-    /// Where its whole headers end.
-    end: Lsn,
     /// How many losses lie before it.
     era: usize,
+    /// Frames behind losses in it.
+    islands: Vec<Island>,
+}
+
+/// What the place of the next segment depends on.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    sequence: u64,
+    /// How many losses lie before its last frames.
+    era: usize,
+    /// Where these end.
+    end: Lsn,
+    /// Where they should, if it is sealed.
+    sealed_end: Option<Lsn>,
 }
 
 /// A frame with entries that are in their log at the end.
@@ -135,110 +125,41 @@ impl Prefix {
 impl Survey {
     /// Looks at the log in `directory`, which no writer may change meanwhile.
     pub(super) fn of(directory: &dyn Directory) -> Result<Self, OpenError> {
-        let look = settle(directory, Depth::All(Effort::default()))?;
-        let (files, unread) = open_each(directory)?;
+        let mut look = settle(directory, Depth::All(Effort::default()))?;
+        let mut replaced = Replaced::default();
+        let placed = place(&mut look, &mut replaced)?;
+        let newest = newest_whole(&look.files)?.map(|(number, _)| number);
         let mut survey = Self {
             resume: look.end.filter(|_| look.damage.is_empty()),
-            damage: look.damage,
-            placed: vec![None; files.len()],
-            files,
-            unread,
-            newest: None,
-            catalog: Catalog::new(FIRST_SEQUENCE),
-            end: Lsn(0),
-            attested: Lsn(0),
-            replaced: Replaced::default(),
+            newest,
+            placed,
+            end: look.end_lsn,
+            attested: look.attested,
+            replaced,
             lost_states: BTreeSet::new(),
             beyond: BTreeMap::new(),
+            unread: look.unread.iter().map(|unread| unread.0).collect(),
+            catalog: look.gathered.catalog,
+            files: look.files,
+            damage: look.damage,
         };
-        for number in (0..survey.files.len()).rev() {
-            if let Ok(opening) = read_opening(&survey.files[number], None)? {
-                survey.newest = Some(number);
-                survey.walk_newest(number, opening)?;
-                break;
-            }
+        if !survey.is_end_known()
+            && let Some((number, offset)) = look.end
+        {
+            let files = &survey.files[number..];
+            let fault = look.fault.and_then(|(at, fault)| Some((at.checked_sub(number)?, fault)));
+            let found = Found::behind(files, offset, fault.as_ref(), &survey.catalog)?;
+            (survey.beyond, survey.lost_states) = (found.logs, found.states);
         }
-        survey.place()?;
         survey.find_lost_states()?;
         Ok(survey)
     }
 
-    fn walk_newest(&mut self, newest: usize, opening: Opening) -> Result<(), OpenError> {
-        let files = self.files[newest..]
-            .chunk_by(|a, b| a.header.sequence + 1 == b.header.sequence)
-            .next()
-            .expect("it is one of them")
-            .to_vec();
-        let tail = Parted { older: &[], tail: &files };
-        self.attested = attested(&tail, opening.clone())?;
-        let catalog = Catalog::restore(files[0].header.sequence, opening.checkpoint.clone());
-        let mut gathered = Gathered::new(catalog);
-        gathered.follow_until = self.attested;
-        let end = gathered.walk(&files, opening)?;
-        (self.catalog, self.end) = (gathered.catalog, end.lsn);
-        if self.end < self.attested {
-            self.look_beyond(&files, &end)?;
-        }
-        Ok(())
-    }
-
-    /// What whole headers tell behind the one that cannot be read, and what that one was if a single flipped bit explains it.
-    fn look_beyond(&mut self, files: &[SegmentFile], end: &End) -> Result<(), OpenError> {
-        let (number, offset) = end.resume();
-        let mut headers: Vec<Header> = end.fault.header.into_iter().collect();
-        for (ahead, file) in files[number..].iter().enumerate() {
-            let start = if ahead == 0 { offset } else { FRAMES_AT };
-            let is_there = end.fault.header.is_some() && number + ahead == end.fault_number;
-            Window::new(file).whole_headers(start, |at, header| {
-                if !is_there || at != end.fault.offset {
-                    headers.push(*header);
-                }
-            })?;
-        }
-        for header in headers {
-            if header.kind == FrameKind::State {
-                self.lost_states.insert(header.log);
-            }
-            if let Some((first, last)) = header.indexes() {
-                let run = TermRun { first, last, term: header.term };
-                push_run(self.beyond.entry(header.log).or_default(), run);
-            }
-        }
-        Ok(())
-    }
-
-    /// Finds where the segments that are needed lie in the stream, and which entries were replaced.
-    fn place(&mut self) -> Result<(), OpenError> {
-        let live = self.catalog.segments.numbers();
-        let (mut before, mut era) = (None::<(usize, Placed)>, 0);
-        for (number, file) in self.files.iter().enumerate() {
-            if !live.contains(file.header.sequence) {
-                continue;
-            }
-            let Ok(opening) = read_opening(file, None)? else { continue };
-            let base = opening.base;
-            if let Some((last, placed)) = before {
-                // What claims to lie before an older segment is not believed.
-                if base < placed.end {
-                    continue;
-                }
-                let between = self.files[last].header.sequence + 1..file.header.sequence;
-                let whole_end = self.files[last].trailer.map_or(base, |trailer| trailer.end());
-                era += usize::from(live.has_any(between) || placed.end != whole_end);
-            }
-            let segment = Segment::new(&file.header, base, file.file.clone());
-            let end = segment.lsn(used(file, &segment, self.end, &mut self.replaced)?);
-            let placed = Placed { base, end, era };
-            (before, self.placed[number]) = (Some((number, placed)), Some(placed));
-        }
-        Ok(())
-    }
-
     fn find_lost_states(&mut self) -> Result<(), OpenError> {
-        let newest = self.newest.and_then(|newest| Some((newest, self.placed[newest]?)));
-        let Some((newest, placed)) = newest else { return Ok(()) };
+        let newest = self.newest.and_then(|newest| Some((newest, self.placed[newest].as_ref()?)));
+        let Some((newest, &Placed { base, .. })) = newest else { return Ok(()) };
         let mut lost = BTreeSet::new();
-        for frame in Frames::new(&self.files[newest], placed.base) {
+        for frame in Frames::new(&self.files[newest], base) {
             let frame = frame?;
             match (frame.kind, frame.lsn < self.end, frame.body) {
                 (FrameKind::State, true, Ok(_)) => lost.remove(&frame.log),
@@ -313,12 +234,15 @@ impl Survey {
         mut visit: impl FnMut(&LiveFrame) -> Result<(), E>,
     ) -> Result<(), E> {
         for (file, placed) in self.files.iter().zip(&self.placed) {
-            let Some(Placed { base, era, .. }) = *placed else { continue };
-            for frame in Frames::new(file, base) {
-                let frame = frame?;
-                let live = self.live(&frame);
-                if !live.is_empty() {
-                    visit(&LiveFrame { frame, live, era })?;
+            let Some(Placed { base, era, islands, .. }) = placed else { continue };
+            let starts = islands.iter().map(|island| island.start);
+            for (losses, start) in std::iter::once(FRAMES_AT).chain(starts).enumerate() {
+                for frame in Frames::at(file, *base, start) {
+                    let frame = frame?;
+                    let live = self.live(&frame);
+                    if !live.is_empty() {
+                        visit(&LiveFrame { frame, live, era: era + losses })?;
+                    }
                 }
             }
         }
@@ -343,34 +267,37 @@ impl Survey {
     }
 }
 
-/// Every segment whose header page is whole, and the numbers of the others.
-fn open_each(directory: &dyn Directory) -> Result<(Vec<SegmentFile>, Vec<u64>), OpenError> {
-    let path = directory.path().display().to_string();
-    let listed = directory.list().map_err(|source| io_error("list", &path, source))?;
-    let (mut files, mut unread) = (Vec::<SegmentFile>::new(), Vec::new());
-    for sequence in listed.iter().filter_map(|(name, _)| sequence_of(name)) {
-        match SegmentFile::open(directory, sequence) {
-            Err(OpenError::Corruption(_)) => unread.push(sequence),
-            Err(error) => return Err(error),
-            Ok(file) => {
-                if let Some(first) = files.first()
-                    && first.header.uuid != file.header.uuid
-                {
-                    return Err(OpenError::OtherLog { segment: file.name(), other: first.name() });
-                }
-                files.push(file);
-            }
-        }
+/// Where the segments that are needed lie in the stream, and what lies in them behind losses; which entries were replaced.
+fn place(look: &mut Look, replaced: &mut Replaced) -> Result<Vec<Option<Placed>>, OpenError> {
+    let live = look.gathered.catalog.segments.numbers();
+    let mut placed: Vec<Option<Placed>> = Vec::new();
+    let mut before: Option<Before> = None;
+    let bases: BTreeMap<u64, Lsn> = look.checked.iter().map(|(&n, (base, _))| (n, *base)).collect();
+    for file in &look.files {
+        let sequence = file.header.sequence;
+        let checked = look.checked.remove(&sequence).filter(|_| live.contains(sequence));
+        let Some((base, checked)) = checked else {
+            placed.push(None);
+            continue;
+        };
+        let era = before.map_or(0, |before| {
+            let is_lost = live.has_any(before.sequence + 1..sequence)
+                || before.end != before.sealed_end.unwrap_or(base);
+            before.era + usize::from(is_lost)
+        });
+        replaced.append(checked.replaced);
+        let next = bases.get(&(sequence + 1)).copied();
+        let sealed_end = file.trailer.map(|trailer| trailer.end());
+        // What lies behind the end of the log is no part of it.
+        let whole_end = sealed_end.or(next).unwrap_or(look.end_lsn).min(look.end_lsn);
+        let used_end = lsn_at(base, checked.used_end);
+        let islands = match used_end < whole_end {
+            true => islands(file, base, checked.used_end, whole_end, replaced)?,
+            false => Vec::new(),
+        };
+        let end = islands.last().map_or(used_end, |island| lsn_at(base, island.end));
+        before = Some(Before { sequence, era: era + islands.len(), end, sealed_end });
+        placed.push(Some(Placed { base, era, islands }));
     }
-    Ok((files, unread))
-}
-
-/// Appends a run, to the last one if it goes on there.
-fn push_run(runs: &mut Vec<TermRun>, run: TermRun) {
-    match runs.last_mut() {
-        Some(last) if last.term == run.term && last.last.checked_add(1) == Some(run.first) => {
-            last.last = run.last;
-        }
-        _ => runs.push(run),
-    }
+    Ok(placed)
 }

@@ -9,6 +9,7 @@ use kontiki_wal::{
 use serde::Serialize;
 
 use crate::{
+    compared::Span,
     outcome::{Failure, corruption_line},
     place::{self, Entries},
     raft::RaftState,
@@ -71,6 +72,8 @@ struct LogRow {
     kept: Vec<RunRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     lost: Vec<RunRow>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown: Vec<Span>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     left_out: Vec<RunRow>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -279,6 +282,11 @@ impl LogRow {
             unharmed,
             kept: rows(&outcome.kept),
             lost: rows(&outcome.lost),
+            unknown: outcome
+                .unknown
+                .iter()
+                .map(|&(first_index, last_index)| Span { first_index, last_index })
+                .collect(),
             left_out: rows(&outcome.left_out),
             returning: rows(&outcome.returning),
             may_be_replaced: outcome.may_be_replaced,
@@ -301,6 +309,13 @@ impl LogRow {
                 let separator = if text.ends_with(':') { " " } else { "; " };
                 text.push_str(&format!("{separator}{what} {}", runs_text(runs)));
             }
+        }
+        if !self.unknown.is_empty() {
+            let spans =
+                self.unknown.iter().map(|span| place::range(span.first_index, span.last_index));
+            let separator = if text.ends_with(':') { " " } else { "; " };
+            let spans = spans.collect::<Vec<_>>().join(", ");
+            text.push_str(&format!("{separator}of index {spans} NOTHING IS KNOWN"));
         }
         if self.may_be_replaced {
             text.push_str("; entries kept can have been replaced in what is lost");

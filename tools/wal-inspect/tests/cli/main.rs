@@ -12,6 +12,7 @@ mod hexdump;
 mod live;
 mod probe;
 mod repair;
+mod repair_lists;
 mod segments;
 mod standing;
 mod stats;

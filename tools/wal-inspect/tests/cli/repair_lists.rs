@@ -1,0 +1,88 @@
+//! `repair` on entries behind a damaged header: each index is named, as kept, whole, lost, or not to be known.
+
+use std::{path::Path, time::Duration};
+
+use kontiki_wal::LogId;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{
+    HEADER_BYTES, append, copy_of, entries_frames, files, flip_bit, options, wal_inspect,
+};
+
+/// Three entries a frame of log 7, and one of log 8, by turns, four times; closed.
+fn by_turns() -> TempDir {
+    let writing = TempDir::new().unwrap();
+    let wal = options().open(writing.path()).unwrap();
+    let [seven, eight] = [7, 8].map(|log| wal.log(LogId(log)).unwrap());
+    for term in [3, 3, 4, 4] {
+        append(&seven, term, 3);
+        append(&eight, 1, 1);
+    }
+    wal.close().unwrap();
+    drop((seven, eight, wal));
+    copy_of(writing.path())
+}
+
+/// What a dry run says.
+fn repair(directory: &Path, flags: &[&str]) -> String {
+    let before = files(directory);
+    let arguments = ["repair", directory.to_str().unwrap()];
+    let run = wal_inspect(arguments.iter().chain(flags));
+    assert_eq!((run.code, run.stderr.as_str()), (Some(2), ""), "{run:?}");
+    assert_eq!(files(directory), before, "a dry run changes nothing");
+    run.stdout
+}
+
+/// WAL-CASE 42, WAL-CASE 5
+#[test]
+fn each_index_behind_a_damaged_header_is_named() {
+    let log = by_turns();
+    let frames = entries_frames(log.path());
+    let of_seven: Vec<_> = frames.iter().filter(|frame| frame.log == LogId(7)).collect();
+    for ahead in [24, 33] {
+        flip_bit(log.path(), of_seven[1], ahead);
+    }
+    flip_bit(log.path(), of_seven[2], HEADER_BYTES + 25);
+    let text = repair(log.path(), &[]);
+    let seven = "  log 7: keeps index 1..=3 term 3; LOSES index 7..=9 term 4; leaves out, though whole, \
+                 index 10..=12 term 4; of index 4..=6 NOTHING IS KNOWN";
+    assert_eq!(text.matches(seven).count(), 2, "of each way: {text}");
+    let eight = "  log 8: keeps index 1 term 1; leaves out, though whole, index 2..=4 term 1";
+    assert_eq!(text.matches(eight).count(), 2, "of each way: {text}");
+
+    let json = repair(log.path(), &["--json"]);
+    let rows = json.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let rows: Vec<Value> = rows.filter(|row| row["row"] == "log" && row["log"] == 7).collect();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert_eq!(row["unknown"], json!([{"first_index": 4, "last_index": 6}]), "{row}");
+        assert_eq!(row["lost"], json!([{"first_index": 7, "last_index": 9, "term": 4}]), "{row}");
+        let whole = json!([{"first_index": 10, "last_index": 12, "term": 4}]);
+        assert_eq!((&row["left_out"], &row["unharmed"]), (&whole, &json!(false)), "{row}");
+    }
+}
+
+/// WAL-CASE 42: the segment behind says where the log stood.
+#[test]
+fn in_an_older_segment_what_is_whole_is_not_called_lost() {
+    let writing = TempDir::new().unwrap();
+    let wal = options().open(writing.path()).unwrap();
+    let seven = wal.log(LogId(7)).unwrap();
+    while wal.statistics().sealed_segments < 2 {
+        append(&seven, 3, 10);
+        wal.work(Duration::ZERO);
+    }
+    let last = seven.last();
+    wal.close().unwrap();
+    drop((seven, wal));
+    let frames = entries_frames(writing.path());
+    flip_bit(writing.path(), &frames[1], 24);
+    flip_bit(writing.path(), &frames[1], 33);
+    let text = repair(writing.path(), &[]);
+    let seven = format!(
+        "  log 7: keeps index 1..=10 term 3; LOSES index 11..=20 term 3; leaves out, though whole, \
+         index 21..={last} term 3"
+    );
+    assert_eq!(text.matches(&seven).count(), 2, "of each way: {text}");
+}
