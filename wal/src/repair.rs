@@ -106,8 +106,8 @@ pub struct LogOutcome {
     pub kept: Vec<TermRun>,
     /// Entries that are damaged or missing.
     pub lost: Vec<TermRun>,
-    /// First and last index of each run between these, those that are kept and those that are left out, of which nothing can
-    /// be read: of which term they were, or whether the log was reset over them, is not known.
+    /// First and last index of each run before some that are lost or left out, of which nothing can be read: of which term they
+    /// were, or whether the log was reset over them, is not known.
     pub unknown: Vec<(u64, u64)>,
     /// Entries that are whole, and go all the same: they lie behind the cut, or behind what is lost.
     pub left_out: Vec<TermRun>,
@@ -131,9 +131,7 @@ impl LogOutcome {
     pub fn is_unharmed(&self) -> bool {
         let entries = [&self.lost, &self.left_out, &self.returning];
         let is_state_there = matches!(self.state, StateOutcome::None | StateOutcome::Kept);
-        let are_entries_there =
-            entries.iter().all(|runs| runs.is_empty()) && self.unknown.is_empty();
-        are_entries_there && is_state_there && !self.may_be_replaced
+        entries.iter().all(|runs| runs.is_empty()) && is_state_there && !self.may_be_replaced
     }
 }
 

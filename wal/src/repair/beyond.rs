@@ -106,3 +106,70 @@ fn push_run(runs: &mut Vec<TermRun>, run: TermRun) {
         _ => runs.push(run),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use kontiki_disk::{Access, Disk, MemoryDisk};
+
+    use crate::{
+        LogId, Lsn, Wal,
+        frame::{self, FrameKind, HEADER_BYTES, Header},
+        inspect::{Frame, Scan},
+        repair::{Diagnosis, TermRun},
+    };
+
+    const UUID: [u8; 16] = [7; 16];
+
+    /// A closed log of four entries, of which the third is `payload`.
+    fn written(payload: &[u8]) -> MemoryDisk {
+        let disk = MemoryDisk::new();
+        let options = Wal::options().segment_bytes(16 << 10).uuid(UUID).without_threads();
+        let wal = options.disk(Arc::new(disk.clone())).open("log").unwrap();
+        let log = wal.log(LogId(1)).unwrap();
+        for entry in [b"one", b"two", payload, b"four"] {
+            log.push(entry.to_vec()).unwrap().1.wait().unwrap();
+        }
+        wal.close().unwrap();
+        disk
+    }
+
+    fn frames(disk: &MemoryDisk) -> Vec<Frame> {
+        let scan = Scan::open_on(disk, "log").unwrap();
+        let frames = scan.frames().map(Result::unwrap);
+        frames.filter(|frame| frame.kind == FrameKind::Entries).collect()
+    }
+
+    /// An entry holds bytes that are a header of entries 50 to 59, whole at this very place.
+    #[test]
+    fn what_an_entry_holds_is_never_taken_for_a_frame() {
+        const AT: u64 = HEADER_BYTES + 4 + 4;
+        let place = frames(&written(&[0; 100]))[2].offset;
+        let header = Header {
+            link: 0,
+            body_crc: 0,
+            body_len: 0,
+            kind: FrameKind::Entries,
+            closed: false,
+            count: 10,
+            log: LogId(1),
+            first_index: 50,
+            term: 1,
+            durable_lsn: Lsn(0),
+        };
+        let mut payload = [0; 100];
+        payload[4..52].copy_from_slice(&header.encode(frame::salt(&UUID, 1), place + AT));
+        let disk = written(&payload);
+        let frames = frames(&disk);
+        assert_eq!(frames[2].offset, place);
+        let directory = disk.open_directory(Path::new("log"), Access::Write).unwrap();
+        let file = directory.open(&frames[1].file).unwrap();
+        file.write_at(frames[1].offset + 24, &[b"two bits and more"]).unwrap();
+        drop((file, directory));
+        let told = Diagnosis::of_on(&disk, "log").unwrap().salvage.remove(0);
+        let run = |first, last| TermRun { first, last, term: 0 };
+        assert_eq!((told.kept, told.lost, told.unknown), (vec![run(1, 1)], vec![], vec![(2, 2)]));
+        assert_eq!(told.left_out, [run(3, 4)]);
+    }
+}
