@@ -288,12 +288,7 @@ impl Scan {
     /// The indexes of those entries of a frame that its log still has from there at the end of the log: not truncated,
     /// replaced, reset, forgotten or compacted, and not behind the end. Empty for other kinds of frames.
     pub fn live(&self, frame: &Frame) -> Range<u64> {
-        let first = frame.first_index;
-        if frame.kind != FrameKind::Entries || frame.lsn >= self.end {
-            return first..first;
-        }
-        let indexes = first..first.saturating_add(frame.count.into());
-        self.replaced.live(frame.lsn, frame.log, &self.catalog.bounds(frame.log), indexes)
+        self.replaced.live(frame, &self.catalog.bounds(frame.log), self.end)
     }
 
     /// How much was read: as many frames as [`Scan::frames`] shows, but for what a writer has done meanwhile.

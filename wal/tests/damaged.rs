@@ -261,3 +261,33 @@ fn a_missing_file_is_told_together_with_a_damaged_page() {
         }
     }
 }
+
+/// The frame that replaced entries is lost; the term that they have is not the one that the log ends with.
+#[test]
+fn entries_that_were_replaced_in_what_is_not_read_are_not_live() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk);
+    let [one, two] = [1, 2].map(|log| wal.log(LogId(log)).unwrap());
+    let fill = |sealed| {
+        while wal.statistics().sealed_segments < sealed {
+            while wal.work(Duration::ZERO) {}
+            two.push("y".repeat(900)).unwrap().1.wait().unwrap();
+        }
+    };
+    let entries = ["a", "b", "c"].map(Into::into);
+    one.append(1, 1, &entries).unwrap().wait().unwrap();
+    fill(1);
+    one.append(2, 5, &entries).unwrap().wait().unwrap();
+    fill(3);
+    wal.close().unwrap();
+    let disk = disk.reopen();
+    let frames: Vec<Frame> = scan(&disk).frames().map(Result::unwrap).collect();
+    let of_one = |frame: &&Frame| frame.kind == FrameKind::Entries && frame.log == LogId(1);
+    let of_one: Vec<&Frame> = frames.iter().filter(of_one).collect();
+    assert_eq!(of_one.iter().map(|frame| frame.segment).collect::<Vec<_>>(), [1, 2]);
+    Damage::of_page(&of_one[1].file).make(&disk);
+    let scan = scan(&disk);
+    assert_eq!(scan.live(of_one[0]), 1..2);
+    let (_, bounds) = scan.logs().into_iter().find(|(log, _)| *log == LogId(1)).unwrap();
+    assert_eq!((bounds.first, bounds.last), (1, 4), "the segments behind tell");
+}

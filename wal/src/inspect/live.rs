@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, ops::Range};
 use crate::{
     Bounds, LogId, Lsn,
     frame::{FrameKind, Header},
+    inspect::Frame,
 };
 
 /// Where each log's entries were replaced, gathered in the order of the frames' LSNs.
@@ -57,19 +58,22 @@ impl Replaced {
         }
     }
 
-    /// Those of `indexes`, in a frame at `lsn`, that a log with these bounds still has from there.
-    pub(crate) fn live(
-        &self,
-        lsn: Lsn,
-        log: LogId,
-        bounds: &Bounds,
-        indexes: Range<u64>,
-    ) -> Range<u64> {
-        let from = self.logs.get(&log).map_or(&[][..], |log| &log.from);
-        let later = from.partition_point(|replaced| replaced.0 <= lsn);
+    /// The indexes of those entries of a frame that its log, with these bounds at LSN `end`, still has from there.
+    pub(crate) fn live(&self, frame: &Frame, bounds: &Bounds, end: Lsn) -> Range<u64> {
+        let first = frame.first_index;
+        // What replaced it can be lost: then the term tells.
+        let run = bounds.runs.binary_search_by_key(&frame.term, |run| run.1);
+        let (FrameKind::Entries, true, Ok(run)) = (frame.kind, frame.lsn < end, run) else {
+            return first..first;
+        };
+        let from = self.logs.get(&frame.log).map_or(&[][..], |log| &log.from);
+        let later = from.partition_point(|replaced| replaced.0 <= frame.lsn);
         let replaced = from.get(later).map_or(u64::MAX, |replaced| replaced.1);
-        let first = indexes.start.max(bounds.first);
-        let end = indexes.end.min(bounds.last.saturating_add(1)).min(replaced);
+        let run_end = bounds.runs.get(run + 1).map_or(u64::MAX, |next| next.0);
+        let ends = [bounds.last.saturating_add(1), replaced, run_end];
+        let end = first.saturating_add(frame.count.into());
+        let end = ends.into_iter().fold(end, u64::min);
+        let first = first.max(bounds.first).max(bounds.runs[run].0);
         first..end.max(first)
     }
 }

@@ -239,7 +239,8 @@ impl Survey {
             for (losses, start) in std::iter::once(FRAMES_AT).chain(starts).enumerate() {
                 for frame in Frames::at(file, *base, start) {
                     let frame = frame?;
-                    let live = self.live(&frame);
+                    let bounds = self.catalog.bounds(frame.log);
+                    let live = self.replaced.live(&frame, &bounds, self.end);
                     if !live.is_empty() {
                         visit(&LiveFrame { frame, live, era: era + losses })?;
                     }
@@ -247,23 +248,6 @@ impl Survey {
             }
         }
         Ok(())
-    }
-
-    /// The indexes of those entries of a frame that its log has from there at the end.
-    fn live(&self, frame: &Frame) -> Range<u64> {
-        let first = frame.first_index;
-        if frame.kind != FrameKind::Entries || frame.lsn >= self.end {
-            return first..first;
-        }
-        let bounds = self.catalog.bounds(frame.log);
-        let indexes = first..first.saturating_add(frame.count.into());
-        let live = self.replaced.live(frame.lsn, frame.log, &bounds, indexes);
-        // What replaced it can be lost: then the term tells.
-        let Ok(run) = bounds.runs.binary_search_by_key(&frame.term, |run| run.1) else {
-            return first..first;
-        };
-        let end = bounds.runs.get(run + 1).map_or(u64::MAX, |next| next.0);
-        live.start.max(bounds.runs[run].0)..live.end.min(end)
     }
 }
 
