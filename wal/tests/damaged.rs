@@ -291,3 +291,24 @@ fn entries_that_were_replaced_in_what_is_not_read_are_not_live() {
     let (_, bounds) = scan.logs().into_iter().find(|(log, _)| *log == LogId(1)).unwrap();
     assert_eq!((bounds.first, bounds.last), (1, 4), "the segments behind tell");
 }
+
+/// Before a gap nothing but its own frames tells how far a segment without a trailer went.
+#[test]
+fn of_a_segment_before_a_gap_no_more_is_said_to_be_unread_than_was_written() {
+    let whole = log();
+    let directory = whole.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+    let first = directory.open("0000000000000001.wal").unwrap();
+    first.write_at((16 << 10) - 4096, &[&[0; 4096]]).unwrap();
+    drop((first, directory));
+    let frames: Vec<Frame> = scan(&whole).frames().map(Result::unwrap).collect();
+    let of_first: Vec<&Frame> = frames.iter().filter(|frame| frame.segment == 1).collect();
+    let end = of_first.last().map(|frame| frame.offset + frame.frame_bytes).unwrap();
+    for frame in &of_first[1..of_first.len() - 1] {
+        let disk = whole.reopen();
+        Damage::of_header(frame).make(&disk);
+        let scan = scan(&disk);
+        let unread = &scan.unread()[0];
+        assert_eq!((unread.sequence, unread.bytes.clone()), (1, frame.offset..end));
+        assert_eq!(unread.lsn, Some(frame.lsn));
+    }
+}

@@ -309,8 +309,10 @@ impl Look {
         let lost = live.without(there);
         let missing = catalog.missing(&self.older.spans);
         let term = missing.and_then(|missing| catalog.bounds(missing.log).term(missing.index));
-        if let (Some(corruption), true) = (self.older.damage(live), self.damage.is_empty()) {
-            self.damage.push(corruption.clone());
+        if let Some(corruption) = self.older.damage(live) {
+            // Where its frames end is not told by what follows it.
+            self.is_stopped = true;
+            self.damage.extend(self.damage.is_empty().then(|| corruption.clone()));
         }
         if self.is_partial {
             return;

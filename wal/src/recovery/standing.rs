@@ -100,6 +100,7 @@ impl Look {
         };
         let behind = behind(slice::from_ref(file), start)?.frames_end;
         let end = known_end.max(if file.trailer.is_none() { behind } else { 0 });
+        let end = end.min(file.frames_end());
         // Where nothing tells how far frames went they can have gone all the way.
         let is_open = placed.is_none() || self.is_damaged_at(file, |offset| offset == start);
         let is_written =
@@ -125,7 +126,9 @@ impl Look {
         let next = self.checked.get(&(sequence + 1)).map(|(base, _)| *base);
         let fault = self.fault.as_ref().filter(|fault| fault.0 == number);
         let frame = fault.and_then(|(_, fault)| Some((fault.offset, fault.header?.frame_bytes())));
-        let end = next.unwrap_or(self.attested).0.saturating_sub(base.0).saturating_add(FRAMES_AT);
+        let is_last = self.end.is_some_and(|end| end.0 == number);
+        let lsn = next.or(is_last.then_some(self.attested)).unwrap_or(base);
+        let end = lsn.0.saturating_sub(base.0).saturating_add(FRAMES_AT);
         end.max(frame.map_or(0, |(offset, bytes)| offset + bytes))
     }
 }
