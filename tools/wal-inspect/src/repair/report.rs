@@ -260,7 +260,11 @@ impl Way {
         if let Some(backup) = &self.backup {
             text.push_str(&format!("  backup of these: {backup}\n"));
         }
-        self.logs.iter().for_each(|row| row.push_text(text));
+        let unharmed = match self.end_known {
+            Some(false) => " nothing is known to be lost",
+            _ => " nothing is lost",
+        };
+        self.logs.iter().for_each(|row| row.push_text(unharmed, text));
     }
 }
 
@@ -296,9 +300,10 @@ impl LogRow {
         }
     }
 
-    fn push_text(&self, text: &mut String) {
+    /// `unharmed` is what is said of one that is.
+    fn push_text(&self, unharmed: &str, text: &mut String) {
         text.push_str(&format!("  log {}:", self.log));
-        text.push_str(if self.unharmed { " nothing is lost" } else { "" });
+        text.push_str(if self.unharmed { unharmed } else { "" });
         for (what, runs) in [
             ("keeps", &self.kept),
             ("LOSES", &self.lost),

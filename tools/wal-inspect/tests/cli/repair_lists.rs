@@ -10,17 +10,19 @@ use crate::support::{
     HEADER_BYTES, append, copy_of, entries_frames, files, flip_bit, options, wal_inspect,
 };
 
-/// Three entries a frame of log 7, and one of log 8, by turns, four times; closed.
+/// Three entries a frame of log 7, and one of log 8, by turns, four times; log 9 has had one. Closed.
 fn by_turns() -> TempDir {
     let writing = TempDir::new().unwrap();
     let wal = options().open(writing.path()).unwrap();
-    let [seven, eight] = [7, 8].map(|log| wal.log(LogId(log)).unwrap());
+    let [seven, eight, nine] = [7, 8, 9].map(|log| wal.log(LogId(log)).unwrap());
+    append(&nine, 1, 1);
+    nine.compact_before(2).unwrap().wait().unwrap();
     for term in [3, 3, 4, 4] {
         append(&seven, term, 3);
         append(&eight, 1, 1);
     }
     wal.close().unwrap();
-    drop((seven, eight, wal));
+    drop((seven, eight, nine, wal));
     copy_of(writing.path())
 }
 
@@ -85,4 +87,17 @@ fn in_an_older_segment_what_is_whole_is_not_called_lost() {
          index 21..={last} term 3"
     );
     assert_eq!(text.matches(&seven).count(), 2, "of each way: {text}");
+}
+
+/// WAL-CASE 42: behind a header of which nothing is known another log can have lost something.
+#[test]
+fn where_more_may_be_lost_no_log_is_said_to_have_lost_nothing() {
+    let log = by_turns();
+    let last = entries_frames(log.path()).pop().unwrap();
+    for ahead in [24, 33] {
+        flip_bit(log.path(), &last, ahead);
+    }
+    let text = repair(log.path(), &[]);
+    assert_eq!(text.matches("  log 9: nothing is known to be lost\n").count(), 2, "{text}");
+    assert!(!text.contains("nothing is lost"), "{text}");
 }
