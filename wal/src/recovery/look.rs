@@ -118,11 +118,7 @@ fn open_each(directory: &dyn Directory, depth: Depth) -> Result<Opened, OpenErro
     for (sequence, bytes) in listed {
         match SegmentFile::open(directory, sequence) {
             Ok(file) => {
-                if let Some(first) = files.first()
-                    && first.header.uuid != file.header.uuid
-                {
-                    return Err(OpenError::OtherLog { segment: file.name(), other: first.name() });
-                }
+                file.expect_log_of(files.first())?;
                 files.push(file);
             }
             Err(OpenError::Corruption(corruption)) => {

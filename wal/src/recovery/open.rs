@@ -102,11 +102,7 @@ fn open_files(directory: &dyn Directory, sequences: &[u64]) -> Result<Vec<Segmen
     let mut files: Vec<SegmentFile> = Vec::with_capacity(sequences.len());
     for &sequence in sequences {
         let file = SegmentFile::open(directory, sequence)?;
-        if let Some(first) = files.first()
-            && first.header.uuid != file.header.uuid
-        {
-            return Err(OpenError::OtherLog { segment: file.name(), other: first.name() });
-        }
+        file.expect_log_of(files.first())?;
         files.push(file);
     }
     Ok(files)

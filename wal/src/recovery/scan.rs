@@ -63,6 +63,14 @@ impl SegmentFile {
         Ok(Self { header, file, trailer, salt })
     }
 
+    /// Refuses a file of another log than that of the `first` one in its directory.
+    pub(crate) fn expect_log_of(&self, first: Option<&Self>) -> Result<(), OpenError> {
+        match first.filter(|first| first.header.uuid != self.header.uuid) {
+            Some(first) => Err(OpenError::OtherLog { segment: self.name(), other: first.name() }),
+            None => Ok(()),
+        }
+    }
+
     /// False if a writer has used the file again for another segment.
     pub(crate) fn is_still_itself(&self) -> bool {
         is_still(&*self.file, self.header.sequence)
