@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::LogId;
+use crate::{LogId, repair::Stage};
 
 /// Damaged bytes, with their place and, where the frame's header is whole or was before one bit of it was flipped, what is
 /// lost.
@@ -55,6 +55,14 @@ pub enum OpenError {
     Locked {
         /// The directory.
         directory: String,
+    },
+    /// A repair of the log was begun and has not ended: see [`Mark`](crate::repair::Mark).
+    #[error("a repair of {directory} was begun and not finished: {}", way_out(*stage, directory))]
+    RepairUnfinished {
+        /// The directory.
+        directory: String,
+        /// How far it came.
+        stage: Stage,
     },
     /// Bytes that were durable are damaged; no file was changed.
     #[error(transparent)]
@@ -132,6 +140,15 @@ pub enum OpenError {
         /// What is wrong with its value.
         reason: &'static str,
     },
+}
+
+fn way_out(stage: Stage, directory: &str) -> String {
+    match stage {
+        Stage::Salvaging => "remove it, and salvage again".to_owned(),
+        Stage::Cutting | Stage::Done => {
+            format!("do it again with `wal-inspect repair {directory} --truncate-tail --yes`")
+        }
+    }
 }
 
 const RAISE_THE_LIMIT: &str = "a log keeps a file open for each segment: raise the limit of open files \

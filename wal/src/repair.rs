@@ -11,6 +11,7 @@
 mod backup;
 mod contents;
 mod cut;
+mod mark;
 mod new_log;
 mod spans;
 mod survey;
@@ -24,6 +25,7 @@ use std::{
 use bytes::Bytes;
 use kontiki_disk::{Access, Directory, Disk};
 
+pub use self::mark::{Mark, Stage};
 use self::{
     contents::Contents,
     cut::{Plan, write_again},
@@ -52,6 +54,8 @@ pub struct Diagnosis {
     pub truncation: Result<Truncation, String>,
     /// What [`salvage`] would write: every log, ascending.
     pub salvage: Vec<LogOutcome>,
+    /// What an earlier repair has left.
+    pub mark: Option<Mark>,
 }
 
 /// A cut in place.
@@ -194,7 +198,7 @@ impl Diagnosis {
     /// Looks at the log in `directory` of the real disk, which nobody may have open for writing.
     ///
     /// # Errors
-    /// `Locked`, the disk's, a newer format, or segments of two logs.
+    /// `Locked`, the disk's, a newer format, segments of two logs, or `RepairUnfinished` for what is left of a salvage.
     pub fn of(directory: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::of_on(&*kontiki_disk::real(), directory)
     }
@@ -206,6 +210,7 @@ impl Diagnosis {
     pub fn of_on(disk: &dyn Disk, directory: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = directory.as_ref();
         let directory = open_unlocked(disk, path)?;
+        let mark = Mark::of_repairable(&*directory)?;
         let survey = Survey::of(&*directory)?;
         let planned = plan(&survey)?;
         let contents = Contents::of(&survey, planned.as_ref().ok().map(|(plan, _)| plan))?;
@@ -218,17 +223,19 @@ impl Diagnosis {
         check_unlocked(&*directory)?;
         Ok(Self {
             damage: survey.damage.clone(),
-            unknown: survey.unknown()?.into_iter().map(file_name).collect(),
+            unknown: unknown(&survey)?,
             is_end_known: survey.is_end_known(),
             truncation,
             salvage: contents.salvage(),
+            mark,
         })
     }
 }
 
 /// Cuts the log in `directory` of the real disk at the first damaged frame, under the writer's lock; `None` if nothing is
-/// damaged. Everything that is changed or removed is copied first. After an error or a stop in the middle it has to be called
-/// again before the log is opened: what it wrote can be in the cache only.
+/// damaged. Everything that is changed or removed is copied first; then a [`Mark`] says what the log has lost, unless that is
+/// nothing. After an error or a stop in the middle it has to be called again, and an opening is refused until then: what it
+/// wrote can be in the cache only.
 ///
 /// # Errors
 /// See [`RepairError`].
@@ -248,11 +255,15 @@ pub fn truncate_on(
     // Opening it for writing would make one that is not there.
     open_unlocked(disk, path)?;
     let directory = lock(disk, path)?;
+    let before = Mark::of_repairable(&*directory)?;
     let survey = Survey::of(&*directory)?;
     if survey.damage.is_empty() {
         // A cut that was stopped at its end can be in the cache only.
         write_again(&survey)?;
         sync(&*directory)?;
+        if let Some(mark) = before.filter(|mark| mark.stage == Stage::Cutting) {
+            mark.finish(&*directory)?;
+        }
         return Ok(None);
     }
     let (plan, logs) = plan(&survey)?.map_err(|reason| RepairError::NoCut { reason })?;
@@ -260,18 +271,21 @@ pub fn truncate_on(
     let truncation = contents.truncation(&plan, &logs, backup::place(disk, &*directory)?);
     let names = [&truncation.changed[..], &truncation.removed].concat();
     let backup = backup::make(disk, &*directory, &truncation.backup, &names)?;
+    let losses = mark::losses_of_cut(&truncation, &unknown(&survey)?);
+    let mark = Mark::begin(&*directory, Stage::Cutting, before, losses)?;
     write_again(&survey)?;
     plan.perform(&survey, &*directory, &*backup)?;
     if !settle(&*directory, Depth::All(Effort::default()))?.damage.is_empty() {
         return Err(RepairError::NotWhole { directory: path.display().to_string() });
     }
+    mark.finish(&*directory)?;
     Ok(Some(truncation))
 }
 
 /// Writes what can be read of the log in `directory` of the real disk into a new log in `into`, which is not there or empty:
 /// of each log its newest whole state, and its entries with their terms, from the first index up to the first that is lost.
-/// The owner is the same, the uuid another. Changes nothing in `directory`. All is durable when this returns; a log that an
-/// error or a stop left in `into` is not finished, and opens all the same: remove it.
+/// The owner is the same, the uuid another. Changes nothing in `directory`. All is durable when this returns; what an error or
+/// a stop left in `into` is not opened: remove it. A [`Mark`] says what the new log lacks, unless that is nothing.
 ///
 /// # Errors
 /// See [`RepairError`].
@@ -292,11 +306,25 @@ pub fn salvage_on(
     into: impl AsRef<Path>,
 ) -> Result<Salvaged, RepairError> {
     let directory = open_unlocked(&**disk, directory.as_ref())?;
+    let before = Mark::of_repairable(&*directory)?;
     let survey = Survey::of(&*directory)?;
+    let logs = Contents::of(&survey, None)?.salvage();
+    let is_end_known = survey.is_end_known();
+    let original = directory.path();
+    let losses = mark::losses_of_salvage(original, &logs, is_end_known, &unknown(&survey)?);
+    let new = new_log::create(disk, into.as_ref(), &survey)?;
+    let mark = Mark::begin(&*new, Stage::Salvaging, before, losses)?;
+    // Its one writer is the new log's.
+    drop(new);
     new_log::write(&survey, disk, into.as_ref())?;
     check_unlocked(&*directory)?;
-    let logs = Contents::of(&survey, None)?.salvage();
-    Ok(Salvaged { logs, is_end_known: survey.is_end_known() })
+    mark.finish(&*lock(&**disk, into.as_ref())?)?;
+    Ok(Salvaged { logs, is_end_known })
+}
+
+/// File names of the segments of which nothing is known.
+fn unknown(survey: &Survey) -> Result<Vec<String>, OpenError> {
+    Ok(survey.unknown()?.into_iter().map(file_name).collect())
 }
 
 fn open_unlocked(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn Directory>, OpenError> {
