@@ -64,6 +64,25 @@ fn a_newer_format_or_a_damaged_log_is_exit_code_4_and_changes_no_file() {
     assert_still_kept(&mut cluster);
 }
 
+/// Nothing in the frames of such a log tells that it once had more.
+#[test]
+fn a_log_that_a_repair_took_something_from_is_exit_code_4_until_its_mark_is_removed() {
+    let mut cluster = Cluster::start(1);
+    let data = cluster.nodes[0].data.clone();
+    query::<Value>(&mut cluster.nodes[0].connect(), &["SET", "key", "kept"]).unwrap();
+    cluster.nodes[0].process.kill();
+    // As wal/FORMAT.md has it.
+    let mark = data.join("wal/REPAIR");
+    fs::write(&mark, "Kontiki repair: done\n- log 1: index 3..=9 term 1 lost\n").unwrap();
+    let line = start_refused("1", &data, "had acknowledged (log 1: index 3..=9 term 1 lost): ");
+    assert!(line.contains(&format!("remove {} at your own risk", mark.display())), "{line}");
+    fs::write(&mark, "Kontiki repair: cutting\n").unwrap();
+    let line = start_refused("1", &data, "was begun and not finished: do it again with ");
+    assert!(line.contains("--truncate-tail --yes"), "{line}");
+    fs::remove_file(&mark).unwrap();
+    assert_still_kept(&mut cluster);
+}
+
 /// Opening reads what a power cut can have torn, and the rest is read to be applied.
 #[test]
 fn damage_that_is_met_while_the_log_is_applied_is_exit_code_4_too() {
