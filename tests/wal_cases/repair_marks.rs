@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use kontiki_disk::memory::{Cut, Kind};
+use kontiki_disk::memory::{Cut, EIO, Fault, Kind};
 use kontiki_sim::{matrix::Choice, session::options};
 use kontiki_wal::repair::{self, Diagnosis, Mark, RepairError, Stage};
 
@@ -225,4 +225,60 @@ fn a_mark_that_cannot_be_read_keeps_the_log_from_being_opened_until_it_was_repai
     remove(&cut, Mark::FILE);
     assert_eq!(mark_in(&cut, DIRECTORY), None);
     assert_eq!(mark_in(&cut, "nowhere"), None);
+}
+
+/// Kinds of operations that can fail.
+const KINDS: [Kind; 6] =
+    [Kind::Write, Kind::Sync, Kind::Create, Kind::Rename, Kind::Remove, Kind::SyncDirectory];
+
+fn is_empty(disk: &MemoryDisk, directory: &Path) -> bool {
+    let there = disk.open_directory(directory, Access::Read);
+    there.map_or(true, |there| there.list().unwrap().is_empty())
+}
+
+/// WAL-CASE 42: a backup or a mark that cannot be made leaves all as it was.
+#[test]
+fn a_cut_that_could_not_be_begun_leaves_nothing() {
+    let mut tried = 0;
+    for damaged in [lossy(), harmless()] {
+        for (kind, nth) in KINDS.into_iter().flat_map(|kind| (1..9).map(move |nth| (kind, nth))) {
+            let disk = damaged.reopen();
+            disk.inject(kind, nth, Fault::Fail(EIO));
+            let done = repair::truncate_on(&disk, DIRECTORY);
+            let Err(RepairError::NotBegun { backup, source }) = &done else { continue };
+            let place = format!("{kind:?} {nth}: {source}");
+            assert!(done.as_ref().unwrap_err().to_string().ends_with("; the log is unchanged"));
+            assert_eq!(files(&disk), files(&damaged), "{place}");
+            assert!(is_empty(&disk, backup), "{place}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 20, "{tried}");
+}
+
+/// WAL-CASE 42: what cannot be removed is not opened.
+#[test]
+fn a_salvage_that_fails_leaves_nothing_that_could_be_taken_for_a_log() {
+    let damaged = lossy();
+    let mut failed = 0;
+    for (kind, nth) in KINDS.into_iter().flat_map(|kind| (1..40).map(move |nth| (kind, nth))) {
+        let disk = damaged.reopen();
+        disk.inject(kind, nth, Fault::Fail(EIO));
+        let Err(error) = salvage(&disk, DIRECTORY, NEW) else { continue };
+        let place = format!("{kind:?} {nth}: {error}");
+        assert_eq!(files(&disk), files(&damaged), "{place}");
+        assert!(is_empty(&disk, Path::new(NEW)), "{place}");
+        assert_eq!(mark_in(&disk, NEW), None, "{place}");
+        failed += 1;
+    }
+    assert!(failed > 20, "{failed}");
+
+    // A segment cannot be removed.
+    let disk = damaged.reopen();
+    disk.inject(Kind::Sync, 4, Fault::Fail(EIO));
+    disk.inject(Kind::Remove, 1, Fault::Fail(EIO));
+    salvage(&disk, DIRECTORY, NEW).unwrap_err();
+    assert_eq!(mark_in(&disk, NEW).map(|mark| mark.stage), Some(Stage::Salvaging));
+    let opened = options(&disk.reopen()).open(NEW).map(drop);
+    assert!(matches!(opened, Err(OpenError::RepairUnfinished { .. })), "{opened:?}");
 }

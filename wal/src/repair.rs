@@ -168,6 +168,15 @@ pub enum RepairError {
     /// it was not finished; the backup is, if anything was changed.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// No backup or no mark of a cut could be made. The log is unchanged; what was written of the backup is removed, as far as
+    /// the disk takes that.
+    #[error("{source}; the log is unchanged")]
+    NotBegun {
+        /// The directory of the backup, in which nothing is left.
+        backup: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
     /// The log cannot be cut in place; nothing was changed.
     #[error("the log cannot be cut in place: {reason}")]
     NoCut {
@@ -270,9 +279,12 @@ pub fn truncate_on(
     let contents = Contents::of(&survey, Some(&plan))?;
     let truncation = contents.truncation(&plan, &logs, backup::place(disk, &*directory)?);
     let names = [&truncation.changed[..], &truncation.removed].concat();
-    let backup = backup::make(disk, &*directory, &truncation.backup, &names)?;
+    let not_begun = |source| RepairError::NotBegun { backup: truncation.backup.clone(), source };
     let losses = mark::losses_of_cut(&truncation, &unknown(&survey)?);
-    let mark = Mark::begin(&*directory, Stage::Cutting, before, losses)?;
+    let backup = backup::make(disk, &*directory, &truncation.backup, &names).map_err(not_begun)?;
+    let mark = Mark::begin(&*directory, Stage::Cutting, before, losses)
+        .inspect_err(|_| backup::remove(&*backup))
+        .map_err(not_begun)?;
     write_again(&survey)?;
     plan.perform(&survey, &*directory, &*backup)?;
     if !settle(&*directory, Depth::All(Effort::default()))?.damage.is_empty() {
@@ -284,8 +296,8 @@ pub fn truncate_on(
 
 /// Writes what can be read of the log in `directory` of the real disk into a new log in `into`, which is not there or empty:
 /// of each log its newest whole state, and its entries with their terms, from the first index up to the first that is lost.
-/// The owner is the same, the uuid another. Changes nothing in `directory`. All is durable when this returns; what an error or
-/// a stop left in `into` is not opened: remove it. A [`Mark`] says what the new log lacks, unless that is nothing.
+/// The owner is the same, the uuid another. Changes nothing in `directory`. All is durable when this returns; after an error
+/// nothing is left in `into`, as far as the disk takes that, and what a stop left there is not opened: remove it. A [`Mark`] says what the new log lacks, unless that is nothing.
 ///
 /// # Errors
 /// See [`RepairError`].
@@ -313,12 +325,15 @@ pub fn salvage_on(
     let original = directory.path();
     let losses = mark::losses_of_salvage(original, &logs, is_end_known, &unknown(&survey)?);
     let new = new_log::create(disk, into.as_ref(), &survey)?;
-    let mark = Mark::begin(&*new, Stage::Salvaging, before, losses)?;
-    // Its one writer is the new log's.
-    drop(new);
-    new_log::write(&survey, disk, into.as_ref())?;
-    check_unlocked(&*directory)?;
-    mark.finish(&*lock(&**disk, into.as_ref())?)?;
+    let write = || -> Result<(), RepairError> {
+        let mark = Mark::begin(&*new, Stage::Salvaging, before, losses)?;
+        // Its one writer is the new log's.
+        drop(new);
+        new_log::write(&survey, disk, into.as_ref())?;
+        check_unlocked(&*directory)?;
+        Ok(mark.finish(&*lock(&**disk, into.as_ref())?)?)
+    };
+    write().inspect_err(|_| new_log::remove(&**disk, into.as_ref()))?;
     Ok(Salvaged { logs, is_end_known })
 }
 

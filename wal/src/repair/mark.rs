@@ -101,7 +101,7 @@ impl Mark {
         before: Option<Self>,
         mut losses: Vec<String>,
     ) -> Result<Self, OpenError> {
-        let mut all = before.map(|mark| mark.losses).unwrap_or_default();
+        let mut all = before.as_ref().map(|mark| mark.losses.clone()).unwrap_or_default();
         // A repair that goes on with one that was stopped finds the same.
         losses.retain(|line| !all.contains(line));
         all.append(&mut losses);
@@ -110,8 +110,17 @@ impl Mark {
             all.push("more than is told here".to_owned());
         }
         let mark = Self { stage, losses: all };
-        mark.write(directory)?;
-        Ok(mark)
+        match mark.write(directory) {
+            Ok(()) => Ok(mark),
+            Err(error) => {
+                // Its name can be there all the same. That it failed is what the caller has to know.
+                let _undone = match &before {
+                    Some(before) => before.write(directory),
+                    None => Self::remove(directory),
+                };
+                Err(error)
+            }
+        }
     }
 
     /// Ends the repair, durably; without a loss nothing is left of the mark.
@@ -119,7 +128,16 @@ impl Mark {
         if !self.losses.is_empty() {
             return Self { stage: Stage::Done, ..self }.write(directory);
         }
-        directory.remove(Self::FILE).map_err(|source| refused("remove", directory, source))?;
+        Self::remove(directory)
+    }
+
+    fn remove(directory: &dyn Directory) -> Result<(), OpenError> {
+        for name in [NEW_FILE, Self::FILE] {
+            match directory.remove(name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(|source| refused("remove", directory, source))?,
+            }
+        }
         sync(directory)
     }
 

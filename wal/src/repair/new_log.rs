@@ -10,7 +10,7 @@ use crate::{
     inspect::{Scan, Verdict},
     recovery::{lock, scan::io_error},
     repair::{
-        RepairError,
+        Mark, RepairError,
         survey::{LiveFrame, Prefix, Survey},
     },
 };
@@ -59,6 +59,19 @@ pub(super) fn create(
         return Err(RepairError::NothingLeft);
     }
     Ok(lock(&**disk, into)?)
+}
+
+/// Takes away what an error has left, the mark last: without it the rest looks like a log. What cannot be removed stays.
+pub(super) fn remove(disk: &dyn Disk, into: &Path) {
+    let Ok(directory) = lock(disk, into) else { return };
+    let names = directory.list().unwrap_or_default();
+    let mut is_all_gone = true;
+    for (name, _) in names.iter().filter(|(name, _)| name != Mark::FILE) {
+        is_all_gone &= directory.remove(name).is_ok();
+    }
+    if is_all_gone && directory.sync().is_ok() {
+        let _gone = directory.remove(Mark::FILE);
+    }
 }
 
 /// An empty log for all that the other one can hold. It has another uuid: its segments have the same numbers, and a file of
