@@ -393,9 +393,8 @@ fn a_log_of_which_no_backup_can_be_made_is_left_alone() {
     ));
     let error = repair::truncate_on(&disk, DIRECTORY).unwrap_err();
     assert!(error.to_string().ends_with("; the log is unchanged"), "{error}");
-    let RepairError::NotBegun { backup, source: OpenError::Io { source, .. } } = &error else {
-        panic!("{error}")
-    };
+    let RepairError::NotBegun { backup, source } = &error else { panic!("{error}") };
+    let OpenError::Io { source, .. } = &**source else { panic!("{error}") };
     assert_eq!(source.raw_os_error(), Some(ENOSPC), "{error}");
     assert_eq!(files(&disk), before);
     let left = disk.open_directory(backup, Access::Read).unwrap().list().unwrap();

@@ -175,7 +175,7 @@ pub enum RepairError {
         /// The directory of the backup, in which nothing is left.
         backup: PathBuf,
         /// Why.
-        source: OpenError,
+        source: Box<OpenError>,
     },
     /// The log cannot be cut in place; nothing was changed.
     #[error("the log cannot be cut in place: {reason}")]
@@ -279,7 +279,10 @@ pub fn truncate_on(
     let contents = Contents::of(&survey, Some(&plan))?;
     let truncation = contents.truncation(&plan, &logs, backup::place(disk, &*directory)?);
     let names = [&truncation.changed[..], &truncation.removed].concat();
-    let not_begun = |source| RepairError::NotBegun { backup: truncation.backup.clone(), source };
+    let not_begun = |source| {
+        let backup = truncation.backup.clone();
+        RepairError::NotBegun { backup, source: Box::new(source) }
+    };
     let losses = mark::losses_of_cut(&truncation, &unknown(&survey)?);
     let backup = backup::make(disk, &*directory, &truncation.backup, &names).map_err(not_begun)?;
     let mark = Mark::begin(&*directory, Stage::Cutting, before, losses)

@@ -12,6 +12,8 @@ mod hexdump;
 mod live;
 mod probe;
 mod repair;
+mod repair_marks;
+mod repair_places;
 mod segments;
 mod standing;
 mod stats;
