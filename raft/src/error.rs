@@ -113,10 +113,12 @@ pub enum StartError {
         source: Arc<io::Error>,
     },
     /// Another node, in this process or another one, writes there.
-    #[error("data directory {directory} is in use by another process; stop it first")]
+    #[error("data directory {directory} is in use by {}; stop it first", user_text(*holder))]
     Locked {
         /// The directory.
         directory: String,
+        /// The process, if it has written its number down; this one, if a node in it is there.
+        holder: Option<u32>,
     },
     /// The directory was made by another node.
     #[error(
@@ -170,6 +172,10 @@ pub enum StartError {
     /// Anything else the system refused.
     #[error("{0}")]
     Io(#[source] Arc<io::Error>),
+}
+
+fn user_text(holder: Option<u32>) -> String {
+    holder.map_or("another process".to_owned(), |process| format!("process {process}"))
 }
 
 /// So many that they are one line; all are in the file.

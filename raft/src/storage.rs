@@ -136,7 +136,7 @@ fn open_wal(
     wal.open(directory.join(LOG_DIRECTORY)).map_err(|error| {
         let directory = directory.display().to_string();
         match error {
-            OpenError::Locked { .. } => StartError::Locked { directory },
+            OpenError::Locked { holder, .. } => StartError::Locked { directory, holder },
             OpenError::OtherOwner { found, .. } => {
                 StartError::OtherNode { directory, found: node_of(found), expected: id }
             }

@@ -51,10 +51,12 @@ fn details(corruption: &Corruption) -> String {
 #[non_exhaustive]
 pub enum OpenError {
     /// Another `Wal`, here or in another process, or a view of one, holds the directory.
-    #[error("{directory} is in use by another process or by this one; stop it first")]
+    #[error("{directory} is in use by {}", user_text(*holder))]
     Locked {
         /// The directory.
         directory: String,
+        /// The process, if it has written its number down.
+        holder: Option<u32>,
     },
     /// A repair of the log was begun and has not ended: see [`Mark`](crate::repair::Mark).
     #[error("a repair of {directory} was begun and not finished: {}", way_out(*stage, directory))]
@@ -140,6 +142,16 @@ pub enum OpenError {
         /// What is wrong with its value.
         reason: &'static str,
     },
+}
+
+fn user_text(holder: Option<u32>) -> String {
+    match holder {
+        Some(process) if process == std::process::id() => {
+            format!("this process, {process}: close the log, and drop what it lent out")
+        }
+        Some(process) => format!("process {process}; stop it first"),
+        None => "another process or by this one; stop it first".to_owned(),
+    }
 }
 
 fn way_out(stage: Stage, directory: &str) -> String {
@@ -357,6 +369,19 @@ mod tests {
         }
         let error = with_needed_room(io::Error::from_raw_os_error(28), 4096);
         assert!(error.source().is_some(), "the system's own error is behind it");
+    }
+
+    #[test]
+    fn who_uses_a_directory_is_named_as_far_as_that_is_known() {
+        let own = std::process::id();
+        for (holder, told) in [
+            (None, "d is in use by another process or by this one; stop it first".to_owned()),
+            (Some(own + 1), format!("d is in use by process {}; stop it first", own + 1)),
+            (Some(own), format!("d is in use by this process, {own}: close the log")),
+        ] {
+            let error = OpenError::Locked { directory: "d".to_owned(), holder };
+            assert!(error.to_string().starts_with(&told), "{error}");
+        }
     }
 
     #[test]

@@ -357,7 +357,7 @@ fn open_unlocked(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn Directory>, Ope
 fn check_unlocked(directory: &dyn Directory) -> Result<(), OpenError> {
     let path = directory.path().display().to_string();
     match directory.is_locked() {
-        Ok(true) => Err(OpenError::Locked { directory: path }),
+        Ok(true) => Err(OpenError::Locked { directory: path, holder: directory.lock_holder() }),
         Ok(false) => Ok(()),
         Err(source) => Err(io_error("look for the lock of", &path, source)),
     }

@@ -57,14 +57,27 @@ pub(crate) struct ProbeArguments {
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
     /// How long it takes in all, about; each size and way is measured at least once.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, default_value_t = 10, value_parser = parse_seconds, allow_negative_numbers = true)]
     pub(crate) seconds: u64,
     /// Size of the segments that are written to: 4 MiB to 1 GiB, a multiple of 4 KiB.
-    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20, value_parser = parse_segment_bytes)]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 64 << 20,
+        value_parser = parse_segment_bytes,
+        allow_negative_numbers = true
+    )]
     pub(crate) segment_bytes: u64,
     /// Print JSON objects, one a line, instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn parse_seconds(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(seconds) if (1..=3600).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("{text:?} is not 1 to 3600 seconds")),
+    }
 }
 
 fn parse_segment_bytes(text: &str) -> Result<u64, String> {

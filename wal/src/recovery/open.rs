@@ -75,7 +75,11 @@ pub(crate) fn open(options: &Options, path: &Path) -> Result<Core, OpenError> {
 pub(crate) fn lock(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn Directory>, OpenError> {
     let directory = path.display().to_string();
     disk.open_directory(path, Access::Write).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { directory },
+        io::ErrorKind::WouldBlock => {
+            let holder = disk.open_directory(path, Access::Read).ok();
+            let holder = holder.and_then(|directory| directory.lock_holder());
+            OpenError::Locked { directory, holder }
+        }
         _ => io_error("open", &directory, source),
     })
 }

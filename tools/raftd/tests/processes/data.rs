@@ -21,7 +21,8 @@ fn a_directory_in_use_or_of_another_node_is_exit_code_4() {
     let mut cluster = Cluster::start(1);
     let data = cluster.nodes[0].data.clone();
     query::<Value>(&mut cluster.nodes[0].connect(), &["SET", "key", "kept"]).unwrap();
-    let line = start_refused("1", &data, "in use by another process");
+    let holder = format!("in use by process {}; stop it first", cluster.nodes[0].process.id());
+    let line = start_refused("1", &data, &holder);
     assert_eq!(line.matches(data.to_str().unwrap()).count(), 1, "{line}");
     cluster.nodes[0].process.kill();
     start_refused("2", &data, "belongs to node 1, not to 2");

@@ -11,10 +11,11 @@ use std::{
 };
 
 use rustix::process::geteuid;
+use tempfile::TempDir;
 
 use crate::{
     repair::{CUT, Damaged, damaged, repair, salvage},
-    support::{Run, command, files, verify},
+    support::{Run, files, verify},
 };
 
 /// WAL-CASE 42: what looks like another place can be the log's own.
@@ -153,14 +154,52 @@ fn what_may_not_be_given_away_is_told() {
     for (path, ..) in owners(&log.log()).into_iter().chain([(room.display().to_string(), 0, 0)]) {
         fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
     }
-    let mut run = command();
-    run.arg("repair").arg(log.log()).args(CUT).uid(SOMEBODY + 1).gid(GROUP);
-    let output = run.stdin(Stdio::null()).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{told}");
+    let (code, told) = as_another(&["repair", log.log().to_str().unwrap(), CUT[0], CUT[1]]);
+    assert_eq!(code, Some(0), "{told}");
     for made in ["log/REPAIR", "log.backup-1", "log.backup-1/BACKUP.txt"] {
         let is_it = format!("wal-inspect: {} is not {SOMEBODY}:", log.beside(made).display());
         let mut lines = told.lines().filter(|line| line.starts_with(&is_it));
         assert!(lines.all(|line| line.ends_with("; chown it")) && told.contains(&is_it), "{told}");
     }
+}
+
+/// Runs `wal-inspect` as a user to whom nothing belongs; its exit code, and what it says on standard error.
+fn as_another(arguments: &[&str]) -> (Option<i32>, String) {
+    // A copy that anybody may run.
+    let place = TempDir::new().unwrap();
+    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = place.path().join("wal-inspect");
+    fs::copy(env!("CARGO_BIN_EXE_wal-inspect"), &program).unwrap();
+    let mut run = Command::new(&program);
+    run.args(arguments).current_dir("/").stdin(Stdio::null());
+    let output = run.uid(SOMEBODY + 1).gid(GROUP).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// What was asked for can be far below what is there, and only of that somebody can change the permission.
+#[test]
+fn what_may_not_be_searched_or_written_is_named_as_far_as_it_is_there() {
+    if !is_root() {
+        return;
+    }
+    let log = damaged();
+    let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    open(&log.beside(""), 0o755);
+    let closed = log.beside("closed");
+    fs::create_dir_all(closed.join("wal")).unwrap();
+    open(&closed, 0o700);
+    let (code, told) = as_another(&["verify", closed.to_str().unwrap()]);
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains(&format!("{}: Permission denied", closed.display())), "{told}");
+
+    open(&log.log(), 0o755);
+    for path in owners(&log.log()) {
+        open(Path::new(&path.0), 0o755);
+    }
+    let new = log.beside("far/below");
+    let (code, told) =
+        as_another(&["repair", log.log().to_str().unwrap(), "--salvage", new.to_str().unwrap()]);
+    assert_eq!(code, Some(3), "{told}");
+    let room = fs::canonicalize(log.beside("")).unwrap();
+    assert!(told.contains(&format!("nothing may be made in {}", room.display())), "{told}");
 }
