@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Pid, Signal, kill_process},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -161,6 +164,41 @@ fn a_signal_ends_it_and_leaves_no_file() {
         }
         assert!(fs::read_dir(directory.path()).unwrap().next().is_none(), "something is left");
     }
+}
+
+/// A probe holds a lock on its directory; who is killed holds none any more.
+#[test]
+fn what_a_killed_probe_has_left_is_told_and_removed_if_that_is_asked_for() {
+    let directory = TempDir::new().unwrap();
+    let left = directory.path().join("kontiki-probe-left");
+    fs::create_dir_all(left.join("mapped")).unwrap();
+    fs::write(left.join("mapped/segment"), vec![0; 3 << 20]).unwrap();
+    let used = directory.path().join("kontiki-probe-used");
+    fs::create_dir(&used).unwrap();
+    let user = fs::File::open(&used).unwrap();
+    flock(&user, FlockOperation::NonBlockingLockExclusive).unwrap();
+    fs::write(directory.path().join("kontiki-probe-notes"), "of somebody").unwrap();
+
+    let told = rows(&probe(directory.path(), &["--json"]));
+    let warned: Vec<&str> =
+        named(&told, "warning").iter().map(|row| row["warning"].as_str().unwrap()).collect();
+    let line = format!(
+        "{}, 3 MiB, was left by a probe that was killed: probe --clean removes it",
+        left.display()
+    );
+    assert!(warned.contains(&line.as_str()) && left.exists(), "{warned:?}");
+    assert!(warned.iter().all(|line| !line.contains("-used") && !line.contains("-notes")));
+
+    let run = probe(directory.path(), &["--json", "--clean"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let removed = format!("wal-inspect: {}, 3 MiB, was left by", left.display());
+    assert!(
+        run.stderr.starts_with(&removed) && run.stderr.ends_with(", and is removed\n"),
+        "{run:?}"
+    );
+    assert!(!run.stdout.contains("--clean"), "{run:?}");
+    assert!(!left.exists() && used.exists());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
 }
 
 #[test]
