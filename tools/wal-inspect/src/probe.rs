@@ -98,8 +98,8 @@ fn parse_segment_bytes(text: &str) -> Result<u64, String> {
 pub(crate) fn probe(arguments: &ProbeArguments) -> Result<Outcome, Failure> {
     let until = Instant::now() + Duration::from_secs(arguments.seconds);
     let stop = Stop::install()?;
-    let what = || format!("measuring for {} s", arguments.seconds);
-    let report = progress::shown(what, || Report::of(arguments, until, &stop))?;
+    let (what, time) = ("measuring", Duration::from_secs(arguments.seconds));
+    let report = progress::timed(what, time, || Report::of(arguments, until, &stop))?;
     terminal::print(&if arguments.json { report.json()? } else { report.text() })?;
     Ok(Outcome::Whole)
 }

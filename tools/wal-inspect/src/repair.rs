@@ -96,6 +96,9 @@ Exit codes: 0 nothing to repair, or repaired; 2 corrupt (dry run), or salvaged, 
 of a log that had entries; 3 cannot: no such log, a writer is there, this way is not possible, or
 the disk refuses; 4 usage.";
 
+/// How many times a diagnosis reads a damaged log, about; what is done then reads what it wrote.
+const LOOKS: u64 = 5;
+
 #[derive(Debug, Args)]
 pub(crate) struct RepairArguments {
     /// Directory of the log, or the data directory of a node, which has it in wal below it.
@@ -125,7 +128,8 @@ pub(crate) fn repair(arguments: &RepairArguments) -> Result<Outcome, Failure> {
         (Some(new), _) => salvage(&directory, new)?,
         (None, true) => (truncate(&directory)?, Outcome::Whole),
         (None, false) => {
-            let diagnosis = progress::watched(&directory, || Diagnosis::of(&directory))?;
+            let diagnosis =
+                progress::watched_times(LOOKS, &directory, || Diagnosis::of(&directory))?;
             let is_begun = diagnosis.mark.as_ref().is_some_and(|mark| mark.stage != Stage::Done);
             let is_whole = diagnosis.damage.is_empty() && !is_begun;
             let outcome = if is_whole { Outcome::Whole } else { Outcome::Corrupt };
@@ -147,7 +151,7 @@ fn keep_private(directory: &Path) -> Result<(), Failure> {
 fn truncate(directory: &Path) -> Result<Report, Failure> {
     let owners = Owners::of(directory)?;
     let before = Mark::of(directory)?;
-    let truncated = progress::watched(directory, || repair::truncate(directory));
+    let truncated = progress::watched_times(LOOKS + 1, directory, || repair::truncate(directory));
     // Also after an error: the writer has to be able to read what keeps it from the log.
     owners.take(directory);
     let Some(truncation) = truncated? else {
@@ -165,7 +169,8 @@ fn left_mark(directory: &Path) -> Result<Option<PathBuf>, Failure> {
 
 fn salvage(directory: &Path, new: &Path) -> Result<(Report, Outcome), Failure> {
     let place = beside(directory, new)?;
-    let salvaged = progress::watched(directory, || write_salvaged(directory, &place))?;
+    let salvaged =
+        progress::watched_times(LOOKS + 1, directory, || write_salvaged(directory, &place))?;
     let outcome = warn_of_nothing(directory, &salvaged.logs);
     let way = Way::of_salvage(&salvaged.logs, salvaged.is_end_known, Some(new));
     Ok((Report::of_done(way.with_mark(left_mark(new)?)), outcome))
