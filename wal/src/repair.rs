@@ -6,7 +6,8 @@
 //! leaves is no damage, and opening the log deals with it.
 //!
 //! Neither way brings back what is lost. A log that others rely on, as peers on the votes and acknowledgements of a Raft node,
-//! has broken its promises then: `wal-inspect repair --help` says what to do.
+//! has broken its promises then: `wal-inspect repair --help` says what to do. Such a log opens, and nothing in its frames tells
+//! that it once had more; so a repair that took something leaves a [`Mark`], which whoever has promised something asks for.
 
 mod backup;
 mod contents;

@@ -32,6 +32,8 @@ pub(super) fn hint(found: &Corruption) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use kontiki_wal::inspect::Verdict;
 
     use super::*;
@@ -40,33 +42,33 @@ mod tests {
     /// The texts are the log's, so they are made by it.
     #[test]
     fn what_was_done_to_a_file_is_told_with_what_undoes_it() {
-        let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../tests/fixtures/format-1/closed");
+        let fixture =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/format-1/closed");
         let name = |number: u64| format!("{number:016x}.wal");
-        type Harm = fn(&std::path::Path, &str, &str);
+        type Harm = fn(&Path, &str, &str);
         let cases: [(&str, Harm); 4] = [
             ("anywhere? Put it back under its name", |room, file, _| {
-                std::fs::remove_file(room.join(file)).unwrap();
+                fs::remove_file(room.join(file)).unwrap();
             }),
             ("exchanged or renamed? Give each its own name", |room, file, other| {
-                std::fs::rename(room.join(file), room.join("aside")).unwrap();
-                std::fs::rename(room.join(other), room.join(file)).unwrap();
-                std::fs::rename(room.join("aside"), room.join(other)).unwrap();
+                fs::rename(room.join(file), room.join("aside")).unwrap();
+                fs::rename(room.join(other), room.join(file)).unwrap();
+                fs::rename(room.join("aside"), room.join(other)).unwrap();
             }),
             ("5 bytes were added to", |room, file, _| {
-                let mut bytes = std::fs::read(room.join(file)).unwrap();
+                let mut bytes = fs::read(room.join(file)).unwrap();
                 bytes.extend_from_slice(b"added");
-                std::fs::write(room.join(file), bytes).unwrap();
+                fs::write(room.join(file), bytes).unwrap();
             }),
             ("bytes of 0000000000000005.wal are gone from its end", |room, file, _| {
-                let bytes = std::fs::read(room.join(file)).unwrap();
-                std::fs::write(room.join(file), &bytes[..8192]).unwrap();
+                let bytes = fs::read(room.join(file)).unwrap();
+                fs::write(room.join(file), &bytes[..8192]).unwrap();
             }),
         ];
         for (expected, harm) in cases {
             let room = tempfile::tempdir().unwrap();
-            for entry in std::fs::read_dir(&fixture).unwrap().map(Result::unwrap) {
-                std::fs::copy(entry.path(), room.path().join(entry.file_name())).unwrap();
+            for entry in fs::read_dir(&fixture).unwrap().map(Result::unwrap) {
+                fs::copy(entry.path(), room.path().join(entry.file_name())).unwrap();
             }
             harm(room.path(), &name(5), &name(6));
             let look = Look::at(room.path()).unwrap();
