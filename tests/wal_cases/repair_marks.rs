@@ -256,6 +256,25 @@ fn a_cut_that_could_not_be_begun_leaves_nothing() {
     assert!(tried > 20, "{tried}");
 }
 
+/// WAL-CASE 42: whoever is told of an error is told whether the log can be opened, and what to do.
+#[test]
+fn a_cut_that_failed_says_whether_it_has_to_be_made_again() {
+    let mut unfinished = 0;
+    for damaged in [lossy(), harmless()] {
+        for (kind, nth) in KINDS.into_iter().flat_map(|kind| (1..12).map(move |nth| (kind, nth))) {
+            let disk = damaged.reopen();
+            disk.inject(kind, nth, Fault::Fail(EIO));
+            let Err(error) = repair::truncate_on(&disk, DIRECTORY) else { continue };
+            let is_said = error.to_string().ends_with("not opened before it is: do it again");
+            let opened = open(&disk.reopen()).map(drop);
+            let is_refused = matches!(opened, Err(OpenError::RepairUnfinished { .. }));
+            assert_eq!(is_said, is_refused, "{kind:?} {nth}: {error}, {opened:?}");
+            unfinished += usize::from(is_said);
+        }
+    }
+    assert!(unfinished > 10, "{unfinished}");
+}
+
 /// WAL-CASE 42: what cannot be removed is not opened.
 #[test]
 fn a_salvage_that_fails_leaves_nothing_that_could_be_taken_for_a_log() {

@@ -108,7 +108,10 @@ pub enum OpenError {
         other: String,
     },
     /// A segment that live entries lie in is not there.
-    #[error("segment {missing} is missing, {needed_by} needs it")]
+    #[error(
+        "segment {missing} is missing, {needed_by} needs it: put it back if it is anywhere; \
+         `wal-inspect repair` says what is left without it"
+    )]
     MissingSegment {
         /// File name of the segment that should be there.
         missing: String,

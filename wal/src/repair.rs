@@ -165,10 +165,17 @@ pub enum StateOutcome {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RepairError {
-    /// The log, or the directory of a backup or a new log, cannot be opened, read or written. A repair in place that ends with
-    /// it was not finished; the backup is, if anything was changed.
+    /// The log, or the directory of a backup or a new log, cannot be opened, read or written.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A cut was begun and is not finished; its backup is. The log is not opened before [`truncate`] has ended it.
+    #[error(
+        "{source}; the cut is begun and not finished, and the log is not opened before it is: do it again"
+    )]
+    Unfinished {
+        /// Why.
+        source: Box<RepairError>,
+    },
     /// No backup or no mark of a cut could be made. The log is unchanged; what was written of the backup is removed, as far as
     /// the disk takes that.
     #[error("{source}; the log is unchanged")]
@@ -265,36 +272,48 @@ pub fn truncate_on(
     // Opening it for writing would make one that is not there.
     open_unlocked(disk, path)?;
     let directory = lock(disk, path)?;
-    let before = Mark::of_repairable(&*directory)?;
-    let survey = Survey::of(&*directory)?;
+    truncate_locked(disk, &*directory).map_err(|error| match Mark::read(&*directory) {
+        Ok(Some(Mark { stage: Stage::Cutting, .. })) => {
+            RepairError::Unfinished { source: Box::new(error) }
+        }
+        _ => error,
+    })
+}
+
+fn truncate_locked(
+    disk: &dyn Disk,
+    directory: &dyn Directory,
+) -> Result<Option<Truncation>, RepairError> {
+    let before = Mark::of_repairable(directory)?;
+    let survey = Survey::of(directory)?;
     if survey.damage.is_empty() {
         // A cut that was stopped at its end can be in the cache only.
         write_again(&survey)?;
-        sync(&*directory)?;
+        sync(directory)?;
         if let Some(mark) = before.filter(|mark| mark.stage == Stage::Cutting) {
-            mark.finish(&*directory)?;
+            mark.finish(directory)?;
         }
         return Ok(None);
     }
     let (plan, logs) = plan(&survey)?.map_err(|reason| RepairError::NoCut { reason })?;
     let contents = Contents::of(&survey, Some(&plan))?;
-    let truncation = contents.truncation(&plan, &logs, backup::place(disk, &*directory)?);
+    let truncation = contents.truncation(&plan, &logs, backup::place(disk, directory)?);
     let names = [&truncation.changed[..], &truncation.removed].concat();
     let not_begun = |source| {
         let backup = truncation.backup.clone();
         RepairError::NotBegun { backup, source: Box::new(source) }
     };
     let losses = mark::losses_of_cut(&truncation, &unknown(&survey)?);
-    let backup = backup::make(disk, &*directory, &truncation.backup, &names).map_err(not_begun)?;
-    let mark = Mark::begin(&*directory, Stage::Cutting, before, losses)
+    let backup = backup::make(disk, directory, &truncation.backup, &names).map_err(not_begun)?;
+    let mark = Mark::begin(directory, Stage::Cutting, before, losses)
         .inspect_err(|_| backup::remove(&*backup))
         .map_err(not_begun)?;
     write_again(&survey)?;
-    plan.perform(&survey, &*directory, &*backup)?;
-    if !settle(&*directory, Depth::All(Effort::default()))?.damage.is_empty() {
-        return Err(RepairError::NotWhole { directory: path.display().to_string() });
+    plan.perform(&survey, directory, &*backup)?;
+    if !settle(directory, Depth::All(Effort::default()))?.damage.is_empty() {
+        return Err(RepairError::NotWhole { directory: directory.path().display().to_string() });
     }
-    mark.finish(&*directory)?;
+    mark.finish(directory)?;
     Ok(Some(truncation))
 }
 

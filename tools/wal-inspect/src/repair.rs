@@ -241,6 +241,11 @@ impl From<RepairError> for Failure {
             RepairError::NotBegun { ref backup, .. } if !remove_emptied(backup) => {
                 Self::Repair(format!("{error}; remove {}", backup.display()))
             }
+            RepairError::Unfinished { source }
+                if matches!(*source, RepairError::NotBegun { .. }) =>
+            {
+                Self::from(*source)
+            }
             RepairError::NotEmpty { directory } => Self::Repair(format!(
                 "{directory} is not empty; choose another one, or remove what is in it"
             )),
