@@ -18,7 +18,7 @@ use rustix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Run, append, command, files, options, wal_inspect};
+use crate::support::{Run, append, command, files, options, program_for_anybody, wal_inspect};
 
 /// A short one, with small segments.
 const SHORT: [&str; 3] = ["probe", "--seconds=1", "--segment-bytes=4194304"];
@@ -221,11 +221,8 @@ fn where_it_cannot_measure_it_says_so_in_a_line_and_ends_with_3() {
 fn a_directory_that_may_not_be_written_is_told_in_a_line_with_3() {
     let directory = TempDir::new().unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o555)).unwrap();
-    // A copy that anybody may run: whom modes do not bind becomes nobody for this.
-    let place = TempDir::new().unwrap();
-    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
-    let program = place.path().join("wal-inspect");
-    fs::copy(env!("CARGO_BIN_EXE_wal-inspect"), &program).unwrap();
+    // Whom modes do not bind becomes nobody for this.
+    let (_place, program) = program_for_anybody();
     let mut probe = Command::new(&program);
     probe.args(SHORT).arg(directory.path());
     if rustix::process::geteuid().is_root() {

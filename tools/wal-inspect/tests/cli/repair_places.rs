@@ -11,11 +11,10 @@ use std::{
 };
 
 use rustix::process::geteuid;
-use tempfile::TempDir;
 
 use crate::{
     repair::{CUT, Damaged, damaged, repair, salvage},
-    support::{Run, files, verify},
+    support::{Run, files, program_for_anybody, verify},
 };
 
 /// WAL-CASE 42: what looks like another place can be the log's own.
@@ -165,11 +164,7 @@ fn what_may_not_be_given_away_is_told() {
 
 /// Runs `wal-inspect` as a user to whom nothing belongs; its exit code, and what it says on standard error.
 fn as_another(arguments: &[&str]) -> (Option<i32>, String) {
-    // A copy that anybody may run.
-    let place = TempDir::new().unwrap();
-    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
-    let program = place.path().join("wal-inspect");
-    fs::copy(env!("CARGO_BIN_EXE_wal-inspect"), &program).unwrap();
+    let (_place, program) = program_for_anybody();
     let mut run = Command::new(&program);
     run.args(arguments).current_dir("/").stdin(Stdio::null());
     let output = run.uid(SOMEBODY + 1).gid(GROUP).output().unwrap();
