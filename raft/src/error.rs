@@ -113,10 +113,12 @@ pub enum StartError {
         source: Arc<io::Error>,
     },
     /// Another node, in this process or another one, writes there.
-    #[error("data directory {directory} is in use by another process; stop it first")]
+    #[error("data directory {directory} is in use by {}; stop it first", user_text(*holder))]
     Locked {
         /// The directory.
         directory: String,
+        /// The process, if it has written its number down; this one, if a node in it is there.
+        holder: Option<u32>,
     },
     /// The directory was made by another node.
     #[error(
@@ -146,12 +148,43 @@ pub enum StartError {
         /// What is wrong, with the limit.
         reason: String,
     },
+    /// The log was repaired, and has lost, or can have lost, what this node promised its peers: a vote, a term, entries that it
+    /// acknowledged. Started from it, the node could break what the cluster has promised: two leaders of one term, or a
+    /// committed entry overruled.
+    #[error(
+        "the log in {directory} was repaired and lacks, or can lack, what this node had acknowledged \
+         ({}): started again it could break what its cluster has promised; leave it off while its \
+         peers have a majority (it can be replaced by a new member with an empty directory, once \
+         members can be changed). If nothing acknowledged is lost, or no peer relies on it, remove \
+         {directory}/{} at your own risk",
+        losses_text(losses),
+        kontiki_wal::repair::Mark::FILE
+    )]
+    Repaired {
+        /// Directory of the log.
+        directory: String,
+        /// What is lost, a line each.
+        losses: Vec<String>,
+    },
     /// The log cannot be opened; the kind of the error says what can be done.
     #[error("cannot open the log: {0}")]
     Log(#[source] OpenError),
     /// Anything else the system refused.
     #[error("{0}")]
     Io(#[source] Arc<io::Error>),
+}
+
+fn user_text(holder: Option<u32>) -> String {
+    holder.map_or("another process".to_owned(), |process| format!("process {process}"))
+}
+
+/// So many that they are one line; all are in the file.
+fn losses_text(losses: &[String]) -> String {
+    let told = losses[..losses.len().min(3)].join("; ");
+    match losses.len() {
+        0..=3 => told,
+        more => format!("{told}; and {} more", more - 3),
+    }
 }
 
 /// Why a node takes nothing, and what that means for those who still wait.

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use bytes::Bytes;
 use kontiki_core::{Entry, Incarnation, LogIndex, Position, Recovered, State, Term};
 use kontiki_disk::Disk;
-use kontiki_wal::{Log, LogId, OpenError, ReadError, Wal};
+use kontiki_wal::{Log, LogId, OpenError, ReadError, Wal, repair::Mark};
 
 use crate::{Options, StartError};
 
@@ -36,8 +36,12 @@ impl Storage {
         disk: Option<Arc<dyn Disk>>,
     ) -> Result<Self, StartError> {
         let shown = directory.display().to_string();
-        let wal = open_wal(directory, id, options, disk)?;
+        let wal = open_wal(directory, id, options, disk.clone())?;
         let place = directory.join(LOG_DIRECTORY).display().to_string();
+        // Under the lock of the log that is open: no repair can come in between.
+        if let Some(mark) = repair_mark(directory, disk.as_deref())? {
+            return Err(StartError::Repaired { directory: place, losses: mark.losses });
+        }
         let log = wal.log(LogId(GROUP)).map_err(|error| state_error(&shown, &error))?;
         if let Some(bytes) = log.state() {
             let state = State::decode(&bytes).map_err(|error| state_error(&shown, &error))?;
@@ -132,13 +136,23 @@ fn open_wal(
     wal.open(directory.join(LOG_DIRECTORY)).map_err(|error| {
         let directory = directory.display().to_string();
         match error {
-            OpenError::Locked { .. } => StartError::Locked { directory },
+            OpenError::Locked { holder, .. } => StartError::Locked { directory, holder },
             OpenError::OtherOwner { found, .. } => {
                 StartError::OtherNode { directory, found: node_of(found), expected: id }
             }
             error => StartError::Log(error),
         }
     })
+}
+
+/// What a repair has left beside the log: it can lack what others rely on.
+fn repair_mark(directory: &Path, disk: Option<&dyn Disk>) -> Result<Option<Mark>, StartError> {
+    let directory = directory.join(LOG_DIRECTORY);
+    let mark = match disk {
+        Some(disk) => Mark::of_on(disk, directory),
+        None => Mark::of(directory),
+    };
+    mark.map_err(StartError::Log)
 }
 
 /// The owner bytes of a node's log: its id, then zeros.

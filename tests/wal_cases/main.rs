@@ -10,6 +10,7 @@ mod power;
 mod repair;
 mod repair_cuts;
 mod repair_lists;
+mod repair_marks;
 mod sealed;
 mod waiting;
 

@@ -396,12 +396,16 @@ fn a_log_of_which_no_backup_can_be_made_is_left_alone() {
         before.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>() + 20_000,
     ));
     let error = repair::truncate_on(&disk, DIRECTORY).unwrap_err();
-    let RepairError::Open(OpenError::Io { source, .. }) = &error else { panic!("{error}") };
+    assert!(error.to_string().ends_with("; the log is unchanged"), "{error}");
+    let RepairError::NotBegun { backup, source } = &error else { panic!("{error}") };
+    let OpenError::Io { source, .. } = &**source else { panic!("{error}") };
     assert_eq!(source.raw_os_error(), Some(ENOSPC), "{error}");
     assert_eq!(files(&disk), before);
+    let left = disk.open_directory(backup, Access::Read).unwrap().list().unwrap();
+    assert!(left.is_empty(), "{left:?}");
     disk.set_capacity(None);
     let told = truncated(&disk).1;
-    assert_eq!(told.backup, Path::new("log.backup-2"), "the one that was begun is left alone");
+    assert_eq!(told.backup, *backup, "nothing is in it");
 }
 
 /// WAL-CASE 42: nothing tells where a log stood.

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::LogId;
+use crate::{LogId, repair::Stage};
 
 /// Damaged bytes, with their place and, where the frame's header is whole or was before one bit of it was flipped, what is
 /// lost.
@@ -51,10 +51,20 @@ fn details(corruption: &Corruption) -> String {
 #[non_exhaustive]
 pub enum OpenError {
     /// Another `Wal`, here or in another process, or a view of one, holds the directory.
-    #[error("{directory} is in use by another process or by this one; stop it first")]
+    #[error("{directory} is in use by {}", user_text(*holder))]
     Locked {
         /// The directory.
         directory: String,
+        /// The process, if it has written its number down.
+        holder: Option<u32>,
+    },
+    /// A repair of the log was begun and has not ended: see [`Mark`](crate::repair::Mark).
+    #[error("a repair of {directory} was begun and not finished: {}", way_out(*stage, directory))]
+    RepairUnfinished {
+        /// The directory.
+        directory: String,
+        /// How far it came.
+        stage: Stage,
     },
     /// Bytes that were durable are damaged; no file was changed.
     #[error(transparent)]
@@ -98,7 +108,10 @@ pub enum OpenError {
         other: String,
     },
     /// A segment that live entries lie in is not there.
-    #[error("segment {missing} is missing, {needed_by} needs it")]
+    #[error(
+        "segment {missing} is missing, {needed_by} needs it: put it back if it is anywhere; \
+         `wal-inspect repair` says what is left without it"
+    )]
     MissingSegment {
         /// File name of the segment that should be there.
         missing: String,
@@ -132,6 +145,25 @@ pub enum OpenError {
         /// What is wrong with its value.
         reason: &'static str,
     },
+}
+
+fn user_text(holder: Option<u32>) -> String {
+    match holder {
+        Some(process) if process == std::process::id() => {
+            format!("this process, {process}: close the log, and drop what it lent out")
+        }
+        Some(process) => format!("process {process}; stop it first"),
+        None => "another process or by this one; stop it first".to_owned(),
+    }
+}
+
+fn way_out(stage: Stage, directory: &str) -> String {
+    match stage {
+        Stage::Salvaging => "remove it, and salvage again".to_owned(),
+        Stage::Cutting | Stage::Done => {
+            format!("do it again with `wal-inspect repair {directory} --truncate-tail --yes`")
+        }
+    }
 }
 
 const RAISE_THE_LIMIT: &str = "a log keeps a file open for each segment: raise the limit of open files \
@@ -340,6 +372,19 @@ mod tests {
         }
         let error = with_needed_room(io::Error::from_raw_os_error(28), 4096);
         assert!(error.source().is_some(), "the system's own error is behind it");
+    }
+
+    #[test]
+    fn who_uses_a_directory_is_named_as_far_as_that_is_known() {
+        let own = std::process::id();
+        for (holder, told) in [
+            (None, "d is in use by another process or by this one; stop it first".to_owned()),
+            (Some(own + 1), format!("d is in use by process {}; stop it first", own + 1)),
+            (Some(own), format!("d is in use by this process, {own}: close the log")),
+        ] {
+            let error = OpenError::Locked { directory: "d".to_owned(), holder };
+            assert!(error.to_string().starts_with(&told), "{error}");
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Options {
     pub(crate) write_mode: WriteMode,
     pub(crate) threads: bool,
     pub(crate) copied_reads: bool,
+    /// Of a repair, which has marked the directory itself.
+    pub(crate) ignores_mark: bool,
 }
 
 impl Options {
@@ -43,6 +45,7 @@ impl Options {
             write_mode: WriteMode::default(),
             threads: true,
             copied_reads: false,
+            ignores_mark: false,
         }
     }
 

@@ -6,13 +6,15 @@
 //! leaves is no damage, and opening the log deals with it.
 //!
 //! Neither way brings back what is lost. A log that others rely on, as peers on the votes and acknowledgements of a Raft node,
-//! has broken its promises then: `wal-inspect repair --help` says what to do.
+//! has broken its promises then: `wal-inspect repair --help` says what to do. Such a log opens, and nothing in its frames tells
+//! that it once had more; so a repair that took something leaves a [`Mark`], which whoever has promised something asks for.
 
 mod backup;
 mod beyond;
 mod contents;
 mod cut;
 mod island;
+mod mark;
 mod new_log;
 mod spans;
 mod survey;
@@ -26,6 +28,7 @@ use std::{
 use bytes::Bytes;
 use kontiki_disk::{Access, Directory, Disk};
 
+pub use self::mark::{Mark, Stage};
 use self::{
     contents::Contents,
     cut::{Plan, write_again},
@@ -54,6 +57,8 @@ pub struct Diagnosis {
     pub truncation: Result<Truncation, String>,
     /// What [`salvage`] would write: every log, ascending.
     pub salvage: Vec<LogOutcome>,
+    /// What an earlier repair has left.
+    pub mark: Option<Mark>,
 }
 
 /// A cut in place.
@@ -165,10 +170,26 @@ pub enum StateOutcome {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RepairError {
-    /// The log, or the directory of a backup or a new log, cannot be opened, read or written. A repair in place that ends with
-    /// it was not finished; the backup is, if anything was changed.
+    /// The log, or the directory of a backup or a new log, cannot be opened, read or written.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A cut was begun and is not finished; its backup is. The log is not opened before [`truncate`] has ended it.
+    #[error(
+        "{source}; the cut is begun and not finished, and the log is not opened before it is: do it again"
+    )]
+    Unfinished {
+        /// Why.
+        source: Box<RepairError>,
+    },
+    /// No backup or no mark of a cut could be made. The log is unchanged; what was written of the backup is removed, as far as
+    /// the disk takes that.
+    #[error("{source}; the log is unchanged")]
+    NotBegun {
+        /// The directory of the backup, in which nothing is left.
+        backup: PathBuf,
+        /// Why.
+        source: Box<OpenError>,
+    },
     /// The log cannot be cut in place; nothing was changed.
     #[error("the log cannot be cut in place: {reason}")]
     NoCut {
@@ -199,7 +220,7 @@ impl Diagnosis {
     /// Looks at the log in `directory` of the real disk, which nobody may have open for writing.
     ///
     /// # Errors
-    /// `Locked`, the disk's, a newer format, or segments of two logs.
+    /// `Locked`, the disk's, a newer format, segments of two logs, or `RepairUnfinished` for what is left of a salvage.
     pub fn of(directory: impl AsRef<Path>) -> Result<Self, OpenError> {
         Self::of_on(&*kontiki_disk::real(), directory)
     }
@@ -211,6 +232,7 @@ impl Diagnosis {
     pub fn of_on(disk: &dyn Disk, directory: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = directory.as_ref();
         let directory = open_unlocked(disk, path)?;
+        let mark = Mark::of_repairable(&*directory)?;
         let survey = Survey::of(&*directory)?;
         let planned = plan(&survey)?;
         let contents = Contents::of(&survey, planned.as_ref().ok().map(|(plan, _)| plan))?;
@@ -223,17 +245,19 @@ impl Diagnosis {
         check_unlocked(&*directory)?;
         Ok(Self {
             damage: survey.damage.clone(),
-            unknown: survey.unknown()?.into_iter().map(file_name).collect(),
+            unknown: unknown(&survey)?,
             is_end_known: survey.is_end_known(),
             truncation,
             salvage: contents.salvage(),
+            mark,
         })
     }
 }
 
 /// Cuts the log in `directory` of the real disk at the first damaged frame, under the writer's lock; `None` if nothing is
-/// damaged. Everything that is changed or removed is copied first. After an error or a stop in the middle it has to be called
-/// again before the log is opened: what it wrote can be in the cache only.
+/// damaged. Everything that is changed or removed is copied first; then a [`Mark`] says what the log has lost, unless that is
+/// nothing. After an error or a stop in the middle it has to be called again, and an opening is refused until then: what it
+/// wrote can be in the cache only.
 ///
 /// # Errors
 /// See [`RepairError`].
@@ -253,30 +277,55 @@ pub fn truncate_on(
     // Opening it for writing would make one that is not there.
     open_unlocked(disk, path)?;
     let directory = lock(disk, path)?;
-    let survey = Survey::of(&*directory)?;
+    truncate_locked(disk, &*directory).map_err(|error| match Mark::read(&*directory) {
+        Ok(Some(Mark { stage: Stage::Cutting, .. })) => {
+            RepairError::Unfinished { source: Box::new(error) }
+        }
+        _ => error,
+    })
+}
+
+fn truncate_locked(
+    disk: &dyn Disk,
+    directory: &dyn Directory,
+) -> Result<Option<Truncation>, RepairError> {
+    let before = Mark::of_repairable(directory)?;
+    let survey = Survey::of(directory)?;
     if survey.damage.is_empty() {
         // A cut that was stopped at its end can be in the cache only.
         write_again(&survey)?;
-        sync(&*directory)?;
+        sync(directory)?;
+        if let Some(mark) = before.filter(|mark| mark.stage == Stage::Cutting) {
+            mark.finish(directory)?;
+        }
         return Ok(None);
     }
     let (plan, logs) = plan(&survey)?.map_err(|reason| RepairError::NoCut { reason })?;
     let contents = Contents::of(&survey, Some(&plan))?;
-    let truncation = contents.truncation(&plan, &logs, backup::place(disk, &*directory)?);
+    let truncation = contents.truncation(&plan, &logs, backup::place(disk, directory)?);
     let names = [&truncation.changed[..], &truncation.removed].concat();
-    let backup = backup::make(disk, &*directory, &truncation.backup, &names)?;
+    let not_begun = |source| {
+        let backup = truncation.backup.clone();
+        RepairError::NotBegun { backup, source: Box::new(source) }
+    };
+    let losses = mark::losses_of_cut(&truncation, &unknown(&survey)?);
+    let backup = backup::make(disk, directory, &truncation.backup, &names).map_err(not_begun)?;
+    let mark = Mark::begin(directory, Stage::Cutting, before, losses)
+        .inspect_err(|_| backup::remove(&*backup))
+        .map_err(not_begun)?;
     write_again(&survey)?;
-    plan.perform(&survey, &*directory, &*backup)?;
-    if !settle(&*directory, Depth::All(Effort::default()))?.damage.is_empty() {
-        return Err(RepairError::NotWhole { directory: path.display().to_string() });
+    plan.perform(&survey, directory, &*backup)?;
+    if !settle(directory, Depth::All(Effort::default()))?.damage.is_empty() {
+        return Err(RepairError::NotWhole { directory: directory.path().display().to_string() });
     }
+    mark.finish(directory)?;
     Ok(Some(truncation))
 }
 
 /// Writes what can be read of the log in `directory` of the real disk into a new log in `into`, which is not there or empty:
 /// of each log its newest whole state, and its entries with their terms, from the first index up to the first that is lost.
-/// The owner is the same, the uuid another. Changes nothing in `directory`. All is durable when this returns; a log that an
-/// error or a stop left in `into` is not finished, and opens all the same: remove it.
+/// The owner is the same, the uuid another. Changes nothing in `directory`. All is durable when this returns; after an error
+/// nothing is left in `into`, as far as the disk takes that, and what a stop left there is not opened: remove it. A [`Mark`] says what the new log lacks, unless that is nothing.
 ///
 /// # Errors
 /// See [`RepairError`].
@@ -297,11 +346,28 @@ pub fn salvage_on(
     into: impl AsRef<Path>,
 ) -> Result<Salvaged, RepairError> {
     let directory = open_unlocked(&**disk, directory.as_ref())?;
+    let before = Mark::of_repairable(&*directory)?;
     let survey = Survey::of(&*directory)?;
-    new_log::write(&survey, disk, into.as_ref())?;
-    check_unlocked(&*directory)?;
     let logs = Contents::of(&survey, None)?.salvage();
-    Ok(Salvaged { logs, is_end_known: survey.is_end_known() })
+    let is_end_known = survey.is_end_known();
+    let original = directory.path();
+    let losses = mark::losses_of_salvage(original, &logs, is_end_known, &unknown(&survey)?);
+    let new = new_log::create(disk, into.as_ref(), &survey)?;
+    let write = || -> Result<(), RepairError> {
+        let mark = Mark::begin(&*new, Stage::Salvaging, before, losses)?;
+        // Its one writer is the new log's.
+        drop(new);
+        new_log::write(&survey, disk, into.as_ref())?;
+        check_unlocked(&*directory)?;
+        Ok(mark.finish(&*lock(&**disk, into.as_ref())?)?)
+    };
+    write().inspect_err(|_| new_log::remove(&**disk, into.as_ref()))?;
+    Ok(Salvaged { logs, is_end_known })
+}
+
+/// File names of the segments of which nothing is known.
+fn unknown(survey: &Survey) -> Result<Vec<String>, OpenError> {
+    Ok(survey.unknown()?.into_iter().map(file_name).collect())
 }
 
 fn open_unlocked(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn Directory>, OpenError> {
@@ -316,7 +382,7 @@ fn open_unlocked(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn Directory>, Ope
 fn check_unlocked(directory: &dyn Directory) -> Result<(), OpenError> {
     let path = directory.path().display().to_string();
     match directory.is_locked() {
-        Ok(true) => Err(OpenError::Locked { directory: path }),
+        Ok(true) => Err(OpenError::Locked { directory: path, holder: directory.lock_holder() }),
         Ok(false) => Ok(()),
         Err(source) => Err(io_error("look for the lock of", &path, source)),
     }

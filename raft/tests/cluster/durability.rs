@@ -1,7 +1,10 @@
 //! What was acknowledged is there afterwards.
 
+use std::{fs, path::Path};
+
 use bytes::Bytes;
-use kontiki::{Node, Read, Role};
+use kontiki::{Node, OpenError, Read, Role, StartError};
+use kontiki_wal::repair::{self, Mark};
 
 use crate::{
     harness::{Cluster, Tally, await_role, quick, ready, turn},
@@ -159,4 +162,64 @@ fn three_nodes_on_tcp_apply_what_a_follower_proposes() {
         let count = node.read(Read::Linearizable, |tally: &Tally| tally.applied.len());
         assert_eq!(count.wait(), Ok(30));
     }
+}
+
+/// RAFT-CASE 1: a log that forgot what it had acknowledged opens like any other, and its node must not run on it.
+#[test]
+fn a_node_does_not_start_from_a_log_that_a_repair_took_something_from() {
+    let mut cluster = Cluster::start(3);
+    for command in numbered(0..10) {
+        cluster.nodes[&1].propose(command).wait().unwrap();
+    }
+    cluster.stop_node(1);
+    let data = cluster.data(1);
+    let (wal, whole) = (data.join("wal"), data.join("before"));
+    copy_files(&wal, &whole);
+    flip_a_bit_of_the_last_command(&wal.join("0000000000000001.wal"));
+    // Each way, as if it were the node's own log.
+    let salvaged = data.join("salvaged");
+    repair::salvage(&wal, &salvaged).unwrap();
+    repair::truncate(&wal).unwrap().expect("it was damaged");
+    for way in ["cut in place at segment", "salvaged from"] {
+        let refused = cluster.builder(1).start(Tally::default());
+        let Err(error @ StartError::Repaired { .. }) = refused else { panic!("{refused:?}") };
+        let line = error.to_string();
+        let says = [way, "log 1: index ", &format!("remove {}/REPAIR", wal.display())];
+        assert!(says.iter().all(|part| line.contains(part)), "{line}");
+        fs::remove_dir_all(&wal).unwrap();
+        if salvaged.exists() {
+            fs::rename(&salvaged, &wal).unwrap();
+        }
+    }
+    // The others go on without it, and it with the log that it had.
+    cluster.nodes[&2].propose("without it").wait().unwrap();
+    fs::rename(&whole, &wal).unwrap();
+    let mark = wal.join(Mark::FILE);
+    fs::write(&mark, "Kontiki repair: done\n- something\n").unwrap();
+    let refused = cluster.builder(1).start(Tally::default());
+    assert!(matches!(refused, Err(StartError::Repaired { .. })), "{refused:?}");
+    fs::write(&mark, "Kontiki repair: cutting\n").unwrap();
+    let refused = cluster.builder(1).start(Tally::default());
+    let is_unfinished =
+        |error: &StartError| matches!(error, StartError::Log(OpenError::RepairUnfinished { .. }));
+    assert!(refused.as_ref().is_err_and(is_unfinished), "{refused:?}");
+    fs::remove_file(&mark).unwrap();
+    ready(cluster.start_node(1));
+    cluster.agreed();
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// It was durable: the mark of the close lies behind it.
+fn flip_a_bit_of_the_last_command(segment: &Path) {
+    let mut bytes = fs::read(segment).unwrap();
+    let last = numbered(9..10)[0].clone();
+    let place = bytes.windows(last.len()).rposition(|window| window == last).unwrap();
+    bytes[place] ^= 1;
+    fs::write(segment, bytes).unwrap();
 }

@@ -143,9 +143,11 @@ fn has_segments(directory: &Path) -> bool {
     segments(directory).unwrap_or(false)
 }
 
-/// What is there and must not be listed is most likely what was meant: the look says why it cannot be had.
+/// What is there and must not be listed is most likely what was meant: the look says why it cannot be had. Whether it is there
+/// is not known where the one above must not be searched: then that one is what is told of.
 fn may_have_segments(directory: &Path) -> bool {
-    segments(directory).unwrap_or_else(|error| error.kind() == ErrorKind::PermissionDenied)
+    segments(directory)
+        .unwrap_or_else(|error| error.kind() == ErrorKind::PermissionDenied && directory.is_dir())
 }
 
 fn segments(directory: &Path) -> io::Result<bool> {

@@ -33,6 +33,7 @@ mod raft;
 mod repair;
 mod rows;
 mod segments;
+mod stale;
 mod stats;
 mod stop;
 mod surroundings;

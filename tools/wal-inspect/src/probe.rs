@@ -15,6 +15,7 @@ use crate::{
     measure::{Cell, Way, measure},
     outcome::{Failure, Outcome},
     progress,
+    stale::{clean, make_own},
     stop::Stop,
     surroundings::Surroundings,
     terminal,
@@ -24,8 +25,9 @@ pub(crate) const HELP: &str = "\
 Writes to a directory of its own below DIR, which it removes at the end, and reads or changes nothing \
 else there: DIR may hold a log, also one that is in use, whose writer it slows down. It begins only \
 where there is room for four segments: three are its own, and the fourth is left to such a writer. A \
-sync that hangs cannot be broken off; if the process is killed, remove kontiki-probe-* by hand. What \
-other programs do to the disk meanwhile counts, too.
+sync that hangs cannot be broken off; if the process is killed, its kontiki-probe-* stays, which the \
+next probe tells of, and removes if it is given --clean. What other programs do to the disk meanwhile \
+counts, too.
 
 What is told; in --json a row is an object that says in \"row\" which it is, and what the system does
 not tell is left out:
@@ -46,6 +48,7 @@ not tell is left out:
 Examples:
   wal-inspect probe data/1                     what a node on this disk can expect
   wal-inspect probe --seconds 60 /mnt/disk
+  wal-inspect probe --clean data/1             remove what killed probes have left, and measure
   wal-inspect probe --json . | jq 'select(.row == \"measured\") | {way, bytes, p99_us}'
 
 Exit codes: 0 done, also when Ctrl-C ended it after everything was measured once; 3 cannot measure, 4 \
@@ -57,14 +60,30 @@ pub(crate) struct ProbeArguments {
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
     /// How long it takes in all, about; each size and way is measured at least once.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, default_value_t = 10, value_parser = parse_seconds, allow_negative_numbers = true)]
     pub(crate) seconds: u64,
     /// Size of the segments that are written to: 4 MiB to 1 GiB, a multiple of 4 KiB.
-    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20, value_parser = parse_segment_bytes)]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 64 << 20,
+        value_parser = parse_segment_bytes,
+        allow_negative_numbers = true
+    )]
     pub(crate) segment_bytes: u64,
+    /// Remove first what probes that were killed have left in DIR.
+    #[arg(long)]
+    pub(crate) clean: bool,
     /// Print JSON objects, one a line, instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn parse_seconds(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(seconds) if (1..=3600).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("{text:?} is not 1 to 3600 seconds")),
+    }
 }
 
 fn parse_segment_bytes(text: &str) -> Result<u64, String> {
@@ -79,8 +98,8 @@ fn parse_segment_bytes(text: &str) -> Result<u64, String> {
 pub(crate) fn probe(arguments: &ProbeArguments) -> Result<Outcome, Failure> {
     let until = Instant::now() + Duration::from_secs(arguments.seconds);
     let stop = Stop::install()?;
-    let what = || format!("measuring for {} s", arguments.seconds);
-    let report = progress::shown(what, || Report::of(arguments, until, &stop))?;
+    let (what, time) = ("measuring", Duration::from_secs(arguments.seconds));
+    let report = progress::timed(what, time, || Report::of(arguments, until, &stop))?;
     terminal::print(&if arguments.json { report.json()? } else { report.text() })?;
     Ok(Outcome::Whole)
 }
@@ -139,12 +158,11 @@ struct Choice {
 impl Report {
     fn of(arguments: &ProbeArguments, until: Instant, stop: &Stop) -> Result<Self, Failure> {
         let failed = |error| Failure::Place { directory: arguments.directory.clone(), error };
+        let stale = clean(arguments).map_err(failed)?;
         let (surroundings, device) = Surroundings::of(&arguments.directory).map_err(failed)?;
         let segment_bytes = arguments.segment_bytes;
-        check_room(surroundings.free_bytes, segment_bytes).map_err(failed)?;
-        let prefix = "kontiki-probe-";
-        let own = tempfile::Builder::new().prefix(prefix).tempdir_in(&arguments.directory);
-        let own = own.map_err(failed)?;
+        check_room(surroundings.free_bytes, segment_bytes, &stale).map_err(failed)?;
+        let (own, _lock) = make_own(&arguments.directory).map_err(failed)?;
         let fallocate = fallocate(&own).map_err(failed)?;
         let cells = measure(own.path(), segment_bytes, until, stop, device.as_ref());
         // What cannot be removed is told, unless there is worse to tell.
@@ -157,7 +175,7 @@ impl Report {
         let has_device = device.is_some();
         Ok(Self {
             measured: cells.iter().map(|cell| Measured::of(cell, has_device)).collect(),
-            warnings: warnings(&surroundings, &cells),
+            warnings: [warnings(&surroundings, &cells), stale].concat(),
             choice: Choice::of(&cells, surroundings.is_memory()),
             place: Place { surroundings, fallocate },
             segment_bytes,
@@ -333,15 +351,16 @@ impl Choice {
 }
 
 /// A segment more than it takes must be free: the writer of a log must not meet a full disk for a measurement.
-fn check_room(free_bytes: u64, segment_bytes: u64) -> io::Result<()> {
+fn check_room(free_bytes: u64, segment_bytes: u64, stale: &[String]) -> io::Result<()> {
     let needed = 4 * segment_bytes;
     if free_bytes >= needed {
         return Ok(());
     }
     let mib = |bytes: u64| bytes >> 20;
+    let stale: String = stale.iter().map(|line| format!("; {line}")).collect();
     Err(io::Error::other(format!(
         "{} MiB are free, and four segments of {} MiB take {} MiB: make room, or measure with smaller \
-         ones (--segment-bytes)",
+         ones (--segment-bytes){stale}",
         mib(free_bytes),
         mib(segment_bytes),
         mib(needed)

@@ -1,45 +1,98 @@
-//! A sign of life on standard error while a long look goes on, where somebody watches.
+//! A sign of life on standard error while a long look goes on, where somebody watches: a bar of what is done, and of how long.
 
 use std::{
     fs,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::Path,
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
 
-/// Does `work` on the log in `directory`; tells how long it has been at it if standard error is a
-/// terminal. Silent for the first second.
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Does `work`, which reads the log in `directory` once; shows how much of it is read if standard error is a terminal. Silent
+/// for the first second.
 pub(crate) fn watched<T>(directory: &Path, work: impl FnOnce() -> T) -> T {
-    shown(|| format!("reading {} MiB", bytes_in(directory) >> 20), work)
+    watched_times(1, directory, work)
 }
 
-/// As [`watched`], for work that `what` names.
-pub(crate) fn shown<T>(what: impl FnOnce() -> String + Send, work: impl FnOnce() -> T) -> T {
+/// As [`watched`], for work that reads the log so many times, about.
+pub(crate) fn watched_times<T>(times: u64, directory: &Path, work: impl FnOnce() -> T) -> T {
+    let begun = bytes_read();
+    let what = || What {
+        name: format!("reading {} MiB", bytes_in(directory) >> 20),
+        // Of a log in memory nobody sees anything.
+        length: begun.map(|_| times * bytes_in(directory).max(1)),
+    };
+    shown(what, |_| bytes_read().unwrap_or(0).saturating_sub(begun.unwrap_or(0)), work)
+}
+
+/// As [`watched`], for work that takes a time that is known.
+pub(crate) fn timed<T>(name: &str, time: Duration, work: impl FnOnce() -> T) -> T {
+    let in_milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let what = || What { name: name.to_owned(), length: Some(in_milliseconds(time)) };
+    shown(what, in_milliseconds, work)
+}
+
+/// What is shown.
+struct What {
+    name: String,
+    /// How much there is to do; `None` if that is not known.
+    length: Option<u64>,
+}
+
+/// `done` tells how much is done after a time.
+fn shown<T>(
+    what: impl FnOnce() -> What + Send,
+    done: impl Fn(Duration) -> u64 + Send,
+    work: impl FnOnce() -> T,
+) -> T {
     if !io::stderr().is_terminal() {
         return work();
     }
     let (working, ended) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        scope.spawn(move || tell(&what(), &ended));
+        scope.spawn(move || draw(what, done, &ended));
         let result = work();
         drop(working);
         result
     })
 }
 
-fn tell(what: &str, ended: &Receiver<()>) {
+fn draw(what: impl FnOnce() -> What, done: impl Fn(Duration) -> u64, ended: &Receiver<()>) {
     let start = Instant::now();
-    let mut told = false;
-    while ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
-        let seconds = start.elapsed().as_secs();
-        write(&format!("\r{what} ... {seconds} s"));
-        told = true;
+    let is_over = |pause| ended.recv_timeout(pause) != Err(RecvTimeoutError::Timeout);
+    if is_over(SILENT) {
+        return;
     }
-    if told {
-        write("\r\x1b[K");
+    let What { name, length } = what();
+    // Drawn when all of it is known.
+    let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::hidden());
+    let template = if length.is_some() { BAR } else { NO_BAR };
+    let style = ProgressStyle::with_template(template).expect("a template that it reads");
+    bar.set_style(style.progress_chars("=> "));
+    bar.set_message(name);
+    // More is read than was thought: then it is not known how much is left, but not that all is done.
+    let last = length.unwrap_or(u64::MAX).saturating_sub(1);
+    let update = || {
+        bar.set_position(done(start.elapsed()).min(last));
+        bar.set_elapsed(start.elapsed());
+    };
+    update();
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+    bar.tick();
+    while !is_over(PAUSE) {
+        update();
+        bar.tick();
     }
+    bar.finish_and_clear();
+}
+
+/// Bytes that this process has read from files, where the system counts them.
+fn bytes_read() -> Option<u64> {
+    let counters = fs::read_to_string("/proc/self/io").ok()?;
+    counters.lines().find_map(|line| line.strip_prefix("rchar: "))?.parse().ok()
 }
 
 /// What cannot be listed is reported by the work itself.
@@ -48,8 +101,7 @@ fn bytes_in(directory: &Path) -> u64 {
     entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
 }
 
-fn write(text: &str) {
-    let mut stderr = io::stderr();
-    // Whoever closed the terminal needs no progress.
-    let _unheard = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
-}
+const BAR: &str = "{msg} [{wide_bar}] {percent:>3} % {elapsed}";
+const NO_BAR: &str = "{msg} ... {elapsed}";
+const SILENT: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(100);

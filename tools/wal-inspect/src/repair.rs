@@ -1,20 +1,28 @@
 //! `repair`: what can be done about a damaged log and what each way loses; does it only if told to.
 
+mod hints;
+mod marked;
+mod owner;
+mod place;
 mod report;
 
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io,
+    io::{self, Write},
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf, absolute},
+    path::{Path, PathBuf},
 };
 
 use clap::Args;
-use kontiki_wal::repair::{self, Diagnosis, RepairError, Salvaged};
+use kontiki_wal::repair::{self, Diagnosis, LogOutcome, Mark, RepairError, Salvaged, Stage};
 use rustix::{fs::Mode, process::umask};
 
-use self::report::{Done, Report, Way};
+use self::{
+    owner::Owners,
+    place::{beside, disk_refuses, remove_emptied},
+    report::{Done, Report, Way},
+};
 use crate::{
     look::{is_no_log, log_directory, no_log},
     outcome::{Failure, Outcome},
@@ -37,9 +45,9 @@ file at its full length, and repair the copy.
                           much room again; its BACKUP.txt says how to put them back. If only what
                           tells of frames is damaged (a segment's index or trailer), no frame goes.
                           Not possible where segments were freed behind the damage: what lies before
-                          it needs them. When it failed or was stopped in the middle, do it again before
-                          the log is opened; that makes another backup, of files that can be half
-                          cut: its BACKUP.txt names the older one, which undoes all
+                          it needs them. When it failed or was stopped in the middle, do it again: the
+                          log is not opened before; that makes another backup, of files that can be
+                          half cut: its BACKUP.txt names the older one, which undoes all
   --salvage NEW_DIR       leaves the log alone, and writes a new one: of each log its newest whole
                           state, and its entries and their terms from the first index up to the
                           first that is lost. NEW_DIR must be empty or not there; while it is being
@@ -48,13 +56,17 @@ file at its full length, and repair the copy.
                           taken for one of the other). A node has its log in wal below its data
                           directory, so NEW_DIR is then DATA/wal
 
-A replicated node must not be started from either if its line says so. It has forgotten a vote, a
-term or entries that it has acknowledged, and can break what the cluster has promised: two leaders
-in one term, or a committed entry overruled. While a majority of its peers is healthy, they have
-all that was committed: leave the node off, keep its directory, and replace it by a new member
-with an empty directory. (This version cannot change members yet; until then the others go on
-without it.) Where no majority is left, what is salvaged may be the newest copy there is: look
-into it with dump and diff.
+What is made belongs to the user and the group of the log, as far as this process may give it away.
+
+A log that either way takes something from is marked: the file REPAIR in its directory says what is
+lost, and is there before the first byte goes. Such a log opens, but no node of Kontiki starts from
+it: it can have forgotten a vote, a term or entries that it has acknowledged, and could break what
+the cluster has promised: two leaders in one term, or a committed entry overruled. While a majority
+of its peers is healthy, they have all that was committed: leave the node off, keep its directory,
+and replace it by a new member with an empty directory. (This version cannot change members yet;
+until then the others go on without it.) Where no majority is left, what is salvaged may be the
+newest copy there is: look into it with dump and diff. Remove the file, at your own risk, if nothing
+that was acknowledged is lost, or if no peer relies on the node any more.
 
 Examples, with the data directory of a node or the log's own:
   wal-inspect repair data/1                         what is damaged, and what could be done
@@ -63,11 +75,14 @@ Examples, with the data directory of a node or the log's own:
   wal-inspect repair data/1 --json | jq 'select(.row == \"log\" and .unharmed == false)'
 
 JSON, a line for each row; what there is nothing of is left out:
+  healthy   nothing to repair; ended (true: a cut that was begun before is ended now)
+  mark      what earlier repairs left: stage (done; cutting: do it again), losses: a text for each
   damage    segment, offset, log, first_index, last_index, term, what: as verify tells it
   unknown   segment: of which nothing can be told
   way       way (truncate-tail or salvage); done (false in a dry run), possible, reason (why it is
-            not); cut (segment, offset, lsn), changed, removed, backup; directory (of what was
-            salvaged); end_known (false: the log went on behind what can be told)
+            not); cut (segment, offset, lsn), changed, removed, backup; mark (where it is said what
+            is lost, once it is done); directory (of what was salvaged); end_known (false: the log
+            went on behind what can be told)
   log       what becomes of a log that way: way, log, unharmed; kept, lost (damaged or missing),
             left_out (whole, but behind the cut or the loss), returning (truncated, replaced or
             compacted behind a cut): lists of first_index, last_index, term; unknown (between
@@ -78,8 +93,12 @@ JSON, a line for each row; what there is nothing of is left out:
             started; also if no state can be read that shows whether it is a node's, and the
             log has an owner, as a node's has)
 
-Exit codes: 0 nothing to repair, or repaired; 2 corrupt (dry run); 3 cannot: no such log, a writer
-is there, this way is not possible, or the disk refuses; 4 usage.";
+Exit codes: 0 nothing to repair, or repaired; 2 corrupt (dry run), or salvaged, but nothing is left
+of a log that had entries; 3 cannot: no such log, a writer is there, this way is not possible, or
+the disk refuses; 4 usage.";
+
+/// How many times a diagnosis reads a damaged log, about; what is done then reads what it wrote.
+const LOOKS: u64 = 5;
 
 #[derive(Debug, Args)]
 pub(crate) struct RepairArguments {
@@ -107,11 +126,13 @@ pub(crate) fn repair(arguments: &RepairArguments) -> Result<Outcome, Failure> {
     }
     keep_private(&directory)?;
     let (report, outcome) = match (&arguments.salvage, arguments.truncate_tail) {
-        (Some(new), _) => (salvage(&directory, new)?, Outcome::Whole),
+        (Some(new), _) => salvage(&directory, new)?,
         (None, true) => (truncate(&directory)?, Outcome::Whole),
         (None, false) => {
-            let diagnosis = progress::watched(&directory, || Diagnosis::of(&directory))?;
-            let is_whole = diagnosis.damage.is_empty();
+            let diagnosis =
+                progress::watched_times(LOOKS, &directory, || Diagnosis::of(&directory))?;
+            let is_begun = diagnosis.mark.as_ref().is_some_and(|mark| mark.stage != Stage::Done);
+            let is_whole = diagnosis.damage.is_empty() && !is_begun;
             let outcome = if is_whole { Outcome::Whole } else { Outcome::Corrupt };
             (Report::of_diagnosis(&diagnosis), outcome)
         }
@@ -129,20 +150,47 @@ fn keep_private(directory: &Path) -> Result<(), Failure> {
 }
 
 fn truncate(directory: &Path) -> Result<Report, Failure> {
-    let truncated = progress::watched(directory, || repair::truncate(directory))?;
-    Ok(truncated.map_or_else(Report::default, |truncation| {
-        Report::of_done(Way::of_truncation(&truncation, Done::Yes))
-    }))
+    let owners = Owners::of(directory)?;
+    let before = Mark::of(directory)?;
+    let truncated = progress::watched_times(LOOKS + 1, directory, || repair::truncate(directory));
+    // Also after an error: the writer has to be able to read what keeps it from the log.
+    owners.take(directory);
+    let Some(truncation) = truncated? else {
+        return Ok(Report::of_nothing_cut(before, Mark::of(directory)?));
+    };
+    owners.take(&truncation.backup);
+    let way = Way::of_truncation(&truncation, Done::Yes);
+    Ok(Report::of_done(way.with_mark(left_mark(directory)?)))
 }
 
-fn salvage(directory: &Path, new: &Path) -> Result<Report, Failure> {
-    if absolute(new)?.starts_with(absolute(directory)?) {
-        let (new, directory) = (new.display(), directory.display());
-        let line = format!("{new} lies in {directory}, which is to be left alone");
-        return Err(Failure::Repair(line));
+/// Where a repair says what the log in `directory` has lost, if it has.
+fn left_mark(directory: &Path) -> Result<Option<PathBuf>, Failure> {
+    Ok(Mark::of(directory)?.map(|_| directory.join(Mark::FILE)))
+}
+
+fn salvage(directory: &Path, new: &Path) -> Result<(Report, Outcome), Failure> {
+    let place = beside(directory, new)?;
+    let salvaged =
+        progress::watched_times(LOOKS + 1, directory, || write_salvaged(directory, &place))?;
+    let outcome = warn_of_nothing(directory, &salvaged.logs);
+    let way = Way::of_salvage(&salvaged.logs, salvaged.is_end_known, Some(new));
+    Ok((Report::of_done(way.with_mark(left_mark(new)?)), outcome))
+}
+
+/// Names on standard error the logs that had entries and keep none.
+fn warn_of_nothing(directory: &Path, logs: &[LogOutcome]) -> Outcome {
+    let had_some = |log: &&LogOutcome| !log.lost.is_empty() || !log.left_out.is_empty();
+    let mut outcome = Outcome::Whole;
+    for log in logs.iter().filter(|log| log.kept.is_empty()).filter(had_some) {
+        outcome = Outcome::Corrupt;
+        let (number, directory) = (log.log.0, directory.display());
+        let line = format!(
+            "log {number}: NO ENTRY IS SALVAGED, its first one is lost; `wal-inspect dump {directory} --log \
+             {number}` shows what can be read"
+        );
+        let _unheard = writeln!(io::stderr(), "wal-inspect: {line}");
     }
-    let salvaged = progress::watched(directory, || write_salvaged(directory, new))?;
-    Ok(Report::of_done(Way::of_salvage(&salvaged.logs, salvaged.is_end_known, Some(new))))
+    outcome
 }
 
 /// Under another name until it is whole and durable: what a stop leaves is never taken for the whole.
@@ -153,21 +201,34 @@ fn write_salvaged(directory: &Path, new: &Path) -> Result<Salvaged, Failure> {
         Ok(true) => return Err(not_empty(new)),
         Err(error) => return Err(disk_refuses("read", new, &error)),
     }
-    // So that it has a name even where it is given as a dot.
-    let new = &absolute(new)?;
     let mut name = new.file_name().map(OsString::from).unwrap_or_default();
     name.push(".unfinished");
     let unfinished = new.with_file_name(name);
-    let salvaged = repair::salvage(directory, &unfinished)?;
-    fs::rename(&unfinished, new).map_err(|error| disk_refuses("rename to", new, &error))?;
+    let owners = Owners::of(directory)?;
+    let salvaged = match repair::salvage(directory, &unfinished) {
+        Ok(salvaged) => salvaged,
+        Err(error @ RepairError::NotEmpty { .. }) => return Err(error.into()),
+        Err(error) if !unfinished.exists() => return Err(error.into()),
+        Err(error) => return Err(not_salvaged(error.into(), &unfinished)),
+    };
+    owners.take(&unfinished);
+    fs::rename(&unfinished, new).map_err(|error| {
+        let (new, unfinished) = (new.display(), unfinished.display());
+        Failure::Repair(format!("rename to {new}: {error}; what is salvaged is in {unfinished}"))
+    })?;
     let parent = new.parent().unwrap_or(new);
     let synced = File::open(parent).and_then(|parent| parent.sync_all());
     synced.map_err(|error| disk_refuses("sync", parent, &error))?;
     Ok(salvaged)
 }
 
-fn disk_refuses(operation: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::Repair(format!("{operation} {}: {error}", path.display()))
+fn not_salvaged(cause: Failure, unfinished: &Path) -> Failure {
+    let left = if remove_emptied(unfinished) {
+        "nothing is left of the new one".to_owned()
+    } else {
+        format!("remove {}", unfinished.display())
+    };
+    Failure::Repair(format!("{cause}; the log is unchanged, {left}"))
 }
 
 fn not_empty(directory: &Path) -> Failure {
@@ -178,6 +239,14 @@ impl From<RepairError> for Failure {
     fn from(error: RepairError) -> Self {
         match error {
             RepairError::Open(error) => error.into(),
+            RepairError::NotBegun { ref backup, .. } if !remove_emptied(backup) => {
+                Self::Repair(format!("{error}; remove {}", backup.display()))
+            }
+            RepairError::Unfinished { source }
+                if matches!(*source, RepairError::NotBegun { .. }) =>
+            {
+                Self::from(*source)
+            }
             RepairError::NotEmpty { directory } => Self::Repair(format!(
                 "{directory} is not empty; choose another one, or remove what is in it"
             )),

@@ -41,7 +41,7 @@ Exit codes: 0 done, 2 done but the log is corrupt (see standard error), 3 cannot
 
 pub(crate) fn segments(arguments: &ReportArguments) -> Result<Outcome, Failure> {
     let directory = log_directory(&arguments.directory);
-    let (look, segments) = progress::watched(&directory, || {
+    let (look, segments) = progress::watched_times(2, &directory, || {
         let look = Look::at(&directory)?;
         let columns = (!arguments.json).then(terminal::columns);
         let segments = shown(&look.scan, columns)?;

@@ -49,7 +49,7 @@ Exit codes: 0 done, 2 done but the log is corrupt (see standard error), 3 cannot
 
 pub(crate) fn stats(arguments: &ReportArguments) -> Result<Outcome, Failure> {
     let directory = log_directory(&arguments.directory);
-    let (look, report) = progress::watched(&directory, || {
+    let (look, report) = progress::watched_times(2, &directory, || {
         let look = Look::at(&directory)?;
         let report = Report::of(&look.scan)?;
         Ok::<_, Failure>((look, report))

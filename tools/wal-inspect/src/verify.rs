@@ -61,7 +61,7 @@ pub(crate) struct VerifyArguments {
     #[arg(long)]
     deep: bool,
     /// Read so many segments at a time; as many as there are cores, if not given.
-    #[arg(long, short = 'j', value_name = "N")]
+    #[arg(long, short = 'j', value_name = "N", value_parser = parse_threads, allow_negative_numbers = true)]
     threads: Option<NonZeroUsize>,
     /// Print JSON objects, one a line, instead of text.
     #[arg(long)]
@@ -77,6 +77,10 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     })?;
     terminal::print(&if arguments.json { verified.json()? } else { verified.text() })?;
     Ok(verified.outcome())
+}
+
+fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| format!("{text:?} is no number of threads; at least 1 reads"))
 }
 
 /// What is told.

@@ -90,6 +90,12 @@ pub trait Directory: Debug + Send + Sync + 'static {
     /// What the system says.
     fn is_locked(&self) -> io::Result<bool>;
 
+    /// The process that has written its number down as the lock's holder: the one that holds it while
+    /// [`is_locked`](Self::is_locked) says that somebody does, and else the last one, if that is known.
+    fn lock_holder(&self) -> Option<u32> {
+        None
+    }
+
     /// Makes every create, rename and remove so far durable.
     ///
     /// # Errors

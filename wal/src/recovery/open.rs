@@ -19,6 +19,7 @@ use crate::{
         scan::{Fault, SegmentFile, io_error},
         walk::{Behind, End, Gathered, behind, read_opening},
     },
+    repair::Mark,
     segment::{
         FIRST_SEQUENCE, PAGE_BYTES, Room, Segment, checkpoint_bytes_max, file_name, is_spare,
         is_temporary, sequence_of,
@@ -32,6 +33,9 @@ use crate::{
 pub(crate) fn open(options: &Options, path: &Path) -> Result<Core, OpenError> {
     let shown = path.display().to_string();
     let directory = lock(&*options.disk_or_real(), path)?;
+    if !options.ignores_mark {
+        Mark::check_finished(&*directory)?;
+    }
     let listed = directory.list().map_err(|source| io_error("list", &shown, source))?;
     let names = || listed.iter().map(|(name, _)| name.as_str());
     let sequences: Vec<u64> = names().filter_map(sequence_of).collect();
@@ -71,7 +75,11 @@ pub(crate) fn open(options: &Options, path: &Path) -> Result<Core, OpenError> {
 pub(crate) fn lock(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn Directory>, OpenError> {
     let directory = path.display().to_string();
     disk.open_directory(path, Access::Write).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { directory },
+        io::ErrorKind::WouldBlock => {
+            let holder = disk.open_directory(path, Access::Read).ok();
+            let holder = holder.and_then(|directory| directory.lock_holder());
+            OpenError::Locked { directory, holder }
+        }
         _ => io_error("open", &directory, source),
     })
 }

@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use kontiki_disk::{Access, Disk};
+use kontiki_disk::{Access, Directory, Disk};
 
 use crate::{
     AppendError, Bounds, Log, LogId, OpenError, Pending, Wal,
     inspect::{Scan, Verdict},
-    recovery::scan::io_error,
+    recovery::{lock, scan::io_error},
     repair::{
-        RepairError,
+        Mark, RepairError,
         survey::{LiveFrame, Prefix, Survey},
     },
 };
@@ -18,7 +18,7 @@ use crate::{
 /// Writes the log that `survey` found into `into`: of each log its state, and its entries up to the first that cannot be
 /// read. It is durable and closed when this returns.
 pub(super) fn write(survey: &Survey, disk: &Arc<dyn Disk>, into: &Path) -> Result<(), RepairError> {
-    let wal = create(survey, disk, into)?;
+    let wal = begin(survey, disk, into)?;
     let mut logs = BTreeMap::new();
     for (id, bounds) in survey.logs() {
         logs.insert(id, Salvaged::begin(&wal, id, &bounds)?);
@@ -39,9 +39,12 @@ pub(super) fn write(survey: &Survey, disk: &Arc<dyn Disk>, into: &Path) -> Resul
     }
 }
 
-/// An empty log for all that the other one can hold. It has another uuid: its segments have the same numbers, and a file of
-/// the one among those of the other must be refused. The owner is the same, for it is the same node's.
-fn create(survey: &Survey, disk: &Arc<dyn Disk>, into: &Path) -> Result<Wal, RepairError> {
+/// The directory of the new log, if there is anything to write into it.
+pub(super) fn create(
+    disk: &Arc<dyn Disk>,
+    into: &Path,
+    survey: &Survey,
+) -> Result<Arc<dyn Directory>, RepairError> {
     let directory = into.display().to_string();
     match disk.open_directory(into, Access::Read) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -52,13 +55,36 @@ fn create(survey: &Survey, disk: &Arc<dyn Disk>, into: &Path) -> Result<Wal, Rep
             }
         }
     }
+    if survey.newest.is_none() {
+        return Err(RepairError::NothingLeft);
+    }
+    Ok(lock(&**disk, into)?)
+}
+
+/// Takes away what an error has left, the mark last: without it the rest looks like a log. What cannot be removed stays.
+pub(super) fn remove(disk: &dyn Disk, into: &Path) {
+    let Ok(directory) = lock(disk, into) else { return };
+    let names = directory.list().unwrap_or_default();
+    let mut is_all_gone = true;
+    for (name, _) in names.iter().filter(|(name, _)| name != Mark::FILE) {
+        is_all_gone &= directory.remove(name).is_ok();
+    }
+    if is_all_gone && directory.sync().is_ok() {
+        let _gone = directory.remove(Mark::FILE);
+    }
+}
+
+/// An empty log for all that the other one can hold. It has another uuid: its segments have the same numbers, and a file of
+/// the one among those of the other must be refused. The owner is the same, for it is the same node's.
+fn begin(survey: &Survey, disk: &Arc<dyn Disk>, into: &Path) -> Result<Wal, RepairError> {
     let headers = survey.files.iter().map(|file| &file.header);
     let segment_bytes = headers.map(|header| header.segment_bytes).max();
     let (Some(segment_bytes), Some(newest)) = (segment_bytes, survey.newest) else {
         return Err(RepairError::NothingLeft);
     };
     let owner = survey.files[newest].header.owner;
-    let options = Wal::options().segment_bytes(segment_bytes).owner(owner);
+    let mut options = Wal::options().segment_bytes(segment_bytes).owner(owner);
+    options.ignores_mark = true;
     Ok(options.disk(Arc::clone(disk)).without_threads().open(into)?)
 }
 

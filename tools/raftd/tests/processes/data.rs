@@ -21,7 +21,8 @@ fn a_directory_in_use_or_of_another_node_is_exit_code_4() {
     let mut cluster = Cluster::start(1);
     let data = cluster.nodes[0].data.clone();
     query::<Value>(&mut cluster.nodes[0].connect(), &["SET", "key", "kept"]).unwrap();
-    let line = start_refused("1", &data, "in use by another process");
+    let holder = format!("in use by process {}; stop it first", cluster.nodes[0].process.id());
+    let line = start_refused("1", &data, &holder);
     assert_eq!(line.matches(data.to_str().unwrap()).count(), 1, "{line}");
     cluster.nodes[0].process.kill();
     start_refused("2", &data, "belongs to node 1, not to 2");
@@ -61,6 +62,25 @@ fn a_newer_format_or_a_damaged_log_is_exit_code_4_and_changes_no_file() {
     assert_eq!(fs::read(&segment).unwrap()[..4096], damaged);
 
     file.write_all_at(&whole, 0).unwrap();
+    assert_still_kept(&mut cluster);
+}
+
+/// Nothing in the frames of such a log tells that it once had more.
+#[test]
+fn a_log_that_a_repair_took_something_from_is_exit_code_4_until_its_mark_is_removed() {
+    let mut cluster = Cluster::start(1);
+    let data = cluster.nodes[0].data.clone();
+    query::<Value>(&mut cluster.nodes[0].connect(), &["SET", "key", "kept"]).unwrap();
+    cluster.nodes[0].process.kill();
+    // As wal/FORMAT.md has it.
+    let mark = data.join("wal/REPAIR");
+    fs::write(&mark, "Kontiki repair: done\n- log 1: index 3..=9 term 1 lost\n").unwrap();
+    let line = start_refused("1", &data, "had acknowledged (log 1: index 3..=9 term 1 lost): ");
+    assert!(line.contains(&format!("remove {} at your own risk", mark.display())), "{line}");
+    fs::write(&mark, "Kontiki repair: cutting\n").unwrap();
+    let line = start_refused("1", &data, "was begun and not finished: do it again with ");
+    assert!(line.contains("--truncate-tail --yes"), "{line}");
+    fs::remove_file(&mark).unwrap();
     assert_still_kept(&mut cluster);
 }
 

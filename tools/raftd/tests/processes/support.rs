@@ -104,6 +104,10 @@ impl Process {
         self.stderr.lock().unwrap().iter().filter(|line| line.contains(text)).count()
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).unwrap();
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();

@@ -1,10 +1,10 @@
 //! What `repair` says: text for people, rows of JSON for programs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kontiki_wal::{
     Corruption,
-    repair::{CutPlace, Diagnosis, LogOutcome, StateOutcome, TermRun, Truncation},
+    repair::{CutPlace, Diagnosis, LogOutcome, Mark, Stage, StateOutcome, TermRun, Truncation},
 };
 use serde::Serialize;
 
@@ -13,6 +13,10 @@ use crate::{
     outcome::{Failure, corruption_line},
     place::{self, Entries},
     raft::RaftState,
+    repair::{
+        hints::hint,
+        marked::{mark_text, stage_name},
+    },
     terminal,
 };
 
@@ -22,6 +26,10 @@ pub(super) struct Report {
     damage: Vec<Corruption>,
     unknown: Vec<String>,
     ways: Vec<Way>,
+    /// What earlier repairs have left.
+    mark: Option<Mark>,
+    /// A cut that was begun before was ended, and nothing else was to be done.
+    is_ended: bool,
 }
 
 /// Whether a way was gone or only looked at.
@@ -47,6 +55,8 @@ pub(super) struct Way {
     removed: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backup: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mark: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     directory: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,6 +114,8 @@ struct DamageRow<'a> {
 #[derive(Serialize)]
 #[serde(tag = "row", rename_all = "snake_case")]
 enum Row<'a> {
+    Healthy { ended: bool },
+    Mark { stage: &'static str, losses: &'a [String] },
     Damage(DamageRow<'a>),
     Unknown { segment: &'a str },
     Way(&'a Way),
@@ -112,8 +124,9 @@ enum Row<'a> {
 
 impl Report {
     pub(super) fn of_diagnosis(diagnosis: &Diagnosis) -> Self {
+        let mark = diagnosis.mark.clone();
         if diagnosis.damage.is_empty() {
-            return Self::default();
+            return Self { mark, ..Self::default() };
         }
         let truncation = match &diagnosis.truncation {
             Ok(truncation) => Way::of_truncation(truncation, Done::No),
@@ -127,11 +140,23 @@ impl Report {
         // Also of one that is not possible.
         ways.iter_mut().for_each(|way| way.end_known = Some(diagnosis.is_end_known));
         let (damage, unknown) = (diagnosis.damage.clone(), diagnosis.unknown.clone());
-        Self { damage, unknown, ways }
+        Self { damage, unknown, ways, mark, is_ended: false }
+    }
+
+    /// Of a cut for which there was nothing to do, or only to end what was begun `before`.
+    pub(super) fn of_nothing_cut(before: Option<Mark>, mark: Option<Mark>) -> Self {
+        let is_ended = before.is_some_and(|mark| mark.stage == Stage::Cutting);
+        Self { mark, is_ended, ..Self::default() }
     }
 
     pub(super) fn of_done(way: Way) -> Self {
         Self { ways: vec![way], ..Self::default() }
+    }
+
+    /// There is nothing to repair.
+    fn is_healthy(&self) -> bool {
+        let is_begun = self.mark.as_ref().is_some_and(|mark| mark.stage != Stage::Done);
+        self.ways.is_empty() && !is_begun
     }
 
     pub(super) fn json(&self) -> Result<String, Failure> {
@@ -141,16 +166,24 @@ impl Report {
             .ways
             .iter()
             .flat_map(|way| std::iter::once(Row::Way(way)).chain(way.logs.iter().map(Row::Log)));
-        terminal::json_lines(damage.chain(unknown).chain(ways))
+        let mark = self.mark.iter().map(Row::of_mark);
+        let healthy = self.is_healthy().then_some(Row::Healthy { ended: self.is_ended });
+        terminal::json_lines(
+            healthy.into_iter().chain(mark).chain(damage).chain(unknown).chain(ways),
+        )
     }
 
     pub(super) fn text(&self) -> String {
-        if self.ways.is_empty() {
-            return NOTHING_TO_REPAIR.to_owned();
+        let mut text = self.mark.as_ref().map(mark_text).unwrap_or_default();
+        if self.is_ended {
+            text.push_str("the cut that was begun before is ended: the log can be opened\n");
         }
-        let mut text = String::new();
+        if self.is_healthy() {
+            return text + NOTHING_TO_REPAIR;
+        }
         for found in &self.damage {
             text.push_str(&format!("corrupt: {}\n", corruption_line(found)));
+            text.push_str(&hint(found).map_or_else(String::new, |hint| format!("  {hint}\n")));
         }
         for segment in &self.unknown {
             text.push_str(&format!("unknown: segment {segment}: nothing in it can be told\n"));
@@ -168,6 +201,12 @@ impl Report {
             text.push_str(DANGER);
         }
         text
+    }
+}
+
+impl Row<'_> {
+    fn of_mark(mark: &Mark) -> Row<'_> {
+        Row::Mark { stage: stage_name(mark.stage), losses: &mark.losses }
     }
 }
 
@@ -193,6 +232,7 @@ impl Way {
             changed: Vec::new(),
             removed: Vec::new(),
             backup: None,
+            mark: None,
             directory: None,
             end_known: None,
             logs: Vec::new(),
@@ -232,6 +272,11 @@ impl Way {
         }
     }
 
+    /// `mark` is where it was left, if it was.
+    pub(super) fn with_mark(self, mark: Option<PathBuf>) -> Self {
+        Self { mark: mark.map(|mark| mark.display().to_string()), ..self }
+    }
+
     fn push_text(&self, text: &mut String) {
         if let Some(reason) = &self.reason {
             text.push_str(&format!("--{} is not possible: {reason}\n", self.way));
@@ -259,6 +304,9 @@ impl Way {
         }
         if let Some(backup) = &self.backup {
             text.push_str(&format!("  backup of these: {backup}\n"));
+        }
+        if let Some(mark) = &self.mark {
+            text.push_str(&format!("  marked: {mark} says what is lost; no node starts from it\n"));
         }
         let unharmed = match self.end_known {
             Some(false) => " nothing is known to be lost",
@@ -323,7 +371,9 @@ impl LogRow {
             text.push_str(&format!("{separator}of index {spans} NOTHING IS KNOWN"));
         }
         if self.may_be_replaced {
-            text.push_str("; entries kept can have been replaced in what is lost");
+            text.push_str(
+                "; some of what it keeps may be out of date: what is lost may have replaced it",
+            );
         }
         text.push_str(match self.state {
             "older" => "; ITS STATE FALLS BACK TO AN OLDER ONE",
@@ -382,5 +432,6 @@ entries that it has acknowledged. Started again it can break what its cluster ha
 majority of its peers is healthy they have all that was committed: leave this node off, keep its
 directory, and replace it by a new member with an empty directory (this version cannot change
 members yet; until then the others go on without it). If no majority is left, this may be the
-newest copy there is: salvage it, and look into it with dump and diff.
+newest copy there is: salvage it, and look into it with dump and diff. What is cut or salvaged has a
+file REPAIR, from which no node starts; who removes it answers for that.
 ";

@@ -13,6 +13,8 @@ mod live;
 mod probe;
 mod repair;
 mod repair_lists;
+mod repair_marks;
+mod repair_places;
 mod segments;
 mod standing;
 mod stats;

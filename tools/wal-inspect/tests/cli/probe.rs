@@ -11,11 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Pid, Signal, kill_process},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Run, append, command, files, options, wal_inspect};
+use crate::support::{Run, append, command, files, options, program_for_anybody, wal_inspect};
 
 /// A short one, with small segments.
 const SHORT: [&str; 3] = ["probe", "--seconds=1", "--segment-bytes=4194304"];
@@ -163,6 +166,41 @@ fn a_signal_ends_it_and_leaves_no_file() {
     }
 }
 
+/// A probe holds a lock on its directory; who is killed holds none any more.
+#[test]
+fn what_a_killed_probe_has_left_is_told_and_removed_if_that_is_asked_for() {
+    let directory = TempDir::new().unwrap();
+    let left = directory.path().join("kontiki-probe-left");
+    fs::create_dir_all(left.join("mapped")).unwrap();
+    fs::write(left.join("mapped/segment"), vec![0; 3 << 20]).unwrap();
+    let used = directory.path().join("kontiki-probe-used");
+    fs::create_dir(&used).unwrap();
+    let user = fs::File::open(&used).unwrap();
+    flock(&user, FlockOperation::NonBlockingLockExclusive).unwrap();
+    fs::write(directory.path().join("kontiki-probe-notes"), "of somebody").unwrap();
+
+    let told = rows(&probe(directory.path(), &["--json"]));
+    let warned: Vec<&str> =
+        named(&told, "warning").iter().map(|row| row["warning"].as_str().unwrap()).collect();
+    let line = format!(
+        "{}, 3 MiB, was left by a probe that was killed: probe --clean removes it",
+        left.display()
+    );
+    assert!(warned.contains(&line.as_str()) && left.exists(), "{warned:?}");
+    assert!(warned.iter().all(|line| !line.contains("-used") && !line.contains("-notes")));
+
+    let run = probe(directory.path(), &["--json", "--clean"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let removed = format!("wal-inspect: {}, 3 MiB, was left by", left.display());
+    assert!(
+        run.stderr.starts_with(&removed) && run.stderr.ends_with(", and is removed\n"),
+        "{run:?}"
+    );
+    assert!(!run.stdout.contains("--clean"), "{run:?}");
+    assert!(!left.exists() && used.exists());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+}
+
 #[test]
 fn where_it_cannot_measure_it_says_so_in_a_line_and_ends_with_3() {
     let directory = TempDir::new().unwrap();
@@ -183,11 +221,8 @@ fn where_it_cannot_measure_it_says_so_in_a_line_and_ends_with_3() {
 fn a_directory_that_may_not_be_written_is_told_in_a_line_with_3() {
     let directory = TempDir::new().unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o555)).unwrap();
-    // A copy that anybody may run: whom modes do not bind becomes nobody for this.
-    let place = TempDir::new().unwrap();
-    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
-    let program = place.path().join("wal-inspect");
-    fs::copy(env!("CARGO_BIN_EXE_wal-inspect"), &program).unwrap();
+    // Whom modes do not bind becomes nobody for this.
+    let (_place, program) = program_for_anybody();
     let mut probe = Command::new(&program);
     probe.args(SHORT).arg(directory.path());
     if rustix::process::geteuid().is_root() {

@@ -4,9 +4,9 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsStr,
-    fs::{self, File},
-    os::unix::fs::FileExt,
-    path::Path,
+    fs::{self, File, Permissions},
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -38,6 +38,18 @@ pub(crate) fn wal_inspect<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A
 
 pub(crate) fn command() -> Command {
     Command::new(env!("CARGO_BIN_EXE_wal-inspect"))
+}
+
+/// A copy of the program that anybody may run, whatever may be looked into above the built one; and where it lies.
+pub(crate) fn program_for_anybody() -> (TempDir, PathBuf) {
+    let place = TempDir::new().unwrap();
+    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = place.path().join("wal-inspect");
+    // By another process: what this one writes, a child of another test's thread can still have open for writing.
+    let mut copy = Command::new("cp");
+    let copied = copy.arg(env!("CARGO_BIN_EXE_wal-inspect")).arg(&program).status().unwrap();
+    assert!(copied.success());
+    (place, program)
 }
 
 /// `wal-inspect verify DIRECTORY`.

@@ -15,11 +15,12 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
 };
 
+use tempfile::TempDir;
+
 use crate::support::{closed_log, command, wal_inspect};
 
-/// Runs `wal-inspect segments` with a terminal of so many columns as its standard output.
-fn segments_on_a_terminal(columns: u16, environment: &[(&str, &str)]) -> String {
-    let log = closed_log();
+/// Our side of a terminal of so many columns, and the one for a program.
+fn terminal(columns: u16) -> (OwnedFd, OwnedFd) {
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&ours).unwrap();
     unlockpt(&ours).unwrap();
@@ -29,6 +30,23 @@ fn segments_on_a_terminal(columns: u16, environment: &[(&str, &str)]) -> String 
         rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
     tcsetwinsize(&theirs, Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
         .unwrap();
+    (ours, theirs)
+}
+
+/// All that is shown there, to its end.
+fn shown_on(ours: OwnedFd) -> String {
+    let mut shown = Vec::new();
+    // Linux says EIO where the other side has closed a terminal.
+    if let Err(error) = File::from(ours).read_to_end(&mut shown) {
+        assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()), "{error}");
+    }
+    String::from_utf8(shown).unwrap().replace("\r\n", "\n")
+}
+
+/// Runs `wal-inspect segments` with a terminal of so many columns as its standard output.
+fn segments_on_a_terminal(columns: u16, environment: &[(&str, &str)]) -> String {
+    let log = closed_log();
+    let (ours, theirs) = terminal(columns);
     let mut child = command()
         .arg("segments")
         .arg(log.path())
@@ -39,13 +57,33 @@ fn segments_on_a_terminal(columns: u16, environment: &[(&str, &str)]) -> String 
         .stdout(theirs)
         .spawn()
         .unwrap();
-    let mut shown = Vec::new();
-    // Linux says EIO where the other side has closed a terminal.
-    if let Err(error) = File::from(ours).read_to_end(&mut shown) {
-        assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()), "{error}");
-    }
+    let shown = shown_on(ours);
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    String::from_utf8(shown).unwrap().replace("\r\n", "\n")
+    shown
+}
+
+#[test]
+fn a_bar_is_for_terminals_and_gone_at_the_end() {
+    let directory = TempDir::new().unwrap();
+    let probe = || {
+        let mut probe = command();
+        probe.args(["probe", "--seconds=2", "--segment-bytes=4194304"]).arg(directory.path());
+        probe.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::piped());
+        probe
+    };
+    let (ours, theirs) = terminal(80);
+    let mut child = probe().stderr(theirs).spawn().unwrap();
+    let shown = shown_on(ours);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(shown.contains("measuring [") && shown.contains("=>"), "{shown:?}");
+    assert!(shown.contains(" % ") && !shown.contains("  0 % "), "{shown:?}");
+    // What is left in the line is nothing.
+    let last = shown.rsplit('\r').next().unwrap();
+    assert!(last.starts_with("\x1b[") && !last.contains('='), "{shown:?}");
+
+    let run = probe().stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(run.status.code(), Some(0));
+    assert_eq!(String::from_utf8(run.stderr).unwrap(), "", "no bar for a file");
 }
 
 /// The picture of the first segment.

@@ -43,6 +43,22 @@ fn what_is_not_understood_ends_with_4_and_changes_nothing() {
 }
 
 #[test]
+fn a_number_out_of_its_range_is_told_with_the_range() {
+    for (arguments, told) in [
+        (["verify", "-j", "0"], "\"0\" is no number of threads; at least 1 reads"),
+        (["verify", "-j", "-1"], "\"-1\" is no number of threads; at least 1 reads"),
+        (["probe", "--seconds", "-1"], "\"-1\" is not 1 to 3600 seconds"),
+        (["probe", "--seconds", "3601"], "\"3601\" is not 1 to 3600 seconds"),
+        (["probe", "--segment-bytes", "-1"], "\"-1\" is not 4 MiB to 1 GiB in bytes"),
+    ] {
+        let run = wal_inspect(arguments.iter().chain(&["."]));
+        assert_eq!((run.code, run.stdout.as_str()), (Some(4), ""), "{arguments:?}: {run:?}");
+        assert!(run.stderr.contains(told), "{arguments:?}: {run:?}");
+        assert_eq!(run.stderr.lines().count(), 1, "{arguments:?}: {run:?}");
+    }
+}
+
+#[test]
 fn a_mistake_refers_to_the_help_that_tells_of_it() {
     for (arguments, help) in [
         (&["dump", ".", "--index", "5..2"][..], "wal-inspect dump --help"),

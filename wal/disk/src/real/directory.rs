@@ -151,6 +151,10 @@ impl Directory for RealDirectory {
         Lock::is_held(&self.path)
     }
 
+    fn lock_holder(&self) -> Option<u32> {
+        Lock::holder(&self.path)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
     }
@@ -174,8 +178,14 @@ pub(super) fn create_synced(path: &Path) -> io::Result<()> {
         create_synced(parent)?;
     }
     match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            // What was asked for can lie far below it.
+            let parent = parent.unwrap_or(path).display();
+            let message = format!("{error}: nothing may be made in {parent}");
+            return Err(io::Error::new(error.kind(), message));
+        }
+        made => made?,
     }
     parent.map_or(Ok(()), sync_directory)
 }

@@ -33,6 +33,11 @@ impl Lock {
         Self::is_held_exclusively(&file)
     }
 
+    /// Whoever took it last.
+    pub(super) fn holder(directory: &Path) -> Option<u32> {
+        fs::read_to_string(directory.join(LOCK_NAME)).ok()?.trim().parse().ok()
+    }
+
     fn is_held_exclusively(file: &fs::File) -> io::Result<bool> {
         match fs2::FileExt::try_lock_shared(file) {
             Ok(()) => fs2::FileExt::unlock(file).map(|()| false),
@@ -106,6 +111,18 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn whoever_took_it_is_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        assert_eq!(Lock::holder(path), None);
+        let lock = Lock::take(path).unwrap();
+        assert_eq!(Lock::holder(path), Some(process::id()));
+        drop(lock);
+        fs::write(path.join(LOCK_NAME), "nobody").unwrap();
+        assert_eq!(Lock::holder(path), None);
+    }
 
     #[test]
     fn whoever_looks_keeps_no_writer_out() {

@@ -1,0 +1,112 @@
+//! `repair`: what it says of what earlier repairs have left, and of a log with which nothing is wrong.
+
+use std::fs;
+
+use kontiki_wal::{
+    inspect::FrameKind,
+    repair::{Mark, Stage},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    repair::{CUT, Damaged, NONE, NOTHING_TO_REPAIR, damaged, fixture, repair, salvage},
+    support::{Run, closed_log, entries_frames, flip_bit, options},
+};
+
+fn rows(run: &Run) -> Vec<Value> {
+    run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// WAL-CASE 42
+#[test]
+fn a_log_that_a_repair_took_something_from_is_marked_and_says_so() {
+    let log = damaged();
+    let new = log.beside("new");
+    let runs = [(salvage(&log.log(), &new), new), (repair(&log.log(), CUT), log.log())];
+    for (run, made) in runs {
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+        let place = made.join("REPAIR");
+        let line = format!("\n  marked: {} says what is lost; no node starts", place.display());
+        assert!(run.stdout.contains(&line), "{run:?}");
+        let mark = Mark::of(&made).unwrap().unwrap();
+        assert_eq!(mark.stage, Stage::Done);
+        assert_eq!(mark.losses[1..], ["log 7: index 11..=15 term 4 lost"]);
+
+        let run = repair(&made, NONE);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+        let loss = "lost by a repair before: log 7: index 11..=15 term 4 lost\n";
+        assert!(run.stdout.contains(loss) && run.stdout.ends_with(NOTHING_TO_REPAIR), "{run:?}");
+        let told = rows(&repair(&made, ["--json"]));
+        assert_eq!(told[0], json!({"row": "healthy", "ended": false}));
+        assert_eq!(told[1], json!({"row": "mark", "stage": "done", "losses": mark.losses}));
+        assert_eq!(told.len(), 2);
+        options().open(&made).unwrap().close().unwrap();
+    }
+}
+
+#[test]
+fn of_a_healthy_log_programs_are_told_that_it_is_one() {
+    let log = Damaged::of(closed_log().path());
+    for flags in [&["--json"][..], &["--truncate-tail", "--yes", "--json"]] {
+        let run = repair(&log.log(), flags);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+        assert_eq!(rows(&run), [json!({"row": "healthy", "ended": false})]);
+    }
+}
+
+/// WAL-CASE 42: such a log looks whole, and is not opened.
+#[test]
+fn a_cut_that_was_stopped_is_told_of_until_it_is_ended() {
+    let log = Damaged::of(closed_log().path());
+    let mark = log.log().join("REPAIR");
+    for losses in ["", "- log 7: its state is lost\n"] {
+        fs::write(&mark, format!("Kontiki repair: cutting\n{losses}")).unwrap();
+        let run = repair(&log.log(), NONE);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(2), ""), "{run:?}");
+        assert!(run.stdout.starts_with("unfinished: a cut in place was begun"), "{run:?}");
+        assert!(!run.stdout.contains("nothing to repair"), "{run:?}");
+        let told = rows(&repair(&log.log(), ["--json"]));
+        assert_eq!((told.len(), &told[0]["stage"]), (1, &json!("cutting")), "{told:?}");
+        options().open(log.log()).map(drop).unwrap_err();
+
+        let run = repair(&log.log(), CUT);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+        assert!(run.stdout.contains("the cut that was begun before is ended"), "{run:?}");
+        assert_eq!(mark.exists(), !losses.is_empty());
+        options().open(log.log()).unwrap().close().unwrap();
+        let again = repair(&log.log(), CUT).stdout;
+        assert!(!again.contains("is ended") && again.contains("nothing to repair"), "{again}");
+    }
+}
+
+/// WAL-CASE 42: the oldest entry is lost, so nothing of the log can follow on anything.
+#[test]
+fn that_nothing_of_a_log_is_salvaged_is_a_warning_and_exit_code_2() {
+    let log = Damaged::of(closed_log().path());
+    let first = entries_frames(&log.log())[0].clone();
+    assert_eq!(first.kind, FrameKind::Entries);
+    flip_bit(&log.log(), &first, 100);
+    let new = log.beside("new");
+    let run = salvage(&log.log(), &new);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stdout.contains("leaves out, though whole, index 11..=15 term 4"), "{run:?}");
+    let dump = format!("`wal-inspect dump {} --log 7` shows what can be read", log.log().display());
+    let starts = run.stderr.starts_with("wal-inspect: log 7: NO ENTRY IS SALVAGED");
+    assert!(starts && run.stderr.contains(&dump), "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+    assert!(new.join("0000000000000001.wal").exists(), "it is made all the same");
+}
+
+/// No disk does that, and whoever did it can undo it.
+#[test]
+fn what_was_done_to_files_by_hand_is_told_with_what_undoes_it() {
+    let log = Damaged::of(&fixture());
+    let (one, other) = ("0000000000000005.wal", "0000000000000006.wal");
+    let (one_path, other_path) = (log.log().join(one), log.log().join(other));
+    fs::rename(&one_path, log.beside("aside")).unwrap();
+    fs::rename(&other_path, &one_path).unwrap();
+    fs::rename(log.beside("aside"), &other_path).unwrap();
+    let run = repair(&log.log(), NONE);
+    let hint = format!("\n  {one} holds segment {other}: were files exchanged or renamed?");
+    assert!(run.code == Some(2) && run.stdout.contains(&hint), "{run:?}");
+}
