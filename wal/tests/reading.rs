@@ -94,7 +94,7 @@ fn entries_of_many_frames_terms_and_segments_are_read_in_order_from_anywhere() {
 fn what_is_read_in_place_is_what_the_iterator_gives() {
     let wal = wal(16 << 10);
     let log = wal.log(LogId(1)).unwrap();
-    (0..4).for_each(|part| append(&wal, &log, 1 + 50 * part..51 + 50 * part, 1));
+    (0..10).for_each(|part| append(&wal, &log, 1 + 20 * part..21 + 20 * part, 1));
     let many: Vec<Bytes> = (201..221).map(|index| entry(index, 2)).collect();
     drop(log.append(201, 2, &many).unwrap());
     assert!(wal.statistics().rotations > 0);
@@ -110,7 +110,7 @@ fn what_is_read_in_place_is_what_the_iterator_gives() {
             seen.push((view.index, view.term, Bytes::copy_from_slice(view.bytes)));
         }
         assert_eq!(seen, given);
-        assert!(entries.next().is_none() && seen.len() >= 14, "{}", seen.len());
+        assert!(entries.next().is_none() && seen.len() > 12, "{}", seen.len());
     }
     let mut entries = log.read(3..220, usize::MAX);
     assert_eq!(entries.next_in_place().unwrap().unwrap().index, 3);
