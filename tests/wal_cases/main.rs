@@ -9,6 +9,7 @@ mod lives;
 mod power;
 mod repair;
 mod repair_cuts;
+mod repair_ends;
 mod repair_lists;
 mod repair_marks;
 mod sealed;

@@ -121,6 +121,8 @@ pub struct LogOutcome {
     /// Frames of which nothing can be told lay behind entries that stay. Where one of them replaced some under their own term,
     /// which never happens in a log of Raft, the older ones stay.
     pub may_be_replaced: bool,
+    /// The log is empty, as it was, and goes on at another index, or after another term.
+    pub is_moved: bool,
     /// What becomes of the log's state.
     pub state: StateOutcome,
     /// The state with which the log goes on.
@@ -132,11 +134,13 @@ pub struct LogOutcome {
 }
 
 impl LogOutcome {
-    /// The log goes on as if nothing had happened.
+    /// The log goes on as if nothing had happened, as far as anything tells: where [`Diagnosis::is_end_known`] is false, what is
+    /// lost can have been of every log.
     pub fn is_unharmed(&self) -> bool {
         let entries = [&self.lost, &self.left_out, &self.returning];
         let is_state_there = matches!(self.state, StateOutcome::None | StateOutcome::Kept);
-        entries.iter().all(|runs| runs.is_empty()) && is_state_there && !self.may_be_replaced
+        let are_entries_there = entries.iter().all(|runs| runs.is_empty()) && !self.may_be_replaced;
+        are_entries_there && is_state_there && !self.is_moved
     }
 }
 

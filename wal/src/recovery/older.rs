@@ -39,6 +39,10 @@ pub(crate) struct Older {
 /// Parts the files at the newest sealed segment: everything up to its end is durable. If what follows it does not begin as
 /// it should, the sealed one is walked, too.
 pub(crate) fn part(files: &[SegmentFile]) -> Result<Parted<'_>, OpenError> {
+    if let Some(last) = files.last().filter(|last| last.was_sealed && last.trailer.is_none()) {
+        let needed_by = format!("the trailer of {}, which is damaged,", last.name());
+        return Err(OpenError::MissingSegment { missing: last.next_name(), needed_by });
+    }
     let last_run = files.chunk_by(|a, b| a.header.sequence + 1 == b.header.sequence).next_back();
     let first = files.len() - last_run.map_or(0, <[SegmentFile]>::len);
     let sealed = files[first..].iter().rposition(|file| file.trailer.is_some());
@@ -51,7 +55,7 @@ pub(crate) fn part(files: &[SegmentFile]) -> Result<Parted<'_>, OpenError> {
     let Some(next) = files.get(sealed + 1) else {
         // A trailer is written when the next segment has its name, for good.
         return Err(OpenError::MissingSegment {
-            missing: file_name(trailer.sequence + 1),
+            missing: files[sealed].next_name(),
             needed_by: format!("the trailer of {}", files[sealed].name()),
         });
     };

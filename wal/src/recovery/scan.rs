@@ -19,6 +19,8 @@ pub(crate) struct SegmentFile {
     pub(crate) file: Arc<dyn File>,
     /// Its trailer page, if that is one of this segment.
     pub(crate) trailer: Option<Trailer>,
+    /// It has a trailer, or one that has rotted: another segment followed.
+    pub(crate) was_sealed: bool,
     pub(crate) salt: u32,
 }
 
@@ -60,7 +62,8 @@ impl SegmentFile {
         let salt = frame::salt(&header.uuid, sequence);
         file.read_at(file.len() - PAGE_BYTES, &mut page).map_err(failed)?;
         let trailer = Trailer::decode(&page, salt, sequence, header.segment_bytes);
-        Ok(Self { header, file, trailer, salt })
+        let is_rotten = Trailer::is_rotten(&page, salt, sequence, header.segment_bytes);
+        Ok(Self { header, file, trailer, was_sealed: trailer.is_some() || is_rotten, salt })
     }
 
     /// Refuses a file of another log than that of the `first` one in its directory.
@@ -78,6 +81,11 @@ impl SegmentFile {
 
     pub(crate) fn name(&self) -> String {
         file_name(self.header.sequence)
+    }
+
+    /// Name of the segment that follows.
+    pub(crate) fn next_name(&self) -> String {
+        file_name(self.header.sequence + 1)
     }
 
     /// End of the space that frames can take.

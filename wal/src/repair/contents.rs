@@ -123,6 +123,8 @@ impl<'a> Contents<'a> {
             left_out.extend_from_slice(&beyond.whole);
             unknown.extend_from_slice(&beyond.unknown);
         }
+        let is_empty = |bounds: &Bounds| bounds.first > bounds.last;
+        let goes_on = |bounds: &Bounds| (bounds.first, bounds.term_before);
         LogOutcome {
             log,
             kept: kept.runs(was),
@@ -132,6 +134,7 @@ impl<'a> Contents<'a> {
             returning: Spans::of(after).without(kept).runs(after),
             // A cut lies before all losses.
             may_be_replaced: *kept != none.1 && self.survey.is_loss_behind(0),
+            is_moved: is_empty(was) && is_empty(after) && goes_on(was) != goes_on(after),
             state: self.state(log, was.state.as_ref(), after.state.as_ref()),
             state_bytes: after.state.clone(),
             newest_state: was.state.clone(),

@@ -56,7 +56,7 @@ impl Plan {
         for (number, file) in survey.files[..stays].iter().enumerate() {
             let is_cut = cut.is_some_and(|place| place.number == number);
             let is_live = survey.live_numbers().contains(file.header.sequence);
-            if (is_cut && file.trailer.is_some()) || (is_live && check_seal(file)?.is_some()) {
+            if (is_cut && file.was_sealed) || (is_live && check_seal(file)?.is_some()) {
                 unsealed.push(number);
             }
         }
@@ -73,7 +73,7 @@ impl Plan {
     pub(super) fn judge(&self, survey: &Survey) -> Result<Catalog, OpenError> {
         let mut files = survey.files.clone();
         for &number in &self.unsealed {
-            files[number].trailer = None;
+            (files[number].trailer, files[number].was_sealed) = (None, false);
         }
         if let Some(place) = self.cut {
             files.truncate(place.number + 1);

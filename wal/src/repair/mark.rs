@@ -266,6 +266,9 @@ fn loss_of(outcome: &LogOutcome) -> String {
         StateOutcome::Older => " its state is an older one;",
         StateOutcome::Lost => " its state is lost;",
     });
+    if outcome.is_moved {
+        line.push_str(" it goes on at another index or term;");
+    }
     if outcome.may_be_replaced {
         line.push_str(" entries that are there can be older ones;");
     }

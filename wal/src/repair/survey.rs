@@ -194,14 +194,13 @@ impl Survey {
         !self.is_end_known() || last.is_some_and(|placed| placed.era > era)
     }
 
-    /// The newest segment is sealed, and so another one followed; it is not there, or its header page is damaged.
+    /// Another segment followed the newest that begins whole, or one behind it, and is not there, or its header page is damaged.
+    /// The newest was sealed then, or later ones are there.
     pub(super) fn is_successor_lost(&self) -> bool {
-        self.newest.is_some_and(|newest| {
-            let next = self.files[newest].header.sequence + 1;
-            let follows =
-                self.files.get(newest + 1).is_some_and(|file| file.header.sequence == next);
-            self.files[newest].trailer.is_some() && !follows
-        })
+        let Some(newest) = self.newest else { return false };
+        let behind = &self.files[newest..];
+        let follows = |pair: &[SegmentFile]| pair[0].header.sequence + 1 == pair[1].header.sequence;
+        !behind.windows(2).all(follows) || behind.last().is_some_and(|last| last.was_sealed)
     }
 
     /// Segments whose header page is damaged lie behind the newest that begins whole.

@@ -67,7 +67,7 @@ impl Draft {
         let (end, link) = put(self.start, &body, FRAMES_AT);
         let link = self.checkpoint.link ^ link;
         put(Header { link, ..self.checkpoint }, &self.checkpoint_body, end);
-        SegmentFile { header, file, trailer: None, salt }
+        SegmentFile { header, file, trailer: None, was_sealed: false, salt }
     }
 
     fn read(&self) -> Result<Opening, &'static str> {

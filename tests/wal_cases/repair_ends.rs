@@ -1,0 +1,96 @@
+//! WAL-CASE 42: what was lost behind the last segment that begins whole is never passed over in silence.
+
+use std::sync::Arc;
+
+use kontiki_disk::{Disk, MemoryDisk};
+use kontiki_sim::model::World;
+use kontiki_wal::{
+    OpenError,
+    repair::{self, Mark},
+};
+
+use super::{
+    damage::{overwrite, remove},
+    repair::{diagnose, four_segments, of_log, truncated},
+    *,
+};
+
+/// Five segments with a state in the third and a newer one in the fourth, of which the third is not sealed yet.
+fn five_segments() -> (World, MemoryDisk) {
+    let mut session = start();
+    acknowledge(&mut session, L, state("an older vote"));
+    fill_up_to(&mut session, L, 4);
+    acknowledge(&mut session, L, state("a newer vote"));
+    fill_up_to(&mut session, L, 5);
+    let (life, disk) = session.close();
+    overwrite(&disk, &segments(&disk)[2], (16 << 10) - 4096, &[0; 4096]);
+    assert!(world(&disk) == *life.world(), "it is scanned instead");
+    (life.world().clone(), disk)
+}
+
+fn salvaged(disk: &MemoryDisk) -> Option<Mark> {
+    let disk = disk.reopen();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    repair::salvage_on(&shared, DIRECTORY, "new").unwrap();
+    Mark::of_on(&disk, "new").unwrap()
+}
+
+#[test]
+fn a_gap_behind_the_last_segment_that_begins_whole_is_a_loss() {
+    let (_, disk) = five_segments();
+    let names = segments(&disk);
+    remove(&disk, &names[3]);
+    for prepared_only in [false, true] {
+        let disk = disk.reopen();
+        if prepared_only {
+            overwrite(&disk, &names[4], 4096, &[0; 8192]);
+        } else {
+            flip(&disk, &names[4], 4096 + 24);
+        }
+        assert!(open(&disk.reopen()).is_err());
+        let told = diagnose(&disk);
+        assert!(!told.is_end_known, "{told:?}");
+        let mark = salvaged(&disk).expect("what was in the fourth is lost");
+        assert!(mark.losses.iter().any(|line| line.contains("its state can be")), "{mark:?}");
+    }
+}
+
+#[test]
+fn a_rotten_trailer_tells_of_the_segment_that_followed_too() {
+    let (_, disk) = four_segments();
+    let names = segments(&disk);
+    remove(&disk, &names[3]);
+    for at in [0, 8, 16, 24, 100, 4095] {
+        let disk = disk.reopen();
+        flip(&disk, &names[2], (16 << 10) - 4096 + at);
+        let refused = open(&disk.reopen()).map(drop).unwrap_err();
+        let OpenError::MissingSegment { missing, needed_by } = refused else { panic!("{refused}") };
+        assert_eq!(missing, names[3]);
+        assert!(needed_by.contains(&names[2]), "{needed_by}");
+        assert!(!diagnose(&disk).is_end_known);
+        let (cut, _) = truncated(&disk);
+        assert!(Mark::of_on(&cut, DIRECTORY).unwrap().is_some(), "at {at}");
+        assert!(salvaged(&disk).is_some(), "at {at}");
+    }
+}
+
+#[test]
+fn a_log_that_is_empty_and_falls_back_to_another_index_is_harmed() {
+    let mut session = start();
+    acknowledge(&mut session, OTHER, append(1, 1, &["victim"]));
+    acknowledge(&mut session, L, Operation::Reset { next_index: 100, term_before: 5 });
+    fill_up_to(&mut session, OTHER, 3);
+    let (life, disk) = session.close();
+    let (file, entry) = find(&disk, "victim");
+    flip(&disk, &file, entry);
+    let (cut, told) = truncated(&disk);
+    assert!(world(&cut).log(L) != life.world().log(L));
+    let outcome = of_log(&told.logs, L);
+    assert!(outcome.is_moved && !outcome.is_unharmed(), "{outcome:?}");
+    let mark = Mark::of_on(&cut, DIRECTORY).unwrap().unwrap();
+    let line = format!("log {}: it goes on at another index or term", L.0);
+    assert!(mark.losses.contains(&line), "{mark:?}");
+    // Those that stay where they are are not.
+    let (_, whole) = four_segments();
+    assert!(diagnose(&whole).salvage.iter().all(|outcome| !outcome.is_moved));
+}
