@@ -1,7 +1,6 @@
 //! `repair`: what can be done about a damaged log and what each way loses; does it only if told to.
 
 mod hints;
-mod marked;
 mod owner;
 mod place;
 mod report;

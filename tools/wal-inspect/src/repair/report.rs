@@ -10,13 +10,11 @@ use serde::Serialize;
 
 use crate::{
     compared::Span,
+    marked::{MarkRow, losses_text},
     outcome::{Failure, corruption_line},
     place::{self, Entries},
     raft::RaftState,
-    repair::{
-        hints::hint,
-        marked::{mark_text, stage_name},
-    },
+    repair::hints::hint,
     terminal,
 };
 
@@ -115,7 +113,7 @@ struct DamageRow<'a> {
 #[serde(tag = "row", rename_all = "snake_case")]
 enum Row<'a> {
     Healthy { ended: bool },
-    Mark { stage: &'static str, losses: &'a [String] },
+    Mark(MarkRow),
     Damage(DamageRow<'a>),
     Unknown { segment: &'a str },
     Way(&'a Way),
@@ -155,8 +153,12 @@ impl Report {
 
     /// There is nothing to repair.
     fn is_healthy(&self) -> bool {
-        let is_begun = self.mark.as_ref().is_some_and(|mark| mark.stage != Stage::Done);
-        self.ways.is_empty() && !is_begun
+        self.ways.is_empty() && !self.is_begun()
+    }
+
+    /// A cut was begun and not ended.
+    fn is_begun(&self) -> bool {
+        self.mark.as_ref().is_some_and(|mark| mark.stage != Stage::Done)
     }
 
     pub(super) fn json(&self) -> Result<String, Failure> {
@@ -166,7 +168,7 @@ impl Report {
             .ways
             .iter()
             .flat_map(|way| std::iter::once(Row::Way(way)).chain(way.logs.iter().map(Row::Log)));
-        let mark = self.mark.iter().map(Row::of_mark);
+        let mark = self.mark.iter().map(|mark| Row::Mark(MarkRow::of(mark)));
         let healthy = self.is_healthy().then_some(Row::Healthy { ended: self.is_ended });
         terminal::json_lines(
             healthy.into_iter().chain(mark).chain(damage).chain(unknown).chain(ways),
@@ -174,7 +176,8 @@ impl Report {
     }
 
     pub(super) fn text(&self) -> String {
-        let mut text = self.mark.as_ref().map(mark_text).unwrap_or_default();
+        let mut text = if self.is_begun() { UNFINISHED.to_owned() } else { String::new() };
+        text.extend(self.mark.as_ref().map(losses_text));
         if self.is_ended {
             text.push_str("the cut that was begun before is ended: the log can be opened\n");
         }
@@ -201,12 +204,6 @@ impl Report {
             text.push_str(DANGER);
         }
         text
-    }
-}
-
-impl Row<'_> {
-    fn of_mark(mark: &Mark) -> Row<'_> {
-        Row::Mark { stage: stage_name(mark.stage), losses: &mark.losses }
     }
 }
 
@@ -420,6 +417,11 @@ fn state_name(state: StateOutcome) -> &'static str {
 const TRUNCATE: &str = "truncate-tail";
 const SALVAGE: &str = "salvage";
 const NOTHING_LEFT: &str = "nothing is left of any log";
+
+const UNFINISHED: &str = "\
+unfinished: a cut in place was begun and not ended, and the log is not opened before it is:
+--truncate-tail --yes again
+";
 
 const NOTHING_TO_REPAIR: &str = "\
 nothing to repair: nothing that the log says was durable is damaged, as far as verify tells; what
