@@ -4,6 +4,8 @@ mod hints;
 mod owner;
 mod place;
 mod report;
+mod rows;
+mod text;
 
 use std::{
     ffi::OsString,
@@ -20,7 +22,8 @@ use rustix::{fs::Mode, process::umask};
 use self::{
     owner::Owners,
     place::{beside, disk_refuses, remove_emptied},
-    report::{Done, Report, Way},
+    report::Report,
+    rows::{Done, Way},
 };
 use crate::{
     look::{is_no_log, log_directory, no_log},
