@@ -77,8 +77,8 @@ impl Way {
             text.push_str(&format!("  marked: {mark} says what is lost; no node starts from it\n"));
         }
         let unharmed = match self.end_known {
-            Some(false) => " nothing is known to be lost",
-            _ => " nothing is lost",
+            Some(false) => "nothing is known to be lost",
+            _ => "nothing is lost",
         };
         self.logs.iter().for_each(|row| row.push_text(unharmed, text));
     }
@@ -87,41 +87,32 @@ impl Way {
 impl LogRow {
     /// `unharmed` is what is said of one that is.
     fn push_text(&self, unharmed: &str, text: &mut String) {
-        text.push_str(&format!("  log {}:", self.log));
-        text.push_str(if self.unharmed { unharmed } else { "" });
+        let mut clauses: Vec<String> = Vec::new();
+        clauses.extend(self.unharmed.then(|| unharmed.to_owned()));
         for (what, runs) in [
             ("keeps", &self.kept),
             ("LOSES", &self.lost),
             ("leaves out, though whole,", &self.left_out),
             ("has again what was cut, replaced or compacted later,", &self.returning),
         ] {
-            if !runs.is_empty() {
-                let separator = if text.ends_with(':') { " " } else { "; " };
-                text.push_str(&format!("{separator}{what} {}", runs_text(runs)));
-            }
+            clauses.extend((!runs.is_empty()).then(|| format!("{what} {}", runs_text(runs))));
         }
         if !self.unknown.is_empty() {
             let spans =
                 self.unknown.iter().map(|span| place::range(span.first_index, span.last_index));
-            let separator = if text.ends_with(':') { " " } else { "; " };
             let spans = spans.collect::<Vec<_>>().join(", ");
-            text.push_str(&format!("{separator}of index {spans} NOTHING IS KNOWN"));
+            clauses.push(format!("of index {spans} NOTHING IS KNOWN"));
         }
-        if self.may_be_replaced {
-            text.push_str(
-                "; some of what it keeps may be out of date: what is lost may have replaced it",
-            );
-        }
-        text.push_str(match self.state {
-            "older" => "; ITS STATE FALLS BACK TO AN OLDER ONE",
-            "lost" => "; ITS STATE IS LOST",
-            "may_be_older" => "; its state may have been a newer one",
-            _ => "",
-        });
-        if let Some(promise) = &self.promise {
-            text.push_str(&format!("; {promise}"));
-        }
-        text.push('\n');
+        clauses.extend(self.may_be_replaced.then(|| MAY_BE_REPLACED.to_owned()));
+        let state = match self.state {
+            "older" => Some("ITS STATE FALLS BACK TO AN OLDER ONE"),
+            "lost" => Some("ITS STATE IS LOST"),
+            "may_be_older" => Some("its state may have been a newer one"),
+            _ => None,
+        };
+        clauses.extend(state.map(str::to_owned));
+        clauses.extend(self.promise.clone());
+        text.push_str(&format!("  log {}: {}\n", self.log, clauses.join("; ")));
     }
 }
 
@@ -137,6 +128,9 @@ fn runs_text(runs: &[RunRow]) -> String {
     });
     ranges.collect::<Vec<_>>().join(", ")
 }
+
+const MAY_BE_REPLACED: &str =
+    "some of what it keeps may be out of date: what is lost may have replaced it";
 
 const UNFINISHED: &str = "\
 unfinished: a cut in place was begun and not ended, and the log is not opened before it is:
