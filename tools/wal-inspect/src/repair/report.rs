@@ -1,5 +1,7 @@
 //! What `repair` tells, and the same for programs.
 
+use std::path::Path;
+
 use kontiki_wal::{
     Corruption,
     repair::{Diagnosis, Mark, Stage},
@@ -47,13 +49,14 @@ enum Row<'a> {
 }
 
 impl Report {
-    pub(super) fn of_diagnosis(diagnosis: &Diagnosis) -> Self {
+    /// Of a log in `directory`, which was looked at.
+    pub(super) fn of_diagnosis(diagnosis: &Diagnosis, directory: &Path) -> Self {
         let mark = diagnosis.mark.clone();
         if diagnosis.damage.is_empty() {
             return Self { mark, ..Self::default() };
         }
         let (damage, unknown) = (diagnosis.damage.clone(), diagnosis.unknown.clone());
-        Self { damage, unknown, ways: Way::both(diagnosis), mark, is_ended: false }
+        Self { damage, unknown, ways: Way::both(diagnosis, directory), mark, is_ended: false }
     }
 
     /// Of a cut for which there was nothing to do, or only to end what was begun `before`.

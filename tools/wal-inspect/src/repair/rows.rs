@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use kontiki_wal::repair::{CutPlace, Diagnosis, LogOutcome, StateOutcome, TermRun, Truncation};
+use kontiki_wal::repair::{
+    CutPlace, Diagnosis, LogOutcome, Mark, StateOutcome, TermRun, Truncation,
+};
 use serde::Serialize;
 
 use crate::{compared::Span, raft::RaftState};
@@ -78,15 +80,18 @@ pub(super) struct RunRow {
 }
 
 impl Way {
-    /// Both ways, as they are looked at.
-    pub(super) fn both(diagnosis: &Diagnosis) -> Vec<Self> {
+    /// Both ways for the log in `directory`, as they are looked at.
+    pub(super) fn both(diagnosis: &Diagnosis, directory: &Path) -> Vec<Self> {
+        let mark_in = |directory: &Path| directory.join(Mark::FILE);
         let truncation = match &diagnosis.truncation {
-            Ok(truncation) => Self::of_truncation(truncation, Done::No),
+            Ok(truncation) => Self::of_truncation(truncation, Done::No)
+                .with_mark(diagnosis.is_cut_marked.then(|| mark_in(directory))),
             Err(reason) => Self { reason: Some(reason.clone()), ..Self::new(TRUNCATE, Done::No) },
         };
         let salvage = match &diagnosis.salvage[..] {
             [] => Self { reason: Some(NOTHING_LEFT.to_owned()), ..Self::new(SALVAGE, Done::No) },
-            outcomes => Self::of_salvage(outcomes, diagnosis.is_end_known, None),
+            outcomes => Self::of_salvage(outcomes, diagnosis.is_end_known, None)
+                .with_mark(diagnosis.is_salvage_marked.then(|| mark_in(Path::new(NEW)))),
         };
         let mut ways = vec![truncation, salvage];
         // Also of one that is not possible.
@@ -144,7 +149,7 @@ impl Way {
         }
     }
 
-    /// `mark` is where it was left, if it was.
+    /// `mark` is where it is left, if it is.
     pub(super) fn with_mark(self, mark: Option<PathBuf>) -> Self {
         Self { mark: mark.map(|mark| mark.display().to_string()), ..self }
     }
@@ -201,4 +206,6 @@ fn state_name(state: StateOutcome) -> &'static str {
 
 const TRUNCATE: &str = "truncate-tail";
 pub(super) const SALVAGE: &str = "salvage";
+/// Stands for a directory that was not named yet.
+const NEW: &str = "NEW_DIR";
 const NOTHING_LEFT: &str = "nothing is left of any log";

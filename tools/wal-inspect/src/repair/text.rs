@@ -74,7 +74,10 @@ impl Way {
             text.push_str(&format!("  backup of these: {backup}\n"));
         }
         if let Some(mark) = &self.mark {
-            text.push_str(&format!("  marked: {mark} says what is lost; no node starts from it\n"));
+            let (marked, says) =
+                if self.done { ("marked", "says") } else { ("would be marked", "would say") };
+            let line = format!("{marked}: {mark} {says} what is lost; no node starts from it");
+            text.push_str(&format!("  {line}\n"));
         }
         let unharmed = match self.end_known {
             Some(false) => "nothing is known to be lost",

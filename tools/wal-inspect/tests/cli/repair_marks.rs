@@ -1,6 +1,6 @@
 //! `repair`: what it says of what earlier repairs have left, and of a log with which nothing is wrong.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use kontiki_wal::{
     inspect::FrameKind,
@@ -24,6 +24,12 @@ fn rows(run: &Run) -> Vec<Value> {
 fn a_log_that_a_repair_took_something_from_is_marked_and_says_so() {
     let log = damaged();
     let new = log.beside("new");
+    let dry = repair(&log.log(), NONE).stdout;
+    for place in [&log.log(), Path::new("NEW_DIR")].map(|place| place.join("REPAIR")) {
+        let place = place.display();
+        let line = format!("\n  would be marked: {place} would say what is lost; no node starts");
+        assert!(dry.contains(&line), "{dry}");
+    }
     let runs = [(salvage(&log.log(), &new), new), (repair(&log.log(), CUT), log.log())];
     for (run, made) in runs {
         assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
