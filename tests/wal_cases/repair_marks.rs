@@ -43,6 +43,8 @@ fn harmless() -> MemoryDisk {
 #[test]
 fn a_repair_that_took_something_leaves_a_mark_that_says_what() {
     let disk = lossy();
+    let told = Diagnosis::of_on(&disk, DIRECTORY).unwrap();
+    assert!(told.is_cut_marked && told.is_salvage_marked);
     let (cut, _) = truncated(&disk);
     let mark = mark_in(&cut.image(NOTHING), DIRECTORY).expect("a mark");
     assert_eq!(mark.stage, Stage::Done);
@@ -66,6 +68,8 @@ fn a_repair_that_took_something_leaves_a_mark_that_says_what() {
 #[test]
 fn a_repair_that_took_nothing_leaves_no_mark() {
     let disk = harmless();
+    let told = Diagnosis::of_on(&disk, DIRECTORY).unwrap();
+    assert!(!told.is_cut_marked && !told.is_salvage_marked);
     let (mended, _) = truncated(&disk);
     assert_eq!(mark_in(&mended.image(NOTHING), DIRECTORY), None);
     salvage(&disk, DIRECTORY, NEW).unwrap();
@@ -98,6 +102,8 @@ fn what_was_lost_once_stays_marked() {
 
     let first = segments(&cut)[0].clone();
     flip(&cut, &first, (16 << 10) - 4);
+    let told = Diagnosis::of_on(&cut, DIRECTORY).unwrap();
+    assert!(told.is_cut_marked && told.is_salvage_marked);
     let (mended, _) = truncated(&cut);
     assert_eq!(mark_in(&mended, DIRECTORY).unwrap(), before);
 }

@@ -59,6 +59,10 @@ pub struct Diagnosis {
     pub salvage: Vec<LogOutcome>,
     /// What an earlier repair has left.
     pub mark: Option<Mark>,
+    /// [`truncate`] would leave a [`Mark`]: something goes, or went in an earlier repair.
+    pub is_cut_marked: bool,
+    /// [`salvage`] would leave one in the new log.
+    pub is_salvage_marked: bool,
 }
 
 /// A cut in place.
@@ -247,12 +251,21 @@ impl Diagnosis {
             Err(reason) => Err(reason),
         };
         check_unlocked(&*directory)?;
+        let (salvage, is_end_known) = (contents.salvage(), survey.is_end_known());
+        let unknown = unknown(&survey)?;
+        let had_losses = mark.as_ref().is_some_and(|mark| !mark.losses.is_empty());
+        let of_cut =
+            truncation.as_ref().map(|truncation| mark::losses_of_cut(truncation, &unknown));
+        let of_salvage =
+            mark::losses_of_salvage(directory.path(), &salvage, is_end_known, &unknown);
         Ok(Self {
             damage: survey.damage.clone(),
-            unknown: unknown(&survey)?,
-            is_end_known: survey.is_end_known(),
+            is_end_known,
+            is_cut_marked: of_cut.is_ok_and(|losses| had_losses || !losses.is_empty()),
+            is_salvage_marked: had_losses || !of_salvage.is_empty(),
+            unknown,
             truncation,
-            salvage: contents.salvage(),
+            salvage,
             mark,
         })
     }

@@ -23,7 +23,8 @@ Exit codes:
      body is damaged, or frames behind a damaged one, as a crash leaves them; opening cuts them
      off, and nothing that a frame which is left attests as durable is among them. Two logs that
      are different (diff)
-  2  corrupt: bytes that were durable are damaged or missing
+  2  corrupt: bytes that were durable are damaged or missing; or a repair of the log was begun and
+     not ended (verify, repair)
   3  cannot read: no such directory, no log in it, no permission, a newer format; or cannot repair
   4  usage: an unknown command, flag or value";
 

@@ -24,6 +24,7 @@ use crate::{
 pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
     let directory = log_directory(&arguments.directory);
     let look = Look::at(&directory)?;
+    look.remark_mark();
     let mut printer = Printer::new(arguments);
     let outcome = if arguments.follow {
         follow(&directory, look, &mut printer)

@@ -13,12 +13,16 @@ use kontiki_wal::{
     inspect::{Effort, RawFrame, Scan, Verdict},
 };
 
-use crate::outcome::{Failure, Outcome, corruption_line, unread_line};
+use crate::{
+    marked::Marked,
+    outcome::{Failure, Outcome, corruption_line, unread_line},
+};
 
-/// A scan, and whether a writer is at work.
+/// A scan, whether a writer is at work, and what an earlier repair has left.
 pub(crate) struct Look {
     pub(crate) scan: Scan,
     pub(crate) is_live: bool,
+    pub(crate) marked: Option<Marked>,
 }
 
 impl Look {
@@ -43,11 +47,12 @@ impl Look {
         loop {
             let is_live = scan.is_live();
             if is_live || !matches!(scan.verdict(), Verdict::TornTail { .. }) {
-                return Ok(Self { scan, is_live });
+                return Ok(Self { scan, is_live, marked: Marked::of(directory)? });
             }
             let again = Scan::open_with(directory, effort)?;
             if again.verdict() == scan.verdict() {
-                return Ok(Self { scan: again, is_live: false });
+                let marked = Marked::of(directory)?;
+                return Ok(Self { scan: again, is_live: false, marked });
             }
             scan = again;
         }
@@ -59,6 +64,13 @@ impl Look {
             return Ok(false);
         };
         Ok(self.scan.raw_frame(tail.lsn())?.is_some_and(|end| is_at(&end, damage)))
+    }
+
+    /// Says on standard error what an earlier repair has left: the frames do not tell.
+    pub(crate) fn remark_mark(&self) {
+        if let Some(marked) = &self.marked {
+            let _unheard = writeln!(io::stderr(), "wal-inspect: {}", marked.line());
+        }
     }
 
     /// Says on standard error what a reader of the frames cannot see in them.

@@ -23,6 +23,7 @@ mod hexdump;
 mod histogram;
 mod layout;
 mod look;
+mod marked;
 mod measure;
 mod outcome;
 mod picture;

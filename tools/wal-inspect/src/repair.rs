@@ -1,10 +1,11 @@
 //! `repair`: what can be done about a damaged log and what each way loses; does it only if told to.
 
 mod hints;
-mod marked;
 mod owner;
 mod place;
 mod report;
+mod rows;
+mod text;
 
 use std::{
     ffi::OsString,
@@ -21,7 +22,8 @@ use rustix::{fs::Mode, process::umask};
 use self::{
     owner::Owners,
     place::{beside, disk_refuses, remove_emptied},
-    report::{Done, Report, Way},
+    report::Report,
+    rows::{Done, Way},
 };
 use crate::{
     look::{is_no_log, log_directory, no_log},
@@ -80,9 +82,9 @@ JSON, a line for each row; what there is nothing of is left out:
   damage    segment, offset, log, first_index, last_index, term, what: as verify tells it
   unknown   segment: of which nothing can be told
   way       way (truncate-tail or salvage); done (false in a dry run), possible, reason (why it is
-            not); cut (segment, offset, lsn), changed, removed, backup; mark (where it is said what
-            is lost, once it is done); directory (of what was salvaged); end_known (false: the log
-            went on behind what can be told)
+            not); cut (segment, offset, lsn), changed, removed, backup; mark (the file that says, or
+            would say, what is lost, and keeps a node from starting; none if nothing is); directory
+            (of what was salvaged); end_known (false: the log went on behind what can be told)
   log       what becomes of a log that way: way, log, unharmed; kept, lost (damaged or missing),
             left_out (whole, but behind the cut or the loss), returning (truncated, replaced or
             compacted behind a cut): lists of first_index, last_index, term; unknown (between
@@ -134,7 +136,7 @@ pub(crate) fn repair(arguments: &RepairArguments) -> Result<Outcome, Failure> {
             let is_begun = diagnosis.mark.as_ref().is_some_and(|mark| mark.stage != Stage::Done);
             let is_whole = diagnosis.damage.is_empty() && !is_begun;
             let outcome = if is_whole { Outcome::Whole } else { Outcome::Corrupt };
-            (Report::of_diagnosis(&diagnosis), outcome)
+            (Report::of_diagnosis(&diagnosis, &directory), outcome)
         }
     };
     terminal::print(&if arguments.json { report.json()? } else { report.text() })?;

@@ -55,6 +55,7 @@ pub(crate) fn stats(arguments: &ReportArguments) -> Result<Outcome, Failure> {
         Ok::<_, Failure>((look, report))
     })?;
     terminal::print(&if arguments.json { report.json()? } else { report.text() })?;
+    look.remark_mark();
     Ok(look.remark())
 }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::{
     look::{Look, cores, log_directory},
+    marked::{MarkRow, Marked},
     outcome::{Failure, Outcome, corruption_line, unread_line},
     place::{self, Entries, Place},
     progress, terminal,
@@ -40,11 +41,13 @@ Examples, with the data directory of a node or the log's own:
 JSON, a line that tells the verdict, then one for each finding; what there is nothing of is left out:
   row            verdict; damage: bytes that were durable are damaged or missing; unread: bytes
                  that damage keeps from being read, all others were; torn: what opening will cut off
-  verdict        whole, live (whole, and a writer is at work), torn or corrupt; with deep: whether
-                 the look was; segments, frames, entries: how many were read; end_lsn: where the
-                 log ends, or the frames that can be read of its newest segment that begins whole;
-                 closed: whether its last frame is the mark of a clean close; damages, unread: how
-                 many lines of each follow
+  verdict        whole, live (whole, and a writer is at work), torn, corrupt, or unfinished (a repair
+                 was begun and not ended: the log is not opened); with deep: whether the look was;
+                 segments, frames, entries: how many were read; end_lsn: where the log ends, or the
+                 frames that can be read of its newest segment that begins whole; closed: whether its
+                 last frame is the mark of a clean close; mark: what a repair has left, with stage
+                 (done; cutting or salvaging: not ended) and losses, a text for each; damages, unread:
+                 how many lines of each follow
   segment, file  of the others: number and file name of the segment, and offset, the place in that;
                  lsn: the same place in the stream
   end            of unread: where these bytes end in the file
@@ -87,6 +90,8 @@ fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
 struct Verified {
     verdict: VerdictRow,
     findings: Vec<FindingRow>,
+    /// What is said of the mark of a repair; empty without one.
+    marked: String,
 }
 
 /// How the log is as a whole.
@@ -102,6 +107,8 @@ struct VerdictRow {
     end_lsn: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     closed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mark: Option<MarkRow>,
     damages: usize,
     unread: usize,
 }
@@ -112,6 +119,7 @@ enum Word {
     Whole,
     Live,
     Torn,
+    Unfinished,
     Corrupt,
 }
 
@@ -136,9 +144,10 @@ struct FindingRow {
 }
 
 impl Verified {
-    fn of(Look { scan, is_live }: &Look, deep: bool) -> Result<Self, Failure> {
+    fn of(look: &Look, deep: bool) -> Result<Self, Failure> {
+        let Look { scan, is_live, marked } = look;
         let segments = scan.segments();
-        let (word, closed, findings) = match scan.verdict() {
+        let (mut word, closed, findings) = match scan.verdict() {
             Verdict::Corrupt(damage) => {
                 let damage = damage.iter().map(|found| FindingRow::damage(found, &segments));
                 let unread = scan.unread().iter().map(FindingRow::unread);
@@ -157,6 +166,9 @@ impl Verified {
         let (row, counts) = ("verdict", scan.counts());
         let unread = scan.unread().len();
         let damages = if matches!(word, Word::Corrupt) { findings.len() - unread } else { 0 };
+        if marked.as_ref().is_some_and(Marked::is_unfinished) && !matches!(word, Word::Corrupt) {
+            word = Word::Unfinished;
+        }
         let verdict = VerdictRow {
             row,
             verdict: word,
@@ -166,17 +178,19 @@ impl Verified {
             entries: counts.entries,
             end_lsn,
             closed,
+            mark: marked.as_ref().map(Marked::row),
             damages,
             unread,
         };
-        Ok(Self { verdict, findings })
+        let marked = marked.as_ref().map(Marked::text).unwrap_or_default();
+        Ok(Self { verdict, findings, marked })
     }
 
     fn outcome(&self) -> Outcome {
         match self.verdict.verdict {
             Word::Whole | Word::Live => Outcome::Whole,
             Word::Torn => Outcome::TornTail,
-            Word::Corrupt => Outcome::Corrupt,
+            Word::Unfinished | Word::Corrupt => Outcome::Corrupt,
         }
     }
 
@@ -189,19 +203,16 @@ impl Verified {
         let end = end_lsn.map_or_else(String::new, |lsn| format!(", end lsn {lsn}"));
         let read = format!("{segments} segments, {frames} frames, {entries} entries{end}");
         let closed = if self.verdict.closed == Some(true) { "closed" } else { "not closed" };
+        let found: String = self.findings.iter().map(|row| format!("{}\n", row.line)).collect();
+        let marked = &self.marked;
         match self.verdict.verdict {
-            Word::Whole => format!("whole: {read}, {closed}\n"),
-            Word::Live => format!("live tail: {read}; a writer is at work\n"),
-            Word::Torn | Word::Corrupt => {
-                let lines = self.findings.iter().map(|finding| format!("{}\n", finding.line));
-                let mut text: String = lines.collect();
-                if self.verdict.unread > 0 {
-                    text.push_str(&format!(
-                        "read: {segments} segments, {frames} frames, {entries} entries\n"
-                    ));
-                }
-                text
-            }
+            Word::Whole => format!("whole: {read}, {closed}\n{marked}"),
+            Word::Live => format!("live tail: {read}; a writer is at work\n{marked}"),
+            Word::Unfinished => format!("{marked}{found}read: {read}\n"),
+            Word::Corrupt if self.verdict.unread > 0 => format!(
+                "{found}read: {segments} segments, {frames} frames, {entries} entries\n{marked}"
+            ),
+            Word::Torn | Word::Corrupt => format!("{found}{marked}"),
         }
     }
 }

@@ -101,3 +101,25 @@ fn where_more_may_be_lost_no_log_is_said_to_have_lost_nothing() {
     assert_eq!(text.matches("  log 9: nothing is known to be lost\n").count(), 2, "{text}");
     assert!(!text.contains("nothing is lost"), "{text}");
 }
+
+/// WAL-CASE 42: it has a state and no entry, and what is said of it is said as of any other.
+#[test]
+fn what_is_said_of_a_log_without_entries_begins_with_a_word() {
+    let writing = TempDir::new().unwrap();
+    let wal = options().open(writing.path()).unwrap();
+    let [seven, eight] = [7, 8].map(|log| wal.log(LogId(log)).unwrap());
+    eight.set_state("a vote").unwrap().wait().unwrap();
+    append(&seven, 3, 3);
+    append(&seven, 3, 3);
+    wal.close().unwrap();
+    drop((seven, eight, wal));
+    let log = copy_of(writing.path());
+    let first = entries_frames(log.path()).remove(0);
+    for ahead in [24, 33] {
+        flip_bit(log.path(), &first, ahead);
+    }
+    let text = repair(log.path(), &[]);
+    let eight = "\n  log 8: its state may have been a newer one\n";
+    assert_eq!(text.matches(eight).count(), 2, "of each way: {text}");
+    assert!(!text.contains(":;"), "{text}");
+}

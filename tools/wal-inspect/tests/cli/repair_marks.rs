@@ -1,6 +1,6 @@
 //! `repair`: what it says of what earlier repairs have left, and of a log with which nothing is wrong.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use kontiki_wal::{
     inspect::FrameKind,
@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use crate::{
     repair::{CUT, Damaged, NONE, NOTHING_TO_REPAIR, damaged, fixture, repair, salvage},
-    support::{Run, closed_log, entries_frames, flip_bit, options},
+    support::{
+        Run, closed_log, crashed_log, entries_frames, flip_bit, options, verify, wal_inspect,
+    },
 };
 
 fn rows(run: &Run) -> Vec<Value> {
@@ -22,6 +24,12 @@ fn rows(run: &Run) -> Vec<Value> {
 fn a_log_that_a_repair_took_something_from_is_marked_and_says_so() {
     let log = damaged();
     let new = log.beside("new");
+    let dry = repair(&log.log(), NONE).stdout;
+    for place in [&log.log(), Path::new("NEW_DIR")].map(|place| place.join("REPAIR")) {
+        let place = place.display();
+        let line = format!("\n  would be marked: {place} would say what is lost; no node starts");
+        assert!(dry.contains(&line), "{dry}");
+    }
     let runs = [(salvage(&log.log(), &new), new), (repair(&log.log(), CUT), log.log())];
     for (run, made) in runs {
         assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
@@ -109,4 +117,77 @@ fn what_was_done_to_files_by_hand_is_told_with_what_undoes_it() {
     let run = repair(&log.log(), NONE);
     let hint = format!("\n  {one} holds segment {other}: were files exchanged or renamed?");
     assert!(run.code == Some(2) && run.stdout.contains(&hint), "{run:?}");
+}
+
+/// The stages of a repair, with losses where it has some.
+const MARKS: [(&str, &str, &str); 4] = [
+    ("cutting", "", "unfinished: a cut in place was begun and not ended"),
+    (
+        "cutting",
+        "- log 7: its state is lost\n",
+        "unfinished: a cut in place was begun and not ended",
+    ),
+    ("salvaging", "- log 7: its state is lost\n", "unfinished: a salvage into "),
+    ("done", "- log 7: its state is lost\n", "marked: "),
+];
+
+/// WAL-CASE 42: its frames are whole, and it is not opened, or no node starts from it.
+#[test]
+fn verify_tells_of_the_mark_of_a_repair() {
+    for (stage, losses, says) in MARKS {
+        let (whole, torn) = (Damaged::of(closed_log().path()), Damaged::of(crashed_log().path()));
+        torn.flip(|frame| frame.kind == FrameKind::Entries);
+        for (log, verdict, code) in
+            [(&whole, "whole", 0), (&torn, "torn", 1), (&damaged(), "corrupt", 2)]
+        {
+            fs::write(log.log().join("REPAIR"), format!("Kontiki repair: {stage}\n{losses}"))
+                .unwrap();
+            let is_done = stage == "done";
+            let verdict = if is_done || code == 2 { verdict } else { "unfinished" };
+            let code = if is_done { code } else { 2 };
+            let run = verify(&log.log());
+            assert_eq!((run.code, run.stderr.as_str()), (Some(code), ""), "{run:?}");
+            let line = run.stdout.lines().find(|line| line.starts_with(says)).unwrap();
+            assert!(line.contains(log.log().to_str().unwrap()), "{run:?}");
+            let loss = "lost by a repair before: log 7: its state is lost\n";
+            assert_eq!(run.stdout.contains(loss), !losses.is_empty(), "{run:?}");
+            assert_eq!(run.stdout.contains("whole"), verdict == "whole", "{run:?}");
+            assert_eq!(
+                run.stdout.contains("torn tail: "),
+                code == 1 || log.log() == torn.log(),
+                "{run:?}"
+            );
+
+            let run = wal_inspect(["verify", log.log().to_str().unwrap(), "--json"]);
+            assert_eq!((run.code, run.stderr.as_str()), (Some(code), ""), "{run:?}");
+            let row = &rows(&run)[0];
+            assert_eq!(row["verdict"], verdict, "{run:?}");
+            let lost =
+                if losses.is_empty() { json!([]) } else { json!(["log 7: its state is lost"]) };
+            assert_eq!(row["mark"], json!({"stage": stage, "losses": lost}), "{run:?}");
+        }
+    }
+}
+
+/// WAL-CASE 42: what they print is what the frames hold, so they say it beside that.
+#[test]
+fn what_shows_the_frames_says_on_standard_error_that_a_repair_left_a_mark() {
+    for (stage, losses, says) in MARKS {
+        let log = Damaged::of(closed_log().path());
+        let directory = log.log();
+        for flags in
+            [&["dump"][..], &["dump", "--follow", "--limit", "1"], &["segments"], &["stats"]]
+        {
+            let run = || wal_inspect([flags, &[directory.to_str().unwrap(), "--json"]].concat());
+            let before = run();
+            assert_eq!((before.code, before.stderr.as_str()), (Some(0), ""), "{before:?}");
+            fs::write(directory.join("REPAIR"), format!("Kontiki repair: {stage}\n{losses}"))
+                .unwrap();
+            let after = run();
+            fs::remove_file(directory.join("REPAIR")).unwrap();
+            assert_eq!((after.code, after.stdout), (Some(0), before.stdout));
+            assert_eq!(after.stderr.lines().count(), 1, "{}", after.stderr);
+            assert!(after.stderr.starts_with(&format!("wal-inspect: {says}")), "{}", after.stderr);
+        }
+    }
 }

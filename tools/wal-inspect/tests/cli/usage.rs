@@ -196,9 +196,12 @@ fn every_field_of_json_is_told_of_in_the_help() {
     let at = |directory: &TempDir| directory.path().as_os_str().to_owned();
     let torn = crashed_log();
     flip_bit(torn.path(), &entries_frames(torn.path()).remove(1), HEADER_BYTES + 25);
+    let marked = closed_log();
+    fs::write(marked.path().join("REPAIR"), "Kontiki repair: cutting\n").unwrap();
     for (command, arguments) in [
         ("verify", vec![at(&log)]),
         ("verify", vec![at(&other)]),
+        ("verify", vec![at(&marked)]),
         ("verify", vec![at(&torn)]),
         ("segments", vec![at(&log)]),
         ("stats", vec![at(&log)]),
