@@ -79,12 +79,14 @@ Examples, with the data directory of a node or the log's own:
 JSON, a line for each row; what there is nothing of is left out:
   healthy   nothing to repair; ended (true: a cut that was begun before is ended now)
   mark      what earlier repairs left: stage (done; cutting: do it again), losses: a text for each
-  damage    segment, offset, log, first_index, last_index, term, what: as verify tells it
-  unknown   segment: of which nothing can be told
+  damage    segment, file, offset, log, first_index, last_index, term, what, expected, found: as
+            verify tells it, but for lsn
+  unknown   segment, file: of which nothing can be told
   way       way (truncate-tail or salvage); done (false in a dry run), possible, reason (why it is
-            not); cut (segment, offset, lsn), changed, removed, backup; mark (the file that says, or
-            would say, what is lost, and keeps a node from starting; none if nothing is); directory
-            (of what was salvaged); end_known (false: the log went on behind what can be told)
+            not); cut (segment, file, offset, lsn), changed, removed, backup; mark (the file that
+            says, or would say, what is lost, and keeps a node from starting; none if nothing is);
+            directory (of what was salvaged); end_known (false: the log went on behind all that can
+            be told)
   log       what becomes of a log that way: way, log, unharmed; kept, lost (damaged or missing),
             left_out (whole, but behind the cut or the loss), returning (truncated, replaced or
             compacted behind a cut): lists of first_index, last_index, term; unknown (between
