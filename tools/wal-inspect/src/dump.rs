@@ -29,7 +29,7 @@ pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
     let outcome = if arguments.follow {
         follow(&directory, look, &mut printer)
     } else {
-        printer.show_all(&look).map(|()| look.remark())
+        printer.show_all(&look).map(|()| look.remark(&directory))
     };
     match outcome {
         // The reader has seen enough, as in `| head`.

@@ -77,12 +77,17 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     let directory = log_directory(&arguments.directory);
     let threads = arguments.threads.unwrap_or_else(cores);
     let effort = Effort { is_deep: arguments.deep, threads };
-    let verified = progress::watched(&directory, || {
-        Verified::of(&Look::with(&directory, effort)?, arguments.deep)
+    let (look, verified) = progress::watched(&directory, || {
+        let look = Look::with(&directory, effort)?;
+        let verified = Verified::of(&look, arguments.deep)?;
+        Ok::<_, Failure>((look, verified))
     })?;
     terminal::print(&if arguments.json { verified.json()? } else { verified.text() })?;
     Ok(verified.outcome())
 }
+    if !arguments.json && matches!(verified.verdict.verdict, Word::Corrupt) {
+        look.remark_way_out(&directory);
+    }
 
 fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| format!("{text:?} is no number of threads; at least 1 reads"))
