@@ -39,7 +39,7 @@ Examples, with the data directory of a node or the log's own:
   wal-inspect verify data/1 > /dev/null || echo \"exit code $?\"
   wal-inspect verify data/1 --json | jq 'select(.row == \"damage\") | {file, offset, log}'
 
-JSON, a line that tells the verdict, then one for each finding; what there is nothing of is left out:
+JSON, a line for the verdict, then one for each finding; what there is nothing of is left out:
   row            verdict; damage: bytes that were durable are damaged or missing; unread: bytes
                  that damage keeps from being read, all others were; torn: what opening will cut off
   verdict        whole, live (whole, and a writer is at work), torn, corrupt, or unfinished (a
@@ -55,7 +55,9 @@ JSON, a line that tells the verdict, then one for each finding; what there is no
   end            of unread: where these bytes end in the file
   log, first_index, last_index, term
                  what is lost there, where that is known
-  what           what is wrong, or why it was not read; expected, found: two numbers that should be the same";
+  what           what is wrong, or why it was not read
+  expected, found
+                 two numbers that should be the same";
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
@@ -83,11 +85,11 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
         Ok::<_, Failure>((look, verified))
     })?;
     terminal::print(&if arguments.json { verified.json()? } else { verified.text() })?;
-    Ok(verified.outcome())
-}
     if !arguments.json && matches!(verified.verdict.verdict, Word::Corrupt) {
         look.remark_way_out(&directory);
     }
+    Ok(verified.outcome())
+}
 
 fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| format!("{text:?} is no number of threads; at least 1 reads"))
