@@ -25,14 +25,19 @@ fn help_is_no_error_and_anything_else_that_is_no_directory_is() {
     }
     for arguments in [&["--keep", "0", "a"][..], &["--keep", "a"], &["--segment-mib", "1025", "a"]]
     {
-        check_refused(&examples.append_lines, arguments);
+        let told = check_refused(&examples.append_lines, arguments);
+        let what = format!("append_lines: {} takes a number from 1 to ", arguments[0]);
+        let value = format!(", not \"{}\"\n", arguments[1]);
+        assert!(told.starts_with(&what) && told.contains(&value), "{told}");
     }
 }
 
-fn check_refused(example: &Path, arguments: &[&str]) {
+/// What it says.
+fn check_refused(example: &Path, arguments: &[&str]) -> String {
     let refused = Command::new(example).args(arguments).output().expect("it runs");
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(refused.stdout.is_empty(), "{refused:?}");
+    String::from_utf8(refused.stderr).unwrap()
 }
 
 #[test]

@@ -28,8 +28,8 @@ usage: append_lines [--keep LINES] [--segment-mib MIB] [--mapped] DIR < LINES
   --keep LINES       keep the newest LINES lines and drop those before them: when an index is
                      printed, they are gone for good. Their room is used again file by file, so
                      the directory holds what is kept and a few files more
-  --segment-mib MIB  size of new files, 1 to 1024 MiB (64); a line is at most a quarter of one,
-                     and 16 MiB
+  --segment-mib MIB  size of new files, 1 to 1024 MiB (64), but for the first of a log, which has
+                     at most 4 MiB; a line is at most a quarter of that size, and 16 MiB
   --mapped           write by storing into the mapped files, not with pwrite: the same bytes, and
                      as durable, for one system call less";
 
@@ -38,9 +38,12 @@ fn main() -> ExitCode {
         println!("{USAGE}");
         return ExitCode::SUCCESS;
     }
-    let Some(arguments) = Arguments::parse() else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+    let arguments = match Arguments::parse() {
+        Ok(arguments) => arguments,
+        Err(what) => {
+            eprintln!("append_lines: {what}\n{USAGE}");
+            return ExitCode::from(2);
+        }
     };
     match append_lines(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -146,25 +149,41 @@ struct Arguments {
 }
 
 impl Arguments {
-    /// `None` if they are not those of the usage.
-    fn parse() -> Option<Self> {
+    /// The error says which is not as the usage has it.
+    fn parse() -> Result<Self, String> {
         let mut arguments = env::args_os().skip(1);
         let (mut directory, mut keep, mut segment_mib) = (None, None, 64);
         let mut write_mode = WriteMode::Positional;
         while let Some(argument) = arguments.next() {
             match argument.to_str() {
-                Some("--keep") => keep = Some(number(arguments.next(), 1..=u64::MAX)?),
-                Some("--segment-mib") => segment_mib = number(arguments.next(), 1..=1024)?,
+                Some("--keep") => keep = Some(number("--keep", arguments.next(), 1..=u64::MAX)?),
+                Some("--segment-mib") => {
+                    segment_mib = number("--segment-mib", arguments.next(), 1..=1024)?;
+                }
                 Some("--mapped") => write_mode = WriteMode::Mapped,
-                _ if argument.as_encoded_bytes().starts_with(b"-") => return None,
-                _ if directory.is_some() => return None,
+                _ if argument.as_encoded_bytes().starts_with(b"-") => {
+                    return Err(format!("{} is no flag", argument.display()));
+                }
+                _ if directory.is_some() => {
+                    return Err(format!("{} is a second DIR", argument.display()));
+                }
                 _ => directory = Some(argument),
             }
         }
-        Some(Self { directory: directory?, keep, segment_mib, write_mode })
+        let directory = directory.ok_or("DIR is missing")?;
+        Ok(Self { directory, keep, segment_mib, write_mode })
     }
 }
 
-fn number(argument: Option<OsString>, range: RangeInclusive<u64>) -> Option<u64> {
-    argument?.to_str()?.parse().ok().filter(|number| range.contains(number))
+fn number(
+    flag: &str,
+    argument: Option<OsString>,
+    range: RangeInclusive<u64>,
+) -> Result<u64, String> {
+    let argument = argument.unwrap_or_default();
+    let number = argument.to_str().and_then(|text| text.parse().ok());
+    number.filter(|number| range.contains(number)).ok_or_else(|| {
+        let (first, last) = (range.start(), range.end());
+        format!("{flag} takes a number from {first} to {last}, not {:?}", argument.display())
+    })
 }

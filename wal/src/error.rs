@@ -159,7 +159,7 @@ fn user_text(holder: Option<u32>) -> String {
 
 fn way_out(stage: Stage, directory: &str) -> String {
     match stage {
-        Stage::Salvaging => "remove it, and salvage again".to_owned(),
+        Stage::Salvaging => "remove that directory, and salvage again".to_owned(),
         Stage::Cutting | Stage::Done => {
             format!("do it again with `wal-inspect repair {directory} --truncate-tail --yes`")
         }

@@ -268,6 +268,21 @@ mod tests {
         Arguments::command().debug_assert();
     }
 
+    /// Clap fills longer ones up to its 100 columns, which is well only for a paragraph in one line.
+    #[test]
+    fn no_line_of_help_is_broken_in_its_middle() {
+        for command in Arguments::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines: Vec<&str> = [""].into_iter().chain(help.lines()).chain([""]).collect();
+            for lines in lines.windows(3) {
+                let is_list = lines[2].starts_with("  ");
+                let is_paragraph = lines[0].is_empty() && (lines[2].is_empty() || is_list);
+                let is_short = lines[1].len() <= 100;
+                assert!(is_short || is_paragraph, "{}: {}", command.get_name(), lines[1]);
+            }
+        }
+    }
+
     #[test]
     fn kinds_are_taken_by_the_names_that_are_printed() {
         for kind in Kind::value_variants() {

@@ -29,13 +29,13 @@ pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
     let outcome = if arguments.follow {
         follow(&directory, look, &mut printer)
     } else {
-        printer.show_all(&look).map(|()| look.remark())
+        printer.show_all(&look).map(|()| look.remark(&directory))
     };
     match outcome {
         // The reader has seen enough, as in `| head`.
         Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(Outcome::Whole),
         Ok(outcome) => {
-            if let Some(remark) = printer.remark() {
+            if let Some(remark) = printer.remark(outcome) {
                 let _unheard = writeln!(io::stderr(), "wal-inspect: {remark}");
             }
             Ok(outcome)
@@ -85,9 +85,10 @@ impl<'a> Printer<'a> {
         Ok(self.arguments.limit.is_none_or(|limit| self.shown < limit))
     }
 
-    /// Why nothing was written, if nothing was.
-    fn remark(&self) -> Option<&'static str> {
+    /// Why nothing was written, if nothing was, and no damage says it that was told with this `outcome`.
+    fn remark(&self, outcome: Outcome) -> Option<&'static str> {
         match (self.read, self.shown) {
+            (0, _) if outcome == Outcome::Corrupt => None,
             (0, _) => Some(ALL_IS_GONE),
             (_, 0) => Some("no frame is what was asked for"),
             _ => None,
@@ -213,7 +214,7 @@ mod tests {
             DumpArguments { lsn: Some(0..=limit), preview: 0, ..DumpArguments::default() };
         let mut printer = Printer::new(&arguments);
         printer.show_all(look).unwrap();
-        printer.remark()
+        printer.remark(Outcome::Whole)
     }
 
     /// WAL-CASE 41: it is not said that nothing fits what was asked for.

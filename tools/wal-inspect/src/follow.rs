@@ -29,7 +29,7 @@ pub(crate) fn follow(
     loop {
         let is_corrupt = matches!(look.scan.verdict(), Verdict::Corrupt(_));
         if is_corrupt && outcome == Outcome::Whole {
-            outcome = look.remark();
+            outcome = look.remark(directory);
         }
         let mut tail = look.scan.tail();
         // Nothing comes behind damage that a writer would not open, or that another look has not led past.

@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use kontiki_wal::{
     Corruption, Lsn, OpenError,
-    inspect::{HeaderPage, RawFrame, Unread, Verdict},
+    inspect::{HeaderPage, RawFrame, Standing, Unread, Verdict},
 };
 use serde::Serialize;
 
@@ -58,7 +58,7 @@ pub(crate) struct HexdumpArguments {
     /// The header page of this segment, given by number or by its file's name; with --offset a frame in it.
     #[arg(long, value_parser = parse_segment)]
     segment: Option<u64>,
-    /// The frame at this place in the segment's file.
+    /// The frame at this place in the segment's file; 0 is the header page.
     #[arg(long, requires = "segment")]
     offset: Option<u64>,
     /// Show the header page of the frame's segment, too.
@@ -92,6 +92,8 @@ fn write(
     let format = Format::asked(*json);
     let frame = match (*segment, *offset, arguments.lsn) {
         (Some(segment), offset, _) => {
+            // No frame lies at 0: that is the page, as verify names it.
+            let offset = offset.filter(|&offset| offset > 0);
             if *header || offset.is_none() {
                 write_page(look, segment, format, outcome, out)?;
             }
@@ -177,6 +179,13 @@ fn no_frame(
     place::push(&mut line, "lsn", *lsn);
     place::push(&mut line, "segment", *segment);
     place::push(&mut line, "offset", *offset);
+    if let (Some(segment), Some(offset)) = (*segment, *offset)
+        && let Some(what) = behind_frames(look, segment, offset)
+    {
+        return Failure::NoFrame(format!(
+            "{line}, but {what} of the segment: hexdump does not take it apart yet"
+        ));
+    }
     if let Verdict::Whole { end, .. } | Verdict::TornTail { end, .. } = look.scan.verdict() {
         line.push_str(&format!("; the log ends at lsn {}", end.0));
     }
@@ -185,6 +194,20 @@ fn no_frame(
         line.push_str(&format!("; not all is read of {}: see verify", unread.join(", ")));
     }
     Failure::NoFrame(line)
+}
+
+/// What a full segment has at `offset` behind its frames, if that is there.
+fn behind_frames(look: &Look, number: u64, offset: u64) -> Option<&'static str> {
+    let segments = look.scan.segments();
+    let segment = segments.iter().find(|segment| segment.sequence == number)?;
+    let is_full = !matches!(segment.standing, Standing::Active | Standing::Prepared);
+    let trailer_at = segment.segment_bytes.checked_sub(PAGE_BYTES).filter(|_| is_full)?;
+    if (trailer_at..segment.segment_bytes).contains(&offset) {
+        return Some("the trailer page");
+    }
+    (trailer_at.saturating_sub(segment.index_bytes)..trailer_at)
+        .contains(&offset)
+        .then_some("the index")
 }
 
 /// A segment by its number, or by its file's path or name, which has it in hexadecimal.
@@ -296,6 +319,9 @@ fn characters(bytes: &[u8]) -> String {
 }
 
 const LINE_BYTES: usize = 8;
+
+/// Of the header page and the trailer page of a segment.
+const PAGE_BYTES: u64 = 4096;
 
 /// Of a segment's file name.
 const NAME_DIGITS: usize = 16;

@@ -73,8 +73,8 @@ impl Look {
         }
     }
 
-    /// Says on standard error what a reader of the frames cannot see in them.
-    pub(crate) fn remark(&self) -> Outcome {
+    /// Says on standard error what a reader of the frames in `directory` cannot see in them.
+    pub(crate) fn remark(&self, directory: &Path) -> Outcome {
         let mut remarks = io::stderr().lock();
         // An unheard remark changes nothing: `verify` is the command that tells.
         match self.scan.verdict() {
@@ -96,9 +96,23 @@ impl Look {
                     let _unheard =
                         writeln!(remarks, "wal-inspect: not read: {}", unread_line(unread));
                 }
+                drop(remarks);
+                self.remark_way_out(directory);
                 Outcome::Corrupt
             }
         }
+    }
+
+    /// Says on standard error what to do about damage of the log in `directory`, unless its mark says it.
+    pub(crate) fn remark_way_out(&self, directory: &Path) {
+        if self.marked.as_ref().is_some_and(Marked::is_unfinished) {
+            return;
+        }
+        let directory = directory.display();
+        let line = format!(
+            "`wal-inspect repair {directory}` says what can be done about it, and changes nothing"
+        );
+        let _unheard = writeln!(io::stderr(), "wal-inspect: {line}");
     }
 }
 

@@ -41,8 +41,8 @@ impl Marked {
                  `wal-inspect repair {directory} --truncate-tail --yes`"
             ),
             Stage::Salvaging => format!(
-                "unfinished: a salvage into {directory} was begun and not ended, and the log is not opened: remove it, and \
-                 salvage again"
+                "unfinished: a salvage into {directory} was begun and not ended, and the log is not opened: remove that \
+                 directory, and salvage again"
             ),
             Stage::Done => {
                 let file = self.directory.join(Mark::FILE);

@@ -29,15 +29,15 @@ sync that hangs cannot be broken off; if the process is killed, its kontiki-prob
 next probe tells of, and removes if it is given --clean. What other programs do to the disk meanwhile \
 counts, too.
 
-What is told; in --json a row is an object that says in \"row\" which it is, and what the system does
-not tell is left out:
+What is told; in --json a row is an object that says in \"row\" which it is, and what the system \
+does not tell is left out:
   place      directory; file_system, mount_point, mount_source, mount_options; device, its
              write_cache and is_rotational; free_bytes, free_files; open_files and open_files_max:
              the process's soft and hard limit; fallocate: works, or why not
   measured   a way of writing groups of so many bytes, each synced before the next: syncs (their
-             number), syncs_per_second, bytes_per_second, p50_us, p99_us, max_us (microseconds that a
-             write with its sync took); flushes_per_sync and kib_per_sync, as the device counts them.
-             The ways, in turns:
+             number), syncs_per_second, bytes_per_second, p50_us, p99_us, max_us (microseconds that
+             a write with its sync took); flushes_per_sync and kib_per_sync, as the device counts
+             them. The ways, in turns:
                growing     a positional write at the end of a file that grows: no log does this here
                positional  a positional write into a segment, which is filled with zeros before
                mapped      a store into the map of such a segment

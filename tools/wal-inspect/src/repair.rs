@@ -32,13 +32,13 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Without --truncate-tail and --salvage nothing is changed: it says what is damaged, and for each way
-what it would keep and lose. A torn tail, as a crash leaves it, is no damage: opening the log cuts
-it. What only verify --deep finds, a log that contradicts itself, is not looked for and not mended.
+Without --truncate-tail and --salvage nothing is changed: it says what is damaged, and for each way \
+what it would keep and lose. A torn tail, as a crash leaves it, is no damage: opening the log cuts \
+it. What only verify --deep finds, a log that contradicts itself, is not looked for and not mended. \
 All need the log to themselves: stop its writer first.
 
-A sector that the disk cannot read (EIO) ends it, and verify, too. Copy the whole directory to
-another disk first, with ddrescue or a like tool that leaves zeros for what cannot be read, each
+A sector that the disk cannot read (EIO) ends it, and verify, too. Copy the whole directory to \
+another disk first, with ddrescue or a like tool that leaves zeros for what cannot be read, each \
 file at its full length, and repair the copy.
 
   --truncate-tail --yes   cuts the log in place at the first damaged frame; all behind that goes, of
@@ -47,9 +47,9 @@ file at its full length, and repair the copy.
                           much room again; its BACKUP.txt says how to put them back. If only what
                           tells of frames is damaged (a segment's index or trailer), no frame goes.
                           Not possible where segments were freed behind the damage: what lies before
-                          it needs them. When it failed or was stopped in the middle, do it again: the
-                          log is not opened before; that makes another backup, of files that can be
-                          half cut: its BACKUP.txt names the older one, which undoes all
+                          it needs them. When it failed or was stopped in the middle, do it again:
+                          the log is not opened before; that makes another backup, of files that can
+                          be half cut: its BACKUP.txt names the older one, which undoes all
   --salvage NEW_DIR       leaves the log alone, and writes a new one: of each log its newest whole
                           state, and its entries and their terms from the first index up to the
                           first that is lost. NEW_DIR must be empty or not there; while it is being
@@ -60,14 +60,14 @@ file at its full length, and repair the copy.
 
 What is made belongs to the user and the group of the log, as far as this process may give it away.
 
-A log that either way takes something from is marked: the file REPAIR in its directory says what is
-lost, and is there before the first byte goes. Such a log opens, but no node of Kontiki starts from
-it: it can have forgotten a vote, a term or entries that it has acknowledged, and could break what
-the cluster has promised: two leaders in one term, or a committed entry overruled. While a majority
-of its peers is healthy, they have all that was committed: leave the node off, keep its directory,
-and replace it by a new member with an empty directory. (This version cannot change members yet;
-until then the others go on without it.) Where no majority is left, what is salvaged may be the
-newest copy there is: look into it with dump and diff. Remove the file, at your own risk, if nothing
+A log that either way takes something from is marked: the file REPAIR in its directory says what is \
+lost, and is there before the first byte goes. Such a log opens, but no node of Kontiki starts from \
+it: it can have forgotten a vote, a term or entries that it has acknowledged, and could break what \
+the cluster has promised: two leaders in one term, or a committed entry overruled. While a majority \
+of its peers is healthy, they have all that was committed: leave the node off, keep its directory, \
+and replace it by a new member with an empty directory. (This version cannot change members yet; \
+until then the others go on without it.) Where no majority is left, what is salvaged may be the \
+newest copy there is: look into it with dump and diff. Remove the file, at your own risk, if nothing \
 that was acknowledged is lost, or if no peer relies on the node any more.
 
 Examples, with the data directory of a node or the log's own:
@@ -79,12 +79,14 @@ Examples, with the data directory of a node or the log's own:
 JSON, a line for each row; what there is nothing of is left out:
   healthy   nothing to repair; ended (true: a cut that was begun before is ended now)
   mark      what earlier repairs left: stage (done; cutting: do it again), losses: a text for each
-  damage    segment, offset, log, first_index, last_index, term, what: as verify tells it
-  unknown   segment: of which nothing can be told
+  damage    segment, file, offset, log, first_index, last_index, term, what, expected, found: as
+            verify tells it, but for lsn
+  unknown   segment, file: of which nothing can be told
   way       way (truncate-tail or salvage); done (false in a dry run), possible, reason (why it is
-            not); cut (segment, offset, lsn), changed, removed, backup; mark (the file that says, or
-            would say, what is lost, and keeps a node from starting; none if nothing is); directory
-            (of what was salvaged); end_known (false: the log went on behind what can be told)
+            not); cut (segment, file, offset, lsn), changed, removed, backup; mark (the file that
+            says, or would say, what is lost, and keeps a node from starting; none if nothing is);
+            directory (of what was salvaged); end_known (false: the log went on behind all that can
+            be told)
   log       what becomes of a log that way: way, log, unharmed; kept, lost (damaged or missing),
             left_out (whole, but behind the cut or the loss), returning (truncated, replaced or
             compacted behind a cut): lists of first_index, last_index, term; unknown (between
@@ -95,8 +97,8 @@ JSON, a line for each row; what there is nothing of is left out:
             started; also if no state can be read that shows whether it is a node's, and the
             log has an owner, as a node's has)
 
-Exit codes: 0 nothing to repair, or repaired; 2 corrupt (dry run), or salvaged, but nothing is left
-of a log that had entries; 3 cannot: no such log, a writer is there, this way is not possible, or
+Exit codes: 0 nothing to repair, or repaired; 2 corrupt (dry run), or salvaged, but nothing is left \
+of a log that had entries; 3 cannot: no such log, a writer is there, this way is not possible, or \
 the disk refuses; 4 usage.";
 
 /// How many times a diagnosis reads a damaged log, about; what is done then reads what it wrote.

@@ -50,7 +50,7 @@ pub(crate) fn segments(arguments: &ReportArguments) -> Result<Outcome, Failure> 
     let rows = segments.iter().map(|(row, _)| row);
     terminal::print(&if arguments.json { terminal::json_lines(rows)? } else { text(&segments) })?;
     look.remark_mark();
-    Ok(look.remark())
+    Ok(look.remark(&directory))
 }
 
 /// One segment.

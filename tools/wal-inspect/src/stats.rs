@@ -56,7 +56,7 @@ pub(crate) fn stats(arguments: &ReportArguments) -> Result<Outcome, Failure> {
     })?;
     terminal::print(&if arguments.json { report.json()? } else { report.text() })?;
     look.remark_mark();
-    Ok(look.remark())
+    Ok(look.remark(&directory))
 }
 
 /// Everything that is told.

@@ -28,9 +28,10 @@ frames; the room that each frame must leave; where segments follow on each other
 say was durable, which never descends. Files that are no segments, or freed ones, hold nothing of \
 the log and are not read.
 
-Damage does not end it. Behind a damaged body it goes on with the next frame; behind a header page
-or a frame's header that does not hold, with the next segment. What could not be read is named, from
-where to where and why, and not counted.
+Damage does not end it. Behind a damaged body it goes on with the next frame; behind a header page \
+or a frame's header that does not hold, with the next segment. What could not be read is named, \
+from where to where and why, and not counted. A frame whose body is damaged is counted, and its \
+entries, as its header has them.
 
 Examples, with the data directory of a node or the log's own:
   wal-inspect verify data/1
@@ -38,22 +39,25 @@ Examples, with the data directory of a node or the log's own:
   wal-inspect verify data/1 > /dev/null || echo \"exit code $?\"
   wal-inspect verify data/1 --json | jq 'select(.row == \"damage\") | {file, offset, log}'
 
-JSON, a line that tells the verdict, then one for each finding; what there is nothing of is left out:
+JSON, a line for the verdict, then one for each finding; what there is nothing of is left out:
   row            verdict; damage: bytes that were durable are damaged or missing; unread: bytes
                  that damage keeps from being read, all others were; torn: what opening will cut off
-  verdict        whole, live (whole, and a writer is at work), torn, corrupt, or unfinished (a repair
-                 was begun and not ended: the log is not opened); with deep: whether the look was;
-                 segments, frames, entries: how many were read; end_lsn: where the log ends, or the
-                 frames that can be read of its newest segment that begins whole; closed: whether its
-                 last frame is the mark of a clean close; mark: what a repair has left, with stage
-                 (done; cutting or salvaging: not ended) and losses, a text for each; damages, unread:
-                 how many lines of each follow
+  verdict        whole, live (whole, and a writer is at work), torn, corrupt, or unfinished (a
+                 repair was begun and not ended: the log is not opened); with deep: whether the
+                 look was; segments, frames, entries: how many were read, with freed segments and
+                 prepared ones, which stats leaves out, and entries that are not live; end_lsn:
+                 where the log ends, or the frames that can be read of its newest segment that
+                 begins whole; closed: whether its last frame is the mark of a clean close; mark:
+                 what a repair has left, with stage (done; cutting or salvaging: not ended) and
+                 losses, a text for each; damages, unread: how many lines of each follow
   segment, file  of the others: number and file name of the segment, and offset, the place in that;
                  lsn: the same place in the stream
   end            of unread: where these bytes end in the file
   log, first_index, last_index, term
                  what is lost there, where that is known
-  what           what is wrong, or why it was not read; expected, found: two numbers that should be the same";
+  what           what is wrong, or why it was not read
+  expected, found
+                 two numbers that should be the same";
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
@@ -75,10 +79,15 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     let directory = log_directory(&arguments.directory);
     let threads = arguments.threads.unwrap_or_else(cores);
     let effort = Effort { is_deep: arguments.deep, threads };
-    let verified = progress::watched(&directory, || {
-        Verified::of(&Look::with(&directory, effort)?, arguments.deep)
+    let (look, verified) = progress::watched(&directory, || {
+        let look = Look::with(&directory, effort)?;
+        let verified = Verified::of(&look, arguments.deep)?;
+        Ok::<_, Failure>((look, verified))
     })?;
     terminal::print(&if arguments.json { verified.json()? } else { verified.text() })?;
+    if !arguments.json && matches!(verified.verdict.verdict, Word::Corrupt) {
+        look.remark_way_out(&directory);
+    }
     Ok(verified.outcome())
 }
 

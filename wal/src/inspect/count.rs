@@ -6,7 +6,8 @@ use crate::frame::{FrameKind, Header};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Segments of which all frames were read, or those up to damage; also those that were only prepared, and have none.
+    /// Segments of which all frames were read, or those up to damage; also those that were only prepared, and have none, and freed
+    /// ones that are still there.
     pub segments: u64,
     /// Frames with a whole header that follow on each other.
     pub frames: u64,

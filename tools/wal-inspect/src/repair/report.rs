@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     marked::MarkRow,
     outcome::Failure,
-    place::Entries,
+    place::{self, Entries, Place},
     repair::rows::{LogRow, Way},
     terminal,
 };
@@ -30,11 +30,22 @@ pub(super) struct Report {
 
 #[derive(Serialize)]
 struct DamageRow<'a> {
-    segment: &'a str,
-    offset: u64,
+    #[serde(flatten)]
+    place: Place,
     #[serde(flatten)]
     of: Entries,
     what: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct UnknownRow<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segment: Option<u64>,
+    file: &'a str,
 }
 
 #[derive(Serialize)]
@@ -43,7 +54,7 @@ enum Row<'a> {
     Healthy { ended: bool },
     Mark(MarkRow),
     Damage(DamageRow<'a>),
-    Unknown { segment: &'a str },
+    Unknown(UnknownRow<'a>),
     Way(&'a Way),
     Log(&'a LogRow),
 }
@@ -81,7 +92,7 @@ impl Report {
 
     pub(super) fn json(&self) -> Result<String, Failure> {
         let damage = self.damage.iter().map(|found| Row::Damage(DamageRow::of(found)));
-        let unknown = self.unknown.iter().map(|segment| Row::Unknown { segment });
+        let unknown = self.unknown.iter().map(|file| Row::Unknown(UnknownRow::of(file)));
         let ways = self
             .ways
             .iter()
@@ -96,11 +107,19 @@ impl Report {
 
 impl DamageRow<'_> {
     fn of(found: &Corruption) -> DamageRow<'_> {
+        let is_compared = found.expected != found.found;
         DamageRow {
-            segment: &found.segment,
-            offset: found.offset,
+            place: Place::new(&found.segment, found.offset, None),
             of: Entries::of(found),
             what: &found.what,
+            expected: is_compared.then_some(found.expected),
+            found: is_compared.then_some(found.found),
         }
+    }
+}
+
+impl UnknownRow<'_> {
+    fn of(file: &str) -> UnknownRow<'_> {
+        UnknownRow { segment: place::segment_number(file), file }
     }
 }

@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use kontiki_wal::repair::{
-    CutPlace, Diagnosis, LogOutcome, Mark, StateOutcome, TermRun, Truncation,
-};
+use kontiki_wal::repair::{Diagnosis, LogOutcome, Mark, StateOutcome, TermRun, Truncation};
 use serde::Serialize;
 
-use crate::{compared::Span, raft::RaftState};
+use crate::{compared::Span, place::Place, raft::RaftState};
 
 /// Whether a way was gone or only looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +23,7 @@ pub(super) struct Way {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cut: Option<CutRow>,
+    pub(super) cut: Option<Place>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) changed: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -40,13 +38,6 @@ pub(super) struct Way {
     pub(super) end_known: Option<bool>,
     #[serde(skip)]
     pub(super) logs: Vec<LogRow>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct CutRow {
-    pub(super) segment: String,
-    pub(super) offset: u64,
-    pub(super) lsn: u64,
 }
 
 /// What becomes of one log.
@@ -117,11 +108,8 @@ impl Way {
     }
 
     pub(super) fn of_truncation(truncation: &Truncation, done: Done) -> Self {
-        let cut = truncation.cut.as_ref().map(|CutPlace { segment, offset, lsn, .. }| CutRow {
-            segment: segment.clone(),
-            offset: *offset,
-            lsn: lsn.0,
-        });
+        let cut = truncation.cut.as_ref();
+        let cut = cut.map(|cut| Place::new(&cut.segment, cut.offset, Some(cut.lsn.0)));
         Self {
             possible: true,
             cut,

@@ -3,11 +3,11 @@
 use crate::{
     marked::losses_text,
     outcome::corruption_line,
-    place,
+    place::{self, Place},
     repair::{
         hints::hint,
         report::Report,
-        rows::{CutRow, LogRow, RunRow, SALVAGE, Way},
+        rows::{LogRow, RunRow, SALVAGE, Way},
     },
 };
 
@@ -58,9 +58,11 @@ impl Way {
             _ if self.way == SALVAGE => {
                 "--salvage NEW_DIR would write a new log and leave this one alone:\n".to_owned()
             }
-            (Some(CutRow { segment, offset, lsn }), _) => {
+            (Some(Place { file, offset, lsn, .. }), _) => {
                 let cut = if self.done { "cut" } else { "--truncate-tail --yes would cut" };
-                format!("{cut} in place at segment {segment} offset {offset} lsn {lsn}:\n")
+                let mut line = format!("{cut} in place at segment {file} offset {offset}");
+                place::push(&mut line, "lsn", *lsn);
+                line + ":\n"
             }
             (None, _) if self.done => "mended in place, no frame was cut:\n".to_owned(),
             (None, _) => "--truncate-tail --yes would mend in place and cut no frame:\n".to_owned(),

@@ -268,9 +268,17 @@ fn all_that_is_damaged_is_told_at_once_and_what_is_not_read_is_named_and_not_cou
         assert!(shown.stdout.lines().any(|line| line.contains(&file)), "{number}: {shown:?}");
     }
     let remarks: Vec<&str> = shown.stderr.lines().collect();
-    assert_eq!(remarks.len(), 5, "{shown:?}");
+    let way_out = format!(
+        "wal-inspect: `wal-inspect repair {}` says what can be done about it, and changes nothing",
+        log.path().display()
+    );
+    assert_eq!((remarks.len(), remarks[5]), (6, &*way_out), "{shown:?}");
+    assert_eq!(run.stderr, format!("{way_out}\n"));
     assert!(
-        remarks.iter().zip(&lines).all(|(remark, line)| *remark == format!("wal-inspect: {line}")),
+        remarks[..5]
+            .iter()
+            .zip(&lines)
+            .all(|(remark, line)| *remark == format!("wal-inspect: {line}")),
         "{shown:?}"
     );
     for command in ["stats", "segments"] {
@@ -279,6 +287,7 @@ fn all_that_is_damaged_is_told_at_once_and_what_is_not_read_is_named_and_not_cou
     }
 
     let run = wal_inspect([OsStr::new("verify"), log.path().as_os_str(), "--json".as_ref()]);
+    assert_eq!(run.stderr, "", "what is meant for people");
     let rows: Vec<Value> =
         run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let counts = ["segments", "damages", "unread"].map(|field| rows[0][field].as_u64().unwrap());

@@ -1,6 +1,7 @@
 //! `dump`: what is shown, and by which filters.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read},
     process::Stdio,
     time::Duration,
@@ -290,5 +291,18 @@ fn raft_state() -> State {
         incarnation: Incarnation(0x1a),
         hard: HardState { term: Term(6), vote: Some(NodeId(2)) },
         configurations: vec![(position, Configuration { members })],
+    }
+}
+
+/// Nothing was taken away meanwhile where nothing can be read.
+#[test]
+fn of_a_log_that_cannot_be_read_at_all_the_damage_alone_is_told() {
+    for bytes in [vec![], vec![0xa5; 16 << 10]] {
+        let log = TempDir::new().unwrap();
+        fs::write(log.path().join("0000000000000001.wal"), bytes).unwrap();
+        let run = dump(log.path(), &[]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{run:?}");
+        assert!(run.stderr.starts_with("wal-inspect: corrupt: segment "), "{run:?}");
+        assert!(!run.stderr.contains("meanwhile"), "{run:?}");
     }
 }

@@ -255,10 +255,11 @@ fn damage_to_what_was_shown_is_not_called_a_cut() {
     assert_eq!(code, Some(2), "{remarks}");
     assert!(remarks.lines().count() > 0, "{remarks}");
     let is_of_damage = |line: &str| {
-        ["corrupt: ", "not read: "]
+        ["corrupt: ", "not read: ", "`wal-inspect repair "]
             .iter()
             .any(|what| line.starts_with(&format!("wal-inspect: {what}")))
     };
     assert!(remarks.lines().all(is_of_damage), "{remarks}");
+    assert_eq!(remarks.matches("`wal-inspect repair ").count(), 1, "{remarks}");
     drop(wal);
 }

@@ -287,3 +287,24 @@ fn where_no_frame_lies_is_told() {
         assert_eq!((run.code, run.stderr.lines().count()), (Some(4), 1), "{run:?}");
     }
 }
+
+/// verify names these places, too.
+#[test]
+fn a_place_of_a_page_or_an_index_is_told_as_that() {
+    let log = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/format-1/closed");
+    let page = hexdump(&log, &["--segment", "3"]);
+    assert!(page.stdout.starts_with("header page "), "{page:?}");
+    assert_eq!(hexdump(&log, &["--segment", "3", "--offset", "0"]).stdout, page.stdout);
+    let at = |segment: &str, offset: u64| {
+        let run = hexdump(&log, &["--segment", segment, "--offset", &offset.to_string()]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{run:?}");
+        run.stderr
+    };
+    let told = |what: &str| format!(", but {what} of the segment: hexdump does not take it apart");
+    let trailer_at = 12 << 10;
+    assert!(at("3", trailer_at).contains(&told("the trailer page")), "{}", at("3", trailer_at));
+    assert!(at("3", trailer_at - 8).contains(&told("the index")), "{}", at("3", trailer_at - 8));
+    for (segment, offset) in [("6", trailer_at), ("3", trailer_at + 4096)] {
+        assert!(!at(segment, offset).contains("hexdump does not"), "{}", at(segment, offset));
+    }
+}

@@ -6,8 +6,11 @@ use kontiki_wal::LogId;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{
-    HEADER_BYTES, append, copy_of, entries_frames, files, flip_bit, options, wal_inspect,
+use crate::{
+    repair::damaged,
+    support::{
+        HEADER_BYTES, append, copy_of, entries_frames, files, flip_bit, options, wal_inspect,
+    },
 };
 
 /// Three entries a frame of log 7, and one of log 8, by turns, four times; log 9 has had one. Closed.
@@ -122,4 +125,26 @@ fn what_is_said_of_a_log_without_entries_begins_with_a_word() {
     let eight = "\n  log 8: its state may have been a newer one\n";
     assert_eq!(text.matches(eight).count(), 2, "of each way: {text}");
     assert!(!text.contains(":;"), "{text}");
+}
+
+/// What reads the one reads the other.
+#[test]
+fn json_names_places_as_verify_does() {
+    let damaged = damaged();
+    let directory = damaged.log();
+    let of_verify = wal_inspect(["verify", directory.to_str().unwrap(), "--json"]).stdout;
+    let of_repair = repair(&directory, &["--json"]);
+    let rows = |printed: &str, row: &str| -> Vec<Value> {
+        let rows = printed.lines().map(|line| serde_json::from_str(line).unwrap());
+        rows.filter(|value: &Value| value["row"] == row).collect()
+    };
+    let (mut expected, damage) = (rows(&of_verify, "damage"), rows(&of_repair, "damage"));
+    let cut = &rows(&of_repair, "way")[0]["cut"];
+    for field in ["segment", "file", "offset", "lsn"] {
+        assert_eq!(cut[field], expected[0][field], "{field} of {cut}");
+    }
+    for row in &mut expected {
+        row.as_object_mut().unwrap().remove("lsn");
+    }
+    assert_eq!(damage, expected);
 }
