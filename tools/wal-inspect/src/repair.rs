@@ -154,7 +154,7 @@ fn truncate(directory: &Path) -> Result<Report, Failure> {
     let before = Mark::of(directory)?;
     let truncated = progress::watched_times(LOOKS + 1, directory, || repair::truncate(directory));
     // Also after an error: the writer has to be able to read what keeps it from the log.
-    owners.take(directory);
+    owners.take_log(directory);
     let Some(truncation) = truncated? else {
         return Ok(Report::of_nothing_cut(before, Mark::of(directory)?));
     };
