@@ -15,7 +15,10 @@ use std::{
 };
 
 use clap::Args;
-use kontiki_wal::repair::{self, Diagnosis, LogOutcome, Mark, RepairError, Salvaged, Stage};
+use kontiki_wal::{
+    OpenError,
+    repair::{self, Diagnosis, LogOutcome, Mark, RepairError, Salvaged, Stage},
+};
 use rustix::{fs::Mode, process::umask};
 
 use self::{
@@ -208,7 +211,9 @@ fn write_salvaged(directory: &Path, new: &Path) -> Result<Salvaged, Failure> {
     let salvaged = match repair::salvage(directory, &unfinished) {
         Ok(salvaged) => salvaged,
         Err(error @ RepairError::NotEmpty { .. }) => return Err(error.into()),
-        Err(error) if !unfinished.exists() => return Err(error.into()),
+        Err(error) if is_in_use(&error, &unfinished) || !unfinished.exists() => {
+            return Err(error.into());
+        }
         Err(error) => return Err(not_salvaged(error.into(), &unfinished)),
     };
     owners.take(&unfinished);
@@ -220,6 +225,12 @@ fn write_salvaged(directory: &Path, new: &Path) -> Result<Salvaged, Failure> {
     let synced = File::open(parent).and_then(|parent| parent.sync_all());
     synced.map_err(|error| disk_refuses("sync", parent, &error))?;
     Ok(salvaged)
+}
+
+/// Whether somebody else works in `directory`: then it is left alone.
+fn is_in_use(error: &RepairError, directory: &Path) -> bool {
+    let RepairError::Open(OpenError::Locked { directory: used, .. }) = error else { return false };
+    *used == directory.display().to_string()
 }
 
 fn not_salvaged(cause: Failure, unfinished: &Path) -> Failure {
