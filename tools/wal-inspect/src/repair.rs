@@ -250,18 +250,24 @@ impl From<RepairError> for Failure {
     fn from(error: RepairError) -> Self {
         match error {
             RepairError::Open(error) => error.into(),
-            RepairError::NotBegun { ref backup, .. } if !remove_emptied(backup) => {
-                Self::Repair(format!("{error}; remove {}", backup.display()))
-            }
-            RepairError::Unfinished { source }
-                if matches!(*source, RepairError::NotBegun { .. }) =>
-            {
-                Self::from(*source)
-            }
             RepairError::NotEmpty { directory } => Self::Repair(format!(
                 "{directory} is not empty; choose another one, or remove what is in it"
             )),
-            error => Self::Repair(error.to_string()),
+            error => Self::Repair(match backup_of(&error) {
+                Some(backup) if !remove_emptied(backup) => {
+                    format!("{error}; remove {}", backup.display())
+                }
+                Some(_) | None => error.to_string(),
+            }),
         }
+    }
+}
+
+/// The directory of a backup that could not be made, or of which nothing is needed.
+fn backup_of(error: &RepairError) -> Option<&Path> {
+    match error {
+        RepairError::NotBegun { backup, .. } => Some(backup),
+        RepairError::Unfinished { source } => backup_of(source),
+        _ => None,
     }
 }

@@ -17,7 +17,7 @@ use rustix::{
 
 use crate::{
     repair::{CUT, Damaged, damaged, repair, salvage},
-    support::{Run, files, program_for_anybody, verify},
+    support::{Run, files, options, program_for_anybody, verify},
 };
 
 /// WAL-CASE 42: what looks like another place can be the log's own.
@@ -95,6 +95,19 @@ fn a_place_that_somebody_else_works_in_is_left_alone() {
     let line = format!("{} is in use by another", unfinished.display());
     assert!(run.stderr.contains(&line) && !run.stderr.contains("remove"), "{run:?}");
     assert!(unfinished.join("LOCK").exists());
+}
+
+/// WAL-CASE 42: a mark can be left of a cut that was stopped, or of one that was not begun.
+#[test]
+fn while_a_mark_keeps_the_log_from_being_opened_every_error_says_so() {
+    let log = damaged();
+    fs::write(log.log().join("REPAIR"), "Kontiki repair: cutting\n").unwrap();
+    let run = with_little_room(&["repair", log.log().to_str().unwrap(), CUT[0], CUT[1]]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{run:?}");
+    let is_said = "the log is not opened before it is: do it again\n";
+    assert!(run.stderr.ends_with(is_said), "{run:?}");
+    assert_eq!(log.names(), ["log"], "{run:?}");
+    options().open(log.log()).map(drop).unwrap_err();
 }
 
 /// WAL-CASE 42: with a command that every system has.
