@@ -67,6 +67,8 @@ impl Mark {
         let failed = |source| refused("read", directory, source);
         let file = match directory.open(Self::FILE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // No plain file, so nothing that a repair wrote.
+            Err(error) if is_no_file(error.kind()) => return Ok(Some(Self::decode(""))),
             file => file.map_err(failed)?,
         };
         let length = file.len().min(BYTES_MAX);
@@ -272,6 +274,10 @@ fn loss_of(outcome: &LogOutcome) -> String {
     line.trim_end_matches(';').to_owned()
 }
 
+fn is_no_file(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory)
+}
+
 fn unfinished(directory: &dyn Directory, stage: Stage) -> OpenError {
     OpenError::RepairUnfinished { directory: directory.path().display().to_string(), stage }
 }
@@ -297,6 +303,8 @@ const RUNS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn mark(stage: Stage, losses: &[&str]) -> Mark {
@@ -322,5 +330,29 @@ mod tests {
             assert_eq!(found.stage, Stage::Cutting, "{text:?}");
             assert!(found.losses.iter().any(|line| line.contains("cannot be read")), "{text:?}");
         }
+    }
+
+    /// No repair made it; but whoever finds no mark takes the log for one that has lost nothing.
+    #[test]
+    fn what_is_no_plain_file_is_the_mark_of_a_cut_that_was_not_ended() {
+        let room = tempfile::tempdir().unwrap();
+        let place = room.path().join(Mark::FILE);
+        let disk = kontiki_disk::real();
+        let other = room.path().join("other");
+        std::fs::write(&other, "Kontiki repair: done\n- what root knows\n").unwrap();
+        let is_cutting = || {
+            for access in [Access::Read, Access::Write] {
+                let directory = disk.open_directory(room.path(), access).unwrap();
+                let mark = Mark::read(&*directory).unwrap().expect("a mark");
+                assert_eq!(mark, Mark::decode(""), "{access:?}");
+            }
+        };
+        for leads_to in [Path::new("nowhere"), &other] {
+            symlink(leads_to, &place).unwrap();
+            is_cutting();
+            std::fs::remove_file(&place).unwrap();
+        }
+        std::fs::create_dir(&place).unwrap();
+        is_cutting();
     }
 }
