@@ -172,7 +172,7 @@ impl Mark {
     fn decode(text: &str) -> Self {
         let first = text.lines().next().unwrap_or_default();
         let stage = STAGES.iter().find(|(_, name)| first.strip_prefix(START) == Some(*name));
-        let losses = text.lines().filter_map(|line| line.strip_prefix(LOSS)).map(str::to_owned);
+        let losses = text.lines().filter_map(|line| line.strip_prefix(LOSS)).map(escaped);
         let mut mark = Self { stage: Stage::Cutting, losses: losses.collect() };
         match stage {
             // That without losses is gone when it is done.
@@ -241,7 +241,8 @@ fn losses(how: String, logs: &[LogOutcome], is_end_known: bool, unknown: &[Strin
         lines.push("more than can be told: the log went on".to_owned());
     }
     if !lines.is_empty() {
-        lines.insert(0, how);
+        // A path can have any byte.
+        lines.insert(0, escaped(&how));
     }
     lines
 }
@@ -272,6 +273,19 @@ fn loss_of(outcome: &LogOutcome) -> String {
         line.push_str(" entries that are there can be older ones;");
     }
     line.trim_end_matches(';').to_owned()
+}
+
+/// On one line, and nothing in it that a terminal would obey.
+fn escaped(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for character in line.chars() {
+        if character.is_control() {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 fn is_no_file(kind: io::ErrorKind) -> bool {
@@ -330,6 +344,22 @@ mod tests {
             assert_eq!(found.stage, Stage::Cutting, "{text:?}");
             assert!(found.losses.iter().any(|line| line.contains("cannot be read")), "{text:?}");
         }
+    }
+
+    /// Who owns the log can name its directory, and write its mark, as he likes.
+    #[test]
+    fn a_loss_stays_one_line_and_tells_a_terminal_nothing() {
+        let path = Path::new("a\n- all of log 7\r\u{1b}[2J\u{e9}");
+        let losses = losses_of_salvage(path, &[], false, &[]);
+        assert_eq!(
+            losses[0],
+            r"salvaged from a\n- all of log 7\r\u{1b}[2J\u{e9}".replace(r"\u{e9}", "\u{e9}")
+        );
+        let mark = Mark { stage: Stage::Done, losses };
+        assert_eq!(Mark::decode(&mark.encode()), mark);
+
+        let written = Mark::decode("Kontiki repair: done\n- \u{1b}[2Jlog 7\n");
+        assert_eq!(written.losses, [r"\u{1b}[2Jlog 7"]);
     }
 
     /// No repair made it; but whoever finds no mark takes the log for one that has lost nothing.
