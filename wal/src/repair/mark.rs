@@ -146,8 +146,10 @@ impl Mark {
     /// Under another name until it is whole.
     fn write(&self, directory: &dyn Directory) -> Result<(), OpenError> {
         let write = || {
-            if directory.open(NEW_FILE).is_ok() {
-                directory.remove(NEW_FILE)?;
+            match directory.open(NEW_FILE) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Whatever has the name.
+                Ok(_) | Err(_) => directory.remove(NEW_FILE)?,
             }
             let text = self.encode();
             let file = directory.create(NEW_FILE, text.len() as u64)?;
