@@ -16,7 +16,10 @@ use std::{
 };
 
 use clap::Args;
-use kontiki_wal::repair::{self, Diagnosis, LogOutcome, Mark, RepairError, Salvaged, Stage};
+use kontiki_wal::{
+    OpenError,
+    repair::{self, Diagnosis, LogOutcome, Mark, RepairError, Salvaged, Stage},
+};
 use rustix::{fs::Mode, process::umask};
 
 use self::{
@@ -158,7 +161,7 @@ fn truncate(directory: &Path) -> Result<Report, Failure> {
     let before = Mark::of(directory)?;
     let truncated = progress::watched_times(LOOKS + 1, directory, || repair::truncate(directory));
     // Also after an error: the writer has to be able to read what keeps it from the log.
-    owners.take(directory);
+    owners.take_log(directory);
     let Some(truncation) = truncated? else {
         return Ok(Report::of_nothing_cut(before, Mark::of(directory)?));
     };
@@ -212,7 +215,9 @@ fn write_salvaged(directory: &Path, new: &Path) -> Result<Salvaged, Failure> {
     let salvaged = match repair::salvage(directory, &unfinished) {
         Ok(salvaged) => salvaged,
         Err(error @ RepairError::NotEmpty { .. }) => return Err(error.into()),
-        Err(error) if !unfinished.exists() => return Err(error.into()),
+        Err(error) if is_in_use(&error, &unfinished) || !unfinished.exists() => {
+            return Err(error.into());
+        }
         Err(error) => return Err(not_salvaged(error.into(), &unfinished)),
     };
     owners.take(&unfinished);
@@ -224,6 +229,12 @@ fn write_salvaged(directory: &Path, new: &Path) -> Result<Salvaged, Failure> {
     let synced = File::open(parent).and_then(|parent| parent.sync_all());
     synced.map_err(|error| disk_refuses("sync", parent, &error))?;
     Ok(salvaged)
+}
+
+/// Whether somebody else works in `directory`: then it is left alone.
+fn is_in_use(error: &RepairError, directory: &Path) -> bool {
+    let RepairError::Open(OpenError::Locked { directory: used, .. }) = error else { return false };
+    *used == directory.display().to_string()
 }
 
 fn not_salvaged(cause: Failure, unfinished: &Path) -> Failure {
@@ -243,18 +254,24 @@ impl From<RepairError> for Failure {
     fn from(error: RepairError) -> Self {
         match error {
             RepairError::Open(error) => error.into(),
-            RepairError::NotBegun { ref backup, .. } if !remove_emptied(backup) => {
-                Self::Repair(format!("{error}; remove {}", backup.display()))
-            }
-            RepairError::Unfinished { source }
-                if matches!(*source, RepairError::NotBegun { .. }) =>
-            {
-                Self::from(*source)
-            }
             RepairError::NotEmpty { directory } => Self::Repair(format!(
                 "{directory} is not empty; choose another one, or remove what is in it"
             )),
-            error => Self::Repair(error.to_string()),
+            error => Self::Repair(match backup_of(&error) {
+                Some(backup) if !remove_emptied(backup) => {
+                    format!("{error}; remove {}", backup.display())
+                }
+                Some(_) | None => error.to_string(),
+            }),
         }
+    }
+}
+
+/// The directory of a backup that could not be made, or of which nothing is needed.
+fn backup_of(error: &RepairError) -> Option<&Path> {
+    match error {
+        RepairError::NotBegun { backup, .. } => Some(backup),
+        RepairError::Unfinished { source } => backup_of(source),
+        _ => None,
     }
 }

@@ -65,8 +65,8 @@ pub trait Directory: Debug + Send + Sync + 'static {
     /// the same handle, so that what was published stays published.
     ///
     /// # Errors
-    /// `NotFound` if there is none; `InvalidInput` if the name is no plain one; otherwise what the
-    /// system says.
+    /// `NotFound` if there is none; `InvalidInput` if the name is no plain one, or what has it no plain
+    /// file, but a link, say; otherwise what the system says.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
 
     /// Renames a file, in one step, over whatever has the new name.

@@ -3,6 +3,7 @@
 
 use std::{
     io::{ErrorKind, Read},
+    os::unix::fs::symlink,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     process::{Command, Stdio},
@@ -412,4 +413,20 @@ fn what_was_synced_is_there_for_the_next_opening() {
         file.publish(107);
         assert_eq!(file.view(100..107).unwrap(), &b"durable"[..]);
     });
+}
+
+/// A link that leads nowhere would look like a name that is free, and what another one leads to is not ours.
+#[test]
+fn a_link_is_no_file_of_the_directory() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("elsewhere"), "somebody's").unwrap();
+    for access in [Access::Write, Access::Read] {
+        let directory = real().open_directory(&home.path().join("log"), access).unwrap();
+        for (name, leads_to) in [("a", "nowhere"), ("b", "../elsewhere")] {
+            // The second time it is there already.
+            let _made = symlink(leads_to, home.path().join("log").join(name));
+            assert_eq!(kind(directory.open(name)), ErrorKind::InvalidInput, "{name} {access:?}");
+        }
+        assert!(names(&*directory).is_empty());
+    }
 }

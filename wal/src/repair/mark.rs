@@ -67,6 +67,8 @@ impl Mark {
         let failed = |source| refused("read", directory, source);
         let file = match directory.open(Self::FILE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // No plain file, so nothing that a repair wrote.
+            Err(error) if is_no_file(error.kind()) => return Ok(Some(Self::decode(""))),
             file => file.map_err(failed)?,
         };
         let length = file.len().min(BYTES_MAX);
@@ -144,8 +146,10 @@ impl Mark {
     /// Under another name until it is whole.
     fn write(&self, directory: &dyn Directory) -> Result<(), OpenError> {
         let write = || {
-            if directory.open(NEW_FILE).is_ok() {
-                directory.remove(NEW_FILE)?;
+            match directory.open(NEW_FILE) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Whatever has the name.
+                Ok(_) | Err(_) => directory.remove(NEW_FILE)?,
             }
             let text = self.encode();
             let file = directory.create(NEW_FILE, text.len() as u64)?;
@@ -170,7 +174,7 @@ impl Mark {
     fn decode(text: &str) -> Self {
         let first = text.lines().next().unwrap_or_default();
         let stage = STAGES.iter().find(|(_, name)| first.strip_prefix(START) == Some(*name));
-        let losses = text.lines().filter_map(|line| line.strip_prefix(LOSS)).map(str::to_owned);
+        let losses = text.lines().filter_map(|line| line.strip_prefix(LOSS)).map(escaped);
         let mut mark = Self { stage: Stage::Cutting, losses: losses.collect() };
         match stage {
             // That without losses is gone when it is done.
@@ -239,7 +243,8 @@ fn losses(how: String, logs: &[LogOutcome], is_end_known: bool, unknown: &[Strin
         lines.push("more than can be told: the log went on".to_owned());
     }
     if !lines.is_empty() {
-        lines.insert(0, how);
+        // A path can have any byte.
+        lines.insert(0, escaped(&how));
     }
     lines
 }
@@ -275,6 +280,23 @@ fn loss_of(outcome: &LogOutcome) -> String {
     line.trim_end_matches(';').to_owned()
 }
 
+/// On one line, and nothing in it that a terminal would obey.
+fn escaped(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for character in line.chars() {
+        if character.is_control() {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
+fn is_no_file(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory)
+}
+
 fn unfinished(directory: &dyn Directory, stage: Stage) -> OpenError {
     OpenError::RepairUnfinished { directory: directory.path().display().to_string(), stage }
 }
@@ -300,6 +322,8 @@ const RUNS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn mark(stage: Stage, losses: &[&str]) -> Mark {
@@ -325,5 +349,45 @@ mod tests {
             assert_eq!(found.stage, Stage::Cutting, "{text:?}");
             assert!(found.losses.iter().any(|line| line.contains("cannot be read")), "{text:?}");
         }
+    }
+
+    /// Who owns the log can name its directory, and write its mark, as he likes.
+    #[test]
+    fn a_loss_stays_one_line_and_tells_a_terminal_nothing() {
+        let path = Path::new("a\n- all of log 7\r\u{1b}[2J\u{e9}");
+        let losses = losses_of_salvage(path, &[], false, &[]);
+        assert_eq!(
+            losses[0],
+            r"salvaged from a\n- all of log 7\r\u{1b}[2J\u{e9}".replace(r"\u{e9}", "\u{e9}")
+        );
+        let mark = Mark { stage: Stage::Done, losses };
+        assert_eq!(Mark::decode(&mark.encode()), mark);
+
+        let written = Mark::decode("Kontiki repair: done\n- \u{1b}[2Jlog 7\n");
+        assert_eq!(written.losses, [r"\u{1b}[2Jlog 7"]);
+    }
+
+    /// No repair made it; but whoever finds no mark takes the log for one that has lost nothing.
+    #[test]
+    fn what_is_no_plain_file_is_the_mark_of_a_cut_that_was_not_ended() {
+        let room = tempfile::tempdir().unwrap();
+        let place = room.path().join(Mark::FILE);
+        let disk = kontiki_disk::real();
+        let other = room.path().join("other");
+        std::fs::write(&other, "Kontiki repair: done\n- what root knows\n").unwrap();
+        let is_cutting = || {
+            for access in [Access::Read, Access::Write] {
+                let directory = disk.open_directory(room.path(), access).unwrap();
+                let mark = Mark::read(&*directory).unwrap().expect("a mark");
+                assert_eq!(mark, Mark::decode(""), "{access:?}");
+            }
+        };
+        for leads_to in [Path::new("nowhere"), &other] {
+            symlink(leads_to, &place).unwrap();
+            is_cutting();
+            std::fs::remove_file(&place).unwrap();
+        }
+        std::fs::create_dir(&place).unwrap();
+        is_cutting();
     }
 }

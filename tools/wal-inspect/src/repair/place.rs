@@ -6,6 +6,11 @@ use std::{
     path::{Path, PathBuf, absolute},
 };
 
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock, open},
+    io::Errno,
+};
+
 use crate::outcome::Failure;
 
 /// The directory that `new` leads to, for which no log's may be taken: not even through a symbolic link.
@@ -35,16 +40,59 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Removes a directory that is empty but for its lock; false if it stays.
+/// Removes a directory that is empty but for its lock, which nobody may hold; false if it stays.
 pub(super) fn remove_emptied(directory: &Path) -> bool {
-    // Nothing else of it is touched: it can be that of somebody else by now.
-    let _gone = fs::remove_file(directory.join("LOCK"));
+    let lock = directory.join("LOCK");
+    // Held until the directory is gone: it can be that of somebody else by now.
+    let _held =
+        match open(&lock, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(file) if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() => {
+                Some(file)
+            }
+            Err(Errno::NOENT) => None,
+            Ok(_) | Err(_) => return false,
+        };
+    if has_more_than_its_lock(directory) {
+        return false;
+    }
+    let _gone = fs::remove_file(lock);
     match fs::remove_dir(directory) {
         Err(error) => error.kind() == ErrorKind::NotFound,
         Ok(()) => true,
     }
 }
 
+fn has_more_than_its_lock(directory: &Path) -> bool {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries.into_iter().any(|entry| entry.map_or(true, |entry| entry.file_name() != "LOCK"))
+}
+
 pub(super) fn disk_refuses(operation: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::Repair(format!("{operation} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_empty_and_in_nobodys_use_is_removed() {
+        let room = tempfile::tempdir().unwrap();
+        let directory = room.path().join("new");
+        let lock_path = directory.join("LOCK");
+        fs::create_dir(&directory).unwrap();
+        let lock = fs::File::create(&lock_path).unwrap();
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert!(!remove_emptied(&directory), "somebody works there");
+        assert!(lock_path.exists());
+        drop(lock);
+        fs::write(directory.join("1.wal"), "").unwrap();
+        assert!(!remove_emptied(&directory), "something is in it");
+        assert!(lock_path.exists());
+        fs::remove_file(directory.join("1.wal")).unwrap();
+        assert!(remove_emptied(&directory) && !directory.exists());
+        assert!(remove_emptied(&directory), "it is gone");
+        fs::create_dir(&directory).unwrap();
+        assert!(remove_emptied(&directory) && !directory.exists(), "it was never locked");
+    }
 }

@@ -1,6 +1,6 @@
 //! `repair`: what it says of what earlier repairs have left, and of a log with which nothing is wrong.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::symlink, path::Path};
 
 use kontiki_wal::{
     inspect::FrameKind,
@@ -84,6 +84,28 @@ fn a_cut_that_was_stopped_is_told_of_until_it_is_ended() {
         options().open(log.log()).unwrap().close().unwrap();
         let again = repair(&log.log(), CUT).stdout;
         assert!(!again.contains("is ended") && again.contains("nothing to repair"), "{again}");
+    }
+}
+
+/// WAL-CASE 42: as above, for no repair makes a link, and who finds no mark takes the log for one that has lost nothing.
+#[test]
+fn a_mark_that_is_a_link_counts_and_is_replaced() {
+    for log in [damaged(), Damaged::of(closed_log().path())] {
+        let mark = log.log().join("REPAIR");
+        symlink("nowhere", &mark).unwrap();
+        symlink("nowhere", log.log().join("REPAIR.new")).unwrap();
+        let run = repair(&log.log(), NONE);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(2), ""), "{run:?}");
+        assert!(run.stdout.starts_with("unfinished: a cut in place was begun"), "{run:?}");
+        options().open(log.log()).map(drop).unwrap_err();
+
+        let run = repair(&log.log(), CUT);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+        assert!(fs::symlink_metadata(&mark).unwrap().is_file());
+        let found = Mark::of(log.log()).unwrap().unwrap();
+        assert_eq!(found.stage, Stage::Done);
+        assert_eq!(found.losses[0], "the mark of a repair cannot be read");
+        options().open(log.log()).unwrap().close().unwrap();
     }
 }
 

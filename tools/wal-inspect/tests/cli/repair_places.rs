@@ -1,7 +1,7 @@
 //! `repair`: where it writes, whose that is, and what is left of what failed.
 
 use std::{
-    fs::{self, Permissions},
+    fs::{self, File, Permissions},
     os::unix::{
         fs::{MetadataExt, PermissionsExt, chown, symlink},
         process::CommandExt,
@@ -10,11 +10,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rustix::process::geteuid;
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::geteuid,
+};
 
 use crate::{
     repair::{CUT, Damaged, damaged, repair, salvage},
-    support::{Run, files, program_for_anybody, verify},
+    support::{Run, files, options, program_for_anybody, verify},
 };
 
 /// WAL-CASE 42: what looks like another place can be the log's own.
@@ -77,6 +80,34 @@ fn of_a_backup_or_a_salvage_that_fails_nothing_is_left_and_the_log_is_unchanged(
     }
     assert_eq!(repair(&log.log(), CUT).code, Some(0));
     assert_eq!(log.names(), ["log", "log.backup-1"]);
+}
+
+/// WAL-CASE 42: another salvage can be under way there.
+#[test]
+fn a_place_that_somebody_else_works_in_is_left_alone() {
+    let log = damaged();
+    let unfinished = log.beside("new.unfinished");
+    fs::create_dir(&unfinished).unwrap();
+    let lock = File::create(unfinished.join("LOCK")).unwrap();
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let run = salvage(&log.log(), &log.beside("new"));
+    assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{run:?}");
+    let line = format!("{} is in use by another", unfinished.display());
+    assert!(run.stderr.contains(&line) && !run.stderr.contains("remove"), "{run:?}");
+    assert!(unfinished.join("LOCK").exists());
+}
+
+/// WAL-CASE 42: a mark can be left of a cut that was stopped, or of one that was not begun.
+#[test]
+fn while_a_mark_keeps_the_log_from_being_opened_every_error_says_so() {
+    let log = damaged();
+    fs::write(log.log().join("REPAIR"), "Kontiki repair: cutting\n").unwrap();
+    let run = with_little_room(&["repair", log.log().to_str().unwrap(), CUT[0], CUT[1]]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{run:?}");
+    let is_said = "the log is not opened before it is: do it again\n";
+    assert!(run.stderr.ends_with(is_said), "{run:?}");
+    assert_eq!(log.names(), ["log"], "{run:?}");
+    options().open(log.log()).map(drop).unwrap_err();
 }
 
 /// WAL-CASE 42: with a command that every system has.

@@ -3,12 +3,13 @@
 use std::{
     collections::HashMap,
     fs, io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Weak},
 };
 
 use parking_lot::Mutex;
+use rustix::{fs::OFlags, io::Errno};
 
 use super::{
     WriteMode,
@@ -54,8 +55,7 @@ impl RealDirectory {
         make_room(&file);
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            let message = format!("{name} is no plain file");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            return Err(not_plain(name));
         }
         // While a handle lives its inode is not given to another file.
         let inode = (metadata.dev(), metadata.ino());
@@ -134,8 +134,13 @@ impl Directory for RealDirectory {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let path = self.locate(name)?;
-        let options = fs::OpenOptions::new().read(true).write(self.lock.is_some()).clone();
-        let file = with_room(|| options.open(&path))?;
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(self.lock.is_some()).custom_flags(NO_LINKS);
+        let file =
+            with_room(|| options.open(&path)).map_err(|error| match error.raw_os_error() {
+                Some(raw) if raw == Errno::LOOP.raw_os_error() => not_plain(name),
+                _ => error,
+            })?;
         Ok(self.share(file, name)?)
     }
 
@@ -159,6 +164,13 @@ impl Directory for RealDirectory {
         self.handle.sync_all()
     }
 }
+
+fn not_plain(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is no plain file"))
+}
+
+/// As for [`Directory::list`], a link is no plain file: one that leads nowhere would look like a name that is free.
+pub(super) const NO_LINKS: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 /// Makes a directory and the parents it lacks; each is durable before the next one is made in it.
 ///

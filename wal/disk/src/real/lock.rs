@@ -2,13 +2,13 @@
 
 use std::{
     fs, io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
     process, thread,
     time::{Duration, Instant},
 };
 
-use super::limit::with_room;
+use super::{directory::NO_LINKS, limit::with_room};
 use crate::LOCK_NAME;
 
 /// An advisory lock on the directory's lock file. It belongs to this value, not to the process: a
@@ -26,7 +26,9 @@ impl Lock {
 
     /// Whether a writer holds the lock. Shares it for a moment to find out; `take` knows that.
     pub(super) fn is_held(directory: &Path) -> io::Result<bool> {
-        let file = match fs::File::open(directory.join(LOCK_NAME)) {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).custom_flags(NO_LINKS);
+        let file = match options.open(directory.join(LOCK_NAME)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             file => file?,
         };
@@ -50,8 +52,9 @@ impl Lock {
     pub(super) fn take(directory: &Path) -> io::Result<Self> {
         let path = directory.join(LOCK_NAME);
         let mut options = fs::OpenOptions::new();
-        // Not truncated: until the lock is ours the content is its holder's.
-        options.read(true).write(true).create(true).truncate(false);
+        // Not truncated: until the lock is ours the content is its holder's. Not through a link: it would be made, or emptied,
+        // wherever whoever owns the directory wants.
+        options.read(true).write(true).create(true).truncate(false).custom_flags(NO_LINKS);
         let file = with_room(|| options.open(&path))?;
         if !Self::try_exclusively(&file)? {
             let holder = fs::read_to_string(&path).unwrap_or_default();
@@ -122,6 +125,19 @@ mod tests {
         drop(lock);
         fs::write(path.join(LOCK_NAME), "nobody").unwrap();
         assert_eq!(Lock::holder(path), None);
+    }
+
+    /// Whoever owns the directory could have root empty a file elsewhere, or make one.
+    #[test]
+    fn a_lock_that_is_a_link_is_refused_and_what_it_leads_to_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("log"), directory.path().join("other"));
+        fs::create_dir(&path).unwrap();
+        std::os::unix::fs::symlink(&other, path.join(LOCK_NAME)).unwrap();
+        assert!(Lock::take(&path).is_err() && !other.exists());
+        fs::write(&other, "precious").unwrap();
+        assert!(Lock::take(&path).is_err() && Lock::is_held(&path).is_err());
+        assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
     }
 
     #[test]
