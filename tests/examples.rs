@@ -37,7 +37,7 @@ fn check_refused(example: &Path, arguments: &[&str]) -> String {
     let refused = Command::new(example).args(arguments).output().expect("it runs");
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(refused.stdout.is_empty(), "{refused:?}");
-    String::from_utf8(refused.stderr).unwrap()
+    String::from_utf8(refused.stderr).expect("a message is text")
 }
 
 #[test]
