@@ -177,7 +177,7 @@ fn entries_that_no_segment_holds_are_corruption_that_names_their_log() {
     let newest = segments(&disk).pop().unwrap();
     assert_eq!((&found.segment, found.offset), (&newest, TRAILER_AT));
     assert_eq!(found.what, "the entries of a log in the indexes of its segments");
-    assert_eq!((found.log, found.expected), (Some(L), 1));
+    assert_eq!((found.log, found.expected, found.indexes), (Some(L), 1, Some((1, 1))));
     let wal = kontiki_sim::session::options(&disk).open_read_only(DIRECTORY).unwrap();
     let [found] = &wal.damage()[..] else { panic!("{:?}", wal.damage()) };
     assert_eq!((&found.segment, &*found.what), (&newest, "live entries that no segment holds"));
