@@ -10,7 +10,7 @@ use crate::{
     inspect::Effort,
     recovery::{
         check::Checked,
-        older::{Older, Parted, part},
+        older::{Older, Parted, is_orphan, part},
         scan::{Fault, SegmentFile, io_error},
         walk::{End, Gathered, Opening, behind, read_opening},
     },
@@ -182,7 +182,8 @@ impl Look {
                     self.damage.push(missing_file(missing, None));
                 }
                 // As far as there is something to read.
-                let (older, tail) = files.split_at(files.len() - 1);
+                let read = files.len() - usize::from(is_orphan(&files)?);
+                let (older, tail) = files[..read].split_at(read - 1);
                 self.walk(&Parted { older, tail }, depth)
             }
             Err(error) => Err(error),
