@@ -164,6 +164,9 @@ fn a_sealed_segment_without_a_successor_is_an_error_that_names_it() {
 fn entries_that_no_segment_holds_are_corruption_that_names_their_log() {
     let (session, _) = four_segments();
     let disk = session.close().1;
+    let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
+    let frames = scan.segment_frames(1).map(Result::unwrap).filter(|frame| frame.log == L);
+    let lost = Some((1, frames.flat_map(|frame| frame.entries()).last().unwrap().0));
     let mut other = start();
     fill_up_to(&mut other, OTHER, 4);
     let other = other.close().1;
@@ -177,11 +180,11 @@ fn entries_that_no_segment_holds_are_corruption_that_names_their_log() {
     let newest = segments(&disk).pop().unwrap();
     assert_eq!((&found.segment, found.offset), (&newest, TRAILER_AT));
     assert_eq!(found.what, "the entries of a log in the indexes of its segments");
-    assert_eq!((found.log, found.expected), (Some(L), 1));
+    assert_eq!((found.log, found.expected, found.indexes), (Some(L), 1, lost));
     let wal = kontiki_sim::session::options(&disk).open_read_only(DIRECTORY).unwrap();
     let [found] = &wal.damage()[..] else { panic!("{:?}", wal.damage()) };
     assert_eq!((&found.segment, &*found.what), (&newest, "live entries that no segment holds"));
-    assert_eq!((found.log, found.indexes, found.term), (Some(L), Some((1, 1)), Some(1)));
+    assert_eq!((found.log, found.indexes, found.term), (Some(L), lost, Some(1)));
 }
 
 /// WAL-CASE 53: what a sealed index holds is no bound.

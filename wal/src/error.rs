@@ -21,8 +21,9 @@ pub struct Corruption {
     pub what: String,
     /// The log the frame belongs to, where its header tells it; else, of a read, the log that was read.
     pub log: Option<LogId>,
-    /// First and last index of its entries, where its header tells them and it holds entries; else, of a read, the one index
-    /// that was asked for, which may not be all that is lost.
+    /// First and last index of its entries, where its header tells them and it holds entries; of a missing file, the first
+    /// entries that no segment holds, up to the next one that is held; else, of a read, the one index that was asked for, which
+    /// may not be all that is lost.
     pub indexes: Option<(u64, u64)>,
     /// Term of its entries, likewise.
     pub term: Option<u64>,

@@ -197,6 +197,7 @@ fn a_run_of_segments_that_are_not_there_is_one_damage() {
     let run = "missing files of the segments from this one to 0000000000000004.wal";
     let one = "missing file of a segment";
     assert_eq!(found, [("0000000000000001.wal", one), ("0000000000000003.wal", run)]);
+    assert!(damage.iter().all(|damage| damage.indexes.is_none()), "which held what is not known");
 }
 
 #[test]

@@ -7,12 +7,12 @@ use std::{
 };
 
 use clap::Args;
-use kontiki_wal::{Log, LogId, ReadError, Wal};
+use kontiki_wal::{Corruption, Log, LogId, ReadError, Wal, inspect::Verdict as Found};
 
 use crate::{
     arguments::Format,
     compared::{Compared, Difference, Ended, NAMES, Verdict, held_by_both},
-    look::{log_directory, reader},
+    look::{Look, log_directory, reader},
     outcome::{Failure, Outcome, corruption_line},
     progress,
 };
@@ -28,6 +28,8 @@ the same, as a replica that lags is; one that is not there ends before its first
 before the other's compacted beginning, they are not comparable. Entries that only one side still
 has, because the other has compacted them, are not comparable either, and named. The states of logs
 are each replica's own. Of a live directory it compares what has been written at that moment.
+Before it compares it reads all of both sides, as verify does, and names on standard error what is
+damaged.
 
 JSON, a line for each log; what there is nothing of is left out:
   log
@@ -42,8 +44,8 @@ JSON, a line for each log; what there is nothing of is left out:
   damage        of (a or b), why: what is wrong where that side cannot be read further
   a, b          first_index and last_index of what each side holds
 
-Exit codes: 0 no difference in what both hold, 1 different, 2 damaged on either side (see the
-log's line and standard error), different or not, 3 cannot read, 4 usage.";
+Exit codes: 0 no difference in what both hold, 1 different, 2 damaged on either side, in any log and
+anywhere that verify looks (see standard error), different or not, 3 cannot read, 4 usage.";
 
 #[derive(Debug, Args)]
 pub(crate) struct DiffArguments {
@@ -65,7 +67,7 @@ pub(crate) fn diff(arguments: &DiffArguments) -> Result<Outcome, Failure> {
     let mut sides = [Side::open(&arguments.a)?, Side::open(&arguments.b)?];
     let mut is_corrupt = false;
     for (side, name) in sides.iter().zip(NAMES) {
-        for corruption in side.wal.damage() {
+        for corruption in progress::watched(&side.directory, || side.damage())? {
             let line = corruption_line(&corruption);
             // The exit code says it, too.
             let _unheard = writeln!(io::stderr(), "wal-inspect: corrupt: {name}: {line}");
@@ -110,6 +112,16 @@ impl Side {
     fn open(directory: &Path) -> Result<Self, Failure> {
         let directory = log_directory(directory);
         Ok(Self { wal: reader(&directory)?, directory })
+    }
+
+    /// All that is damaged, found by reading everything: entries alone do not tell of a trailer or a checkpoint, nor of what
+    /// lies behind a difference.
+    fn damage(&self) -> Result<Vec<Corruption>, Failure> {
+        let look = Look::at(&self.directory)?;
+        Ok(match look.scan.verdict() {
+            Found::Corrupt(damage) => damage.clone(),
+            Found::Whole { .. } | Found::TornTail { .. } => Vec::new(),
+        })
     }
 
     fn log(&self, id: LogId) -> Result<Log, Failure> {

@@ -5,32 +5,37 @@ use std::collections::BTreeMap;
 use super::Catalog;
 use crate::{LogId, index::Span};
 
-/// A live entry that no segment holds.
+/// Live entries of one log, one after the other, that no segment holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) log: LogId,
-    pub(crate) index: u64,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
 }
 
 impl Catalog {
-    /// The first live entry that no segment holds; `sealed` has what the logs have in the segments whose frames are not in
-    /// memory.
+    /// The first live entries that no segment holds, up to the next one that is held; `sealed` has what the logs have in the
+    /// segments whose frames are not in memory.
     pub(crate) fn missing(&self, sealed: &BTreeMap<u64, Vec<Span>>) -> Option<Missing> {
         self.sorted().into_iter().find_map(|(log, entry)| {
             let (first, last) = (entry.bounds.first, entry.bounds.last);
+            let missing = |first, end: u64| Some(Missing { log, first, last: end - 1 });
             let mut next = first;
             for (number, extent) in entry.extents.iter().enumerate() {
                 let end = entry.extents.get(number + 1).map_or(last + 1, |after| after.first);
-                let span = self.span(log, extent.sequence, sealed);
-                if extent.first > next || span.is_none_or(|span| span.first > next) {
-                    return Some(Missing { log, index: next });
+                let Some(span) = self.span(log, extent.sequence, sealed) else {
+                    return missing(next, end);
+                };
+                let held = extent.first.max(span.first);
+                if held > next {
+                    return missing(next, held.min(end));
                 }
-                if let Some(span) = span.filter(|span| span.end < end) {
-                    return Some(Missing { log, index: span.end.max(next) });
+                if span.end < end {
+                    return missing(span.end.max(next), end);
                 }
                 next = end;
             }
-            (next <= last).then_some(Missing { log, index: next })
+            (next <= last).then_some(Missing { log, first: next, last })
         })
     }
 
@@ -46,10 +51,9 @@ impl Catalog {
     /// Drops from each log what lies below its last entry that no segment holds: then nothing is missing. For reading
     /// what is left of a damaged log.
     pub(crate) fn drop_missing(&mut self, sealed: &BTreeMap<u64, Vec<Span>>) {
-        while let Some(Missing { log, index }) = self.missing(sealed) {
+        while let Some(Missing { log, first: lost, .. }) = self.missing(sealed) {
             let entry = self.logs.get_mut(&log).expect("a log that misses an entry");
-            let after =
-                entry.extents.iter().map(|extent| extent.first).find(|&first| first > index);
+            let after = entry.extents.iter().map(|extent| extent.first).find(|&first| first > lost);
             let next = after.unwrap_or(entry.bounds.last + 1);
             let term_before = entry.bounds.term(next - 1).expect("an entry of the log");
             entry.bounds.compact(next, term_before);

@@ -260,10 +260,16 @@ fn each_live_entry_is_found_in_the_newest_segment_that_holds_it() {
 
 /// WAL-CASE 16: the half that finds what is missing.
 #[test]
-fn a_live_entry_that_no_segment_holds_is_named() {
-    let missing = |first, last, found: &[(u64, u64, u64)]| attach(first, last, found).unwrap_err();
-    assert_eq!(missing(1, 9, &[(1, 1, 4), (3, 7, 10)]), Missing { log: L, index: 4 });
-    assert_eq!(missing(1, 9, &[(3, 7, 10)]), Missing { log: L, index: 1 });
-    assert_eq!(missing(1, 9, &[(1, 1, 9)]), Missing { log: L, index: 9 });
-    assert_eq!(missing(1, 9, &[]), Missing { log: L, index: 1 });
+fn live_entries_that_no_segment_holds_are_named_up_to_the_next_one_that_is_held() {
+    let missing = |found: &[(u64, u64, u64)]| {
+        let missing = attach(1, 9, found).unwrap_err();
+        assert_eq!(missing.log, L);
+        (missing.first, missing.last)
+    };
+    assert_eq!(missing(&[(1, 1, 4), (3, 7, 10)]), (4, 6));
+    assert_eq!(missing(&[(1, 1, 2), (2, 4, 5), (3, 7, 10)]), (2, 3), "the first ones");
+    assert_eq!(missing(&[(3, 7, 10)]), (1, 6));
+    assert_eq!(missing(&[(1, 1, 9)]), (9, 9));
+    assert_eq!(missing(&[(1, 1, 3)]), (3, 9));
+    assert_eq!(missing(&[]), (1, 9));
 }

@@ -10,7 +10,7 @@ use crate::{
     inspect::Effort,
     recovery::{
         check::Checked,
-        older::{Older, Parted, part},
+        older::{Older, Parted, is_orphan, part},
         scan::{Fault, SegmentFile, io_error},
         walk::{End, Gathered, Opening, behind, read_opening},
     },
@@ -182,7 +182,8 @@ impl Look {
                     self.damage.push(missing_file(missing, None));
                 }
                 // As far as there is something to read.
-                let (older, tail) = files.split_at(files.len() - 1);
+                let read = files.len() - usize::from(is_orphan(&files)?);
+                let (older, tail) = files[..read].split_at(read - 1);
                 self.walk(&Parted { older, tail }, depth)
             }
             Err(error) => Err(error),
@@ -304,7 +305,11 @@ impl Look {
         let there = self.files.iter().map(|file| file.header.sequence).chain(damaged);
         let lost = live.without(there);
         let missing = catalog.missing(&self.older.spans);
-        let term = missing.and_then(|missing| catalog.bounds(missing.log).term(missing.index));
+        // If they are all of one.
+        let term = missing.and_then(|Missing { log, first, last }| {
+            let bounds = catalog.bounds(log);
+            bounds.term(first).filter(|&term| bounds.term(last) == Some(term))
+        });
         if let Some(corruption) = self.older.damage(live) {
             // Where its frames end is not told by what follows it.
             self.is_stopped = true;
@@ -313,14 +318,15 @@ impl Look {
         if self.is_partial {
             return;
         }
-        let entry = missing.map(|missing| (missing, term));
-        // What else is damaged can be where the entry was.
-        let of_run = entry.filter(|_| self.damage.is_empty());
+        let entries = missing.map(|missing| (missing, term));
+        // What else is damaged can be where the entries were, and so can another run.
+        let is_only = self.damage.is_empty() && lost.runs_count() == 1;
+        let of_run = entries.filter(|_| is_only);
         self.damage.extend(lost.runs().map(|run| missing_files(run, of_run)));
-        if let (Some(entry), true) = (entry, self.damage.is_empty()) {
+        if let (Some(entries), true) = (entries, self.damage.is_empty()) {
             let newest = self.files.last().expect("there is one");
             let what = "live entries that no segment holds".to_owned();
-            self.damage.push(Corruption { what, ..missing_file(newest.name(), Some(entry)) });
+            self.damage.push(Corruption { what, ..missing_file(newest.name(), Some(entries)) });
         }
     }
 }
@@ -331,8 +337,8 @@ fn place(corruption: &Corruption) -> (&str, u64) {
 }
 
 /// The files of a run of segments: one damage, for a checkpoint can speak of a million of them.
-fn missing_files((first, last): (u64, u64), entry: Option<(Missing, Option<u64>)>) -> Corruption {
-    let missing = missing_file(file_name(first), entry);
+fn missing_files((first, last): (u64, u64), entries: Option<(Missing, Option<u64>)>) -> Corruption {
+    let missing = missing_file(file_name(first), entries);
     if first == last {
         return missing;
     }
@@ -340,14 +346,15 @@ fn missing_files((first, last): (u64, u64), entry: Option<(Missing, Option<u64>)
     Corruption { what, ..missing }
 }
 
-fn missing_file(segment: String, entry: Option<(Missing, Option<u64>)>) -> Corruption {
+/// The file of a segment; with the `entries` that are missing, and their term, where it is known that they were in it.
+fn missing_file(segment: String, entries: Option<(Missing, Option<u64>)>) -> Corruption {
     Corruption {
         segment,
         offset: 0,
         what: "missing file of a segment".to_owned(),
-        log: entry.map(|(missing, _)| missing.log),
-        indexes: entry.map(|(missing, _)| (missing.index, missing.index)),
-        term: entry.and_then(|(_, term)| term),
+        log: entries.map(|(missing, _)| missing.log),
+        indexes: entries.map(|(missing, _)| (missing.first, missing.last)),
+        term: entries.and_then(|(_, term)| term),
         expected: 0,
         found: 0,
     }

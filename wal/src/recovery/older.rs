@@ -1,17 +1,18 @@
 //! The segments before those that are walked: their trailers tell that they are durable, their indexes what they hold.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, slice, sync::Arc};
 
 use crate::{
     Corruption, Lsn, OpenError,
     catalog::Catalog,
+    frame::HEADER_BYTES,
     index::{self, FrameIndex, Span},
     numbers::Numbers,
     recovery::{
-        scan::{Fault, SegmentFile, io_error},
-        walk::{Expected, Gathered, read_opening},
+        scan::{Fault, SegmentFile, Window, io_error},
+        walk::{Expected, Gathered, behind, read_opening},
     },
-    segment::{FIRST_SEQUENCE, Last, PAGE_BYTES, Segment, file_name},
+    segment::{FIRST_SEQUENCE, FRAMES_AT, Last, PAGE_BYTES, Segment, file_name},
     trailer::Trailer,
 };
 
@@ -43,6 +44,13 @@ pub(crate) fn part(files: &[SegmentFile]) -> Result<Parted<'_>, OpenError> {
         let needed_by = format!("the trailer of {}, which is damaged,", last.name());
         return Err(OpenError::MissingSegment { missing: last.next_name(), needed_by });
     }
+    if let Some(last) = files.last()
+        && is_orphan(files)?
+    {
+        let needed_by = format!("{}, prepared to follow on it,", last.name());
+        let missing = file_name(last.header.sequence - 1);
+        return Err(OpenError::MissingSegment { missing, needed_by });
+    }
     let last_run = files.chunk_by(|a, b| a.header.sequence + 1 == b.header.sequence).next_back();
     let first = files.len() - last_run.map_or(0, <[SegmentFile]>::len);
     let sealed = files[first..].iter().rposition(|file| file.trailer.is_some());
@@ -62,6 +70,19 @@ pub(crate) fn part(files: &[SegmentFile]) -> Result<Parted<'_>, OpenError> {
     let follows = read_opening(next, Some(expected))?.is_ok();
     let (older, tail) = files.split_at(sealed + usize::from(follows));
     Ok(Parted { older, tail })
+}
+
+/// Nothing was ever written into the newest of `files`, and of those before it the one next to it alone is not there: it took
+/// frames, and only one behind it could have freed it. Where older ones are gone, too, they can have been freed by frames that
+/// rotted here; and old bytes of a file that is used again are not told from rot.
+pub(crate) fn is_orphan(files: &[SegmentFile]) -> Result<bool, OpenError> {
+    let [.., older, last] = files else { return Ok(false) };
+    if older.header.sequence + 2 != last.header.sequence || last.was_sealed {
+        return Ok(false);
+    }
+    let begin = FRAMES_AT..FRAMES_AT + HEADER_BYTES;
+    let is_zero = Window::in_steps(last, PAGE_BYTES).bytes(begin)?.iter().all(|&byte| byte == 0);
+    Ok(is_zero && behind(slice::from_ref(last), FRAMES_AT)?.headers == 0)
 }
 
 impl Parted<'_> {
@@ -177,7 +198,7 @@ fn scan(
     };
     let catalog = Catalog::restore(file.header.sequence, opening.checkpoint.clone());
     let mut gathered = Gathered::new(catalog);
-    let walked = gathered.walk(std::slice::from_ref(file), opening)?;
+    let walked = gathered.walk(slice::from_ref(file), opening)?;
     if walked.lsn != end {
         return Ok(Err(walked.fault));
     }

@@ -6,7 +6,7 @@ use kontiki_disk::{Access, Directory, Disk};
 
 use crate::{
     Corruption, Lsn, OpenError, Options,
-    catalog::Catalog,
+    catalog::{Catalog, Missing},
     core::Core,
     frame::HEADER_BYTES,
     header::SegmentHeader,
@@ -184,7 +184,12 @@ fn expect_all(
         // Which of several files held an entry is known to nobody.
         let is_only = first == last && lost.runs_count() == 1;
         let needed_by = match missing.filter(|_| is_only) {
-            Some(missing) => format!("index {} of log {}", missing.index, missing.log.0),
+            Some(Missing { log, first, last }) if first == last => {
+                format!("index {first} of log {}", log.0)
+            }
+            Some(Missing { log, first, last }) => {
+                format!("index {first}..={last} of log {}", log.0)
+            }
             None => "the log, which has not freed it,".to_owned(),
         };
         return Err(OpenError::MissingSegment { missing: file_name(first), needed_by });
@@ -194,12 +199,13 @@ fn expect_all(
     let fault = Fault {
         offset: newest.header.segment_bytes - PAGE_BYTES,
         what: "the entries of a log in the indexes of its segments",
-        expected: missing.index,
+        expected: missing.first,
         found: 0,
         header: None,
     };
     let corruption = newest.corruption(&fault);
-    Err(Corruption { log: Some(missing.log), ..corruption }.into())
+    let indexes = Some((missing.first, missing.last));
+    Err(Corruption { log: Some(missing.log), indexes, ..corruption }.into())
 }
 
 impl Examined {

@@ -3,17 +3,18 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
+    os::unix::fs::FileExt,
     path::Path,
     time::Duration,
 };
 
-use kontiki_wal::{LogId, inspect::Frame};
+use kontiki_wal::{LogId, Wal, inspect::Frame};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
     HEADER_BYTES, Run, append, closed_log, copy_of, crashed_log, dump, entries_frames, files,
-    flip_bit, options, verify, wal_inspect,
+    flip_bit, number, options, verify, wal_inspect,
 };
 
 /// Runs `verify` and sees that it changed nothing.
@@ -120,25 +121,55 @@ fn three_segments() -> TempDir {
     directory
 }
 
-/// WAL-CASE 16: what is said leads to the file that was lost, also where the next one was not begun.
+/// WAL-CASE 16: with the entries that were in it, all of them.
 #[test]
-fn a_missing_segment_is_named() {
-    for (missing, line) in [
-        (
-            "0000000000000001.wal",
-            "corrupt: segment 0000000000000001.wal offset 0 log 7 index 1 term 3: missing file of a segment\n",
-        ),
-        ("0000000000000002.wal", "; 0000000000000002.wal, before it, is not there"),
-    ] {
-        let log = three_segments();
-        fs::remove_file(log.path().join(missing)).unwrap();
-        let run = verify_unchanged(log.path());
-        assert_eq!(run.code, Some(2), "{run:?}");
-        assert!(run.stdout.contains(line), "{run:?}");
-        assert_eq!(run.stdout.lines().count(), 1, "{run:?}");
-        let error = options().open(log.path()).unwrap_err().to_string();
-        assert!(error.contains(missing), "{error}");
-    }
+fn a_missing_segment_is_named_with_the_range_of_what_was_in_it() {
+    let log = three_segments();
+    let frames = entries_frames(log.path());
+    let last = frames.iter().rfind(|frame| frame.segment == 1).unwrap().first_index;
+    assert!(last > 1);
+    fs::remove_file(log.path().join("0000000000000001.wal")).unwrap();
+    let found = format!(
+        "corrupt: segment 0000000000000001.wal offset 0 log 7 index 1..={last} term 3: missing file of a segment\n"
+    );
+    let run = verify_unchanged(log.path());
+    assert_eq!((run.code, run.stdout), (Some(2), found.clone()), "{}", run.stderr);
+    assert_eq!(dump(log.path(), &[]).stderr, format!("wal-inspect: {found}"));
+    let arguments = [OsStr::new("verify"), log.path().as_os_str(), OsStr::new("--json")];
+    let run = wal_inspect(arguments);
+    let row: Value = serde_json::from_str(run.stdout.lines().nth(1).unwrap()).unwrap();
+    assert_eq!((number(&row, "first_index"), number(&row, "last_index")), (1, last), "{row}");
+    let error = options().open(log.path()).unwrap_err().to_string();
+    let needed = format!("0000000000000001.wal is missing, index 1..={last} of log 7 needs it");
+    assert!(error.contains(&needed), "{error}");
+}
+
+/// WAL-CASE 16: what is said leads to the file that was lost where the next one was not begun, too, and not to that one.
+#[test]
+fn a_missing_segment_is_named_though_only_a_prepared_one_is_behind_it() {
+    let (lost, prepared) = ("0000000000000002.wal", "0000000000000003.wal");
+    let log = three_segments();
+    fs::remove_file(log.path().join(lost)).unwrap();
+    let run = verify_unchanged(log.path());
+    let found = format!("corrupt: segment {lost} offset 0: missing file of a segment\n");
+    assert_eq!((run.code, run.stdout), (Some(2), found), "{}", run.stderr);
+    let run = wal_inspect([OsStr::new("segments"), log.path().as_os_str()]);
+    let row = run.stdout.lines().find(|line| line.contains(prepared)).unwrap();
+    assert!(row.contains(" prepared ") && !run.stdout.contains(" damaged "), "{run:?}");
+    let run = wal_inspect([OsStr::new("repair"), log.path().as_os_str()]);
+    assert!(run.stdout.contains(&format!("is a copy of {lost} anywhere? ")), "{run:?}");
+    let read = Wal::open_read_only(log.path()).unwrap();
+    assert!(read.log(LogId(7)).unwrap().last() > 0, "what lies before it is read");
+    let error = options().open(log.path()).unwrap_err().to_string();
+    let needed = format!("{lost} is missing, {prepared}, prepared to follow on it, needs it");
+    assert!(error.contains(&needed), "{error}");
+
+    // Where something was written, it may as well have rotted.
+    let file = File::options().write(true).open(log.path().join(prepared)).unwrap();
+    file.write_all_at(b"!", 4096).unwrap();
+    let run = verify_unchanged(log.path());
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stdout.contains(&format!("; {lost}, before it, is not there")), "{run:?}");
 }
 
 #[test]

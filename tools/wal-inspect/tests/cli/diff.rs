@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki_wal::{Log, LogId, Wal};
+use kontiki_wal::{
+    Log, LogId, Wal,
+    inspect::{Frame, FrameKind, Scan},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -255,6 +258,60 @@ fn damage_in_a_frame_of_another_log_cuts_a_log_short_too() {
         assert_eq!(found["verdict"], "damaged", "{found}");
         assert_eq!(found["damage"]["of"], side.to_lowercase(), "{found}");
     }
+}
+
+/// WAL-CASE 6: what no entry that is compared tells of is damage, too.
+#[test]
+fn damage_that_no_compared_entry_shows_is_told_by_its_side() {
+    let fixture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/format-1/closed");
+    let frames: Vec<Frame> = Scan::open(&fixture).unwrap().frames().map(Result::unwrap).collect();
+    let checkpoint = frames.iter().find(|frame| frame.kind == FrameKind::Checkpoint).unwrap();
+    let trailer_page = fs::metadata(fixture.join(&checkpoint.file)).unwrap().len() - 4096;
+    for (ahead, what) in [
+        (trailer_page - checkpoint.offset + 30, "trailer"),
+        (HEADER_BYTES + 3, "checksum of a frame's body"),
+    ] {
+        let damaged = copy_of(&fixture);
+        flip_bit(damaged.path(), checkpoint, ahead);
+        for (a, b, side) in [(damaged.path(), &*fixture, "A"), (&*fixture, damaged.path(), "B")] {
+            let run = diff(a, b, &["--log", "1"]);
+            let line = "log 1: same in index 17..=40; both end at 40\n";
+            assert_eq!((run.code, run.stdout.as_str()), (Some(2), line), "{run:?}");
+            let place = format!("wal-inspect: corrupt: {side}: segment {} ", checkpoint.file);
+            assert!(run.stderr.starts_with(&place) && run.stderr.contains(what), "{run:?}");
+            assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+        }
+    }
+}
+
+/// WAL-CASE 6: the comparison ends at the first difference, the look at what is damaged does not.
+#[test]
+fn damage_behind_a_difference_is_told() {
+    let in_segments = |term| {
+        let directory = TempDir::new().unwrap();
+        let wal = options().open(directory.path()).unwrap();
+        let log = wal.log(LogId(7)).unwrap();
+        append(&log, 3, 5);
+        while wal.statistics().sealed_segments < 3 {
+            append(&log, term, 10);
+            wal.work(Duration::ZERO);
+        }
+        wal.close().unwrap();
+        directory
+    };
+    let (damaged, other) = (in_segments(4), in_segments(5));
+    let frames = entries_frames(damaged.path());
+    let frame = frames.into_iter().find(|frame| frame.segment == 2).unwrap();
+    flip_bit(damaged.path(), &frame, HEADER_BYTES + 25);
+    let run = diff(other.path(), damaged.path(), &[]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(
+        run.stdout.starts_with("log 7: different at index 6: term 5 in A, 4 in B; "),
+        "{run:?}"
+    );
+    assert!(run.stderr.starts_with("wal-inspect: corrupt: B: segment "), "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
 }
 
 /// WAL-CASE 16: what a lost file took along was not compacted.
