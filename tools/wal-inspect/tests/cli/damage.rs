@@ -134,7 +134,8 @@ fn a_missing_segment_is_named_with_the_range_of_what_was_in_it() {
     );
     let run = verify_unchanged(log.path());
     assert_eq!((run.code, run.stdout), (Some(2), found.clone()), "{}", run.stderr);
-    assert_eq!(dump(log.path(), &[]).stderr, format!("wal-inspect: {found}"));
+    let run = dump(log.path(), &[]);
+    assert!(run.stderr.starts_with(&format!("wal-inspect: {found}")), "{}", run.stderr);
     let arguments = [OsStr::new("verify"), log.path().as_os_str(), OsStr::new("--json")];
     let run = wal_inspect(arguments);
     let row: Value = serde_json::from_str(run.stdout.lines().nth(1).unwrap()).unwrap();
