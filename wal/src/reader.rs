@@ -131,39 +131,43 @@ impl Entries {
     /// # Errors
     /// As for the items of the iterator.
     pub fn next_in_place(&mut self) -> Option<Result<EntryView<'_>, ReadError>> {
-        let (index, range) = match self.step()? {
-            Ok(found) => found,
+        match self.is_ready() {
+            Ok(true) => {}
+            Ok(false) => return None,
             Err(error) => return Some(Err(error)),
-        };
+        }
+        let (index, range) = self.step();
         let frame = self.frame.as_ref()?;
         Some(Ok(EntryView { index, term: frame.term, bytes: &frame.bytes[range] }))
     }
 
-    /// Index of the next entry, and where it lies in the frame that is there then.
-    fn step(&mut self) -> Option<Result<(u64, Range<usize>), ReadError>> {
+    /// There is a next entry, and the frame that it lies in is there.
+    #[inline]
+    fn is_ready(&mut self) -> Result<bool, ReadError> {
         if self.next >= self.end || self.bytes_left == 0 {
-            return None;
+            return Ok(false);
         }
-        if self.frame.as_ref().is_none_or(|frame| frame.end <= self.next) {
-            match self.load() {
-                Ok(Some(frame)) => self.frame = Some(frame),
-                Ok(None) => {
-                    self.end = self.next;
-                    return None;
-                }
-                Err(error) => {
-                    self.end = self.next;
-                    return Some(Err(error));
-                }
-            }
+        if self.frame.as_ref().is_some_and(|frame| self.next < frame.end) {
+            return Ok(true);
         }
-        let frame = self.frame.as_ref()?;
+        let loaded = self.load();
+        if !matches!(loaded, Ok(Some(_))) {
+            self.end = self.next;
+        }
+        self.frame = loaded?;
+        Ok(self.frame.is_some())
+    }
+
+    /// Goes on behind the next entry; its index, and where it lies in its frame.
+    #[inline]
+    fn step(&mut self) -> (u64, Range<usize>) {
+        let frame = self.frame.as_ref().expect("it was loaded");
         let number = u16::try_from(self.next - frame.first).expect("a frame holds at most 65535");
         let range = entry_range(&frame.bytes, frame.count, number);
         let index = self.next;
         self.next += 1;
         self.bytes_left = self.bytes_left.saturating_sub(range.len());
-        Some(Ok((index, range)))
+        (index, range)
     }
 
     /// The frame of the next entry; `None` at the log's end, and where it was cut meanwhile.
@@ -213,10 +217,12 @@ impl Iterator for Entries {
     type Item = Result<Entry, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (index, range) = match self.step()? {
-            Ok(found) => found,
+        match self.is_ready() {
+            Ok(true) => {}
+            Ok(false) => return None,
             Err(error) => return Some(Err(error)),
-        };
+        }
+        let (index, range) = self.step();
         let frame = self.frame.as_ref()?;
         Some(Ok(Entry { index, term: frame.term, bytes: frame.bytes.slice(range) }))
     }
