@@ -70,6 +70,34 @@ fn who_asks_while_files_are_removed_hears_also_if_that_fails() {
     assert!(failures > 0 && !disk.has_faults(), "{failures}");
 }
 
+/// What it was told, `Full`, is no news any more by then: without room on the disk nothing else would be.
+#[test]
+fn who_asks_after_a_preparation_has_failed_hears_of_the_next_failure() {
+    let disk = MemoryDisk::new();
+    let options = Wal::options().segment_bytes(16 << 10).without_threads();
+    let wal = options.disk(Arc::new(disk.clone())).open("log").unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    let refused = loop {
+        if let Err(refused) = log.push(vec![1; 500]) {
+            break refused;
+        }
+    };
+    assert!(matches!(refused, AppendError::Full { .. }), "{refused}");
+    disk.inject(Kind::Create, 1, Fault::Fail(ENOSPC));
+    let prepare = || {
+        let job = wal.begin_segment().expect("a preparation is due");
+        let result = job.run();
+        assert!(result.is_err());
+        wal.finish_segment(job, result);
+    };
+    prepare();
+    disk.inject(Kind::Create, 1, Fault::Fail(ENOSPC));
+    let told = ask(&log);
+    prepare();
+    assert!(told.load(Ordering::Relaxed), "nobody told that the disk takes nothing");
+    assert!(matches!(log.push(vec![1; 500]).unwrap_err(), AppendError::NoSpace { .. }));
+}
+
 /// The second attempt follows the first, because what failed may have freed something; the others wait.
 #[test]
 fn a_disk_without_room_is_not_asked_all_the_time() {

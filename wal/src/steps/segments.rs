@@ -282,18 +282,16 @@ impl Core {
             (Err(error), SegmentWork::Prepare { header, spare, .. }) => {
                 let error = Arc::new(error);
                 state.leftovers.extend(spare.map(spare_name));
-                // Whoever waits for room hears of it once; the next news is success.
-                if state.preparation_error.replace(Arc::clone(&error)).is_some() {
-                    Wakeups::default()
-                } else {
+                if state.preparation_error.replace(Arc::clone(&error)).is_none() {
                     state.statistics.preparation_failures += 1;
                     let (segment, bytes) = (file_name(header.sequence), header.segment_bytes);
                     news = Some(Deferred::new(move || {
                         let directory = directory.path().display();
                         tracing::warn!(%directory, segment, bytes, %error, "cannot prepare a segment");
                     }));
-                    self.publish(&mut state)
                 }
+                // Each time: who was told `Full` may have begun to wait for room after the first failure, and has to hear of it.
+                self.publish(&mut state)
             }
             (Err(error), SegmentWork::Free { removed, kept }) => {
                 if !std::mem::replace(&mut state.removal_failure_is_told, true) {
