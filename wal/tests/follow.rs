@@ -12,7 +12,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki_wal::{AppendError, Follow, FollowError, Followed, Log, LogId, ReadError, Wal};
+use kontiki_wal::{
+    AppendError, Follow, FollowError, Followed, Log, LogId, Pending, ReadError, Wal,
+};
 
 use support::mode;
 
@@ -258,9 +260,15 @@ fn append_many(log: &Log, appender: u32, deadline: Option<Instant>) -> u64 {
 
 /// Appends behind the last entry, whoever else does so; waits until it is durable.
 fn push(log: &Log, text: &str) {
+    durably(log, || log.push(text.to_owned()).map(|(_, pending)| pending));
+}
+
+/// Appends once there is room, and waits until it is durable.
+fn durably(log: &Log, append: impl Fn() -> Result<Pending, AppendError>) {
     loop {
-        match log.push(text.to_owned()) {
-            Ok((_, pending)) => return pending.wait().unwrap(),
+        match append() {
+            Ok(pending) => return pending.wait().unwrap(),
+            // Upkeep has room of its own in a segment, which others can fill up before the next one is there.
             Err(AppendError::Full { .. }) => wait_for_room(log),
             Err(error) => panic!("{error}"),
         }
@@ -282,7 +290,7 @@ fn follow_to_the_end(log: &Log, mut follow: Follow, is_over: &AtomicBool) -> BTr
         assert_eq!(number, before + 1, "of appender {appender}");
         drop(entry);
         if index % 50 == 0 {
-            log.compact_before(index - 10).unwrap().wait().unwrap();
+            durably(log, || log.compact_before(index - 10));
         }
     }
     seen
