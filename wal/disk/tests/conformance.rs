@@ -430,3 +430,15 @@ fn a_link_is_no_file_of_the_directory() {
         assert!(names(&*directory).is_empty());
     }
 }
+
+/// Nobody else would ever open it.
+#[test]
+fn a_pipe_is_no_file_of_the_directory_and_nobody_waits_at_it() {
+    let home = tempfile::tempdir().unwrap();
+    assert!(Command::new("mkfifo").arg(home.path().join("pipe")).status().unwrap().success());
+    for access in [Access::Write, Access::Read] {
+        let directory = real().open_directory(home.path(), access).unwrap();
+        assert_eq!(kind(directory.open("pipe")), ErrorKind::InvalidInput, "{access:?}");
+        assert!(names(&*directory).is_empty());
+    }
+}

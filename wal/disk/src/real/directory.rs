@@ -135,7 +135,7 @@ impl Directory for RealDirectory {
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let path = self.locate(name)?;
         let mut options = fs::OpenOptions::new();
-        options.read(true).write(self.lock.is_some()).custom_flags(NO_LINKS);
+        options.read(true).write(self.lock.is_some()).custom_flags(PLAIN);
         let file =
             with_room(|| options.open(&path)).map_err(|error| match error.raw_os_error() {
                 Some(raw) if raw == Errno::LOOP.raw_os_error() => not_plain(name),
@@ -169,8 +169,9 @@ fn not_plain(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is no plain file"))
 }
 
-/// As for [`Directory::list`], a link is no plain file: one that leads nowhere would look like a name that is free.
-pub(super) const NO_LINKS: i32 = OFlags::NOFOLLOW.bits().cast_signed();
+/// As for [`Directory::list`], a link is no plain file: one that leads nowhere would look like a name that is free. And a pipe
+/// is none: to open one would wait until somebody else does.
+pub(super) const PLAIN: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
 
 /// Makes a directory and the parents it lacks; each is durable before the next one is made in it.
 ///

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{directory::NO_LINKS, limit::with_room};
+use super::{directory::PLAIN, limit::with_room};
 use crate::LOCK_NAME;
 
 /// An advisory lock on the directory's lock file. It belongs to this value, not to the process: a
@@ -27,7 +27,7 @@ impl Lock {
     /// Whether a writer holds the lock. Shares it for a moment to find out; `take` knows that.
     pub(super) fn is_held(directory: &Path) -> io::Result<bool> {
         let mut options = fs::OpenOptions::new();
-        options.read(true).custom_flags(NO_LINKS);
+        options.read(true).custom_flags(PLAIN);
         let file = match options.open(directory.join(LOCK_NAME)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             file => file?,
@@ -37,7 +37,15 @@ impl Lock {
 
     /// Whoever took it last.
     pub(super) fn holder(directory: &Path) -> Option<u32> {
-        fs::read_to_string(directory.join(LOCK_NAME)).ok()?.trim().parse().ok()
+        let mut options = fs::OpenOptions::new();
+        let file = options.read(true).custom_flags(PLAIN).open(directory.join(LOCK_NAME)).ok()?;
+        Self::holder_in(&file)
+    }
+
+    fn holder_in(file: &fs::File) -> Option<u32> {
+        let mut text = [0; 11];
+        let length = file.read_at(&mut text, 0).ok()?;
+        str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
     }
 
     fn is_held_exclusively(file: &fs::File) -> io::Result<bool> {
@@ -54,11 +62,11 @@ impl Lock {
         let mut options = fs::OpenOptions::new();
         // Not truncated: until the lock is ours the content is its holder's. Not through a link: it would be made, or emptied,
         // wherever whoever owns the directory wants.
-        options.read(true).write(true).create(true).truncate(false).custom_flags(NO_LINKS);
+        options.read(true).write(true).create(true).truncate(false).custom_flags(PLAIN);
         let file = with_room(|| options.open(&path))?;
         if !Self::try_exclusively(&file)? {
-            let holder = fs::read_to_string(&path).unwrap_or_default();
-            let message = format!("{} is locked by process {}", directory.display(), holder.trim());
+            let holder = Self::holder_in(&file).map_or_else(String::new, |id| id.to_string());
+            let message = format!("{} is locked by process {holder}", directory.display());
             return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
         }
         // For whoever wonders; the lock does not depend on it, so a full disk is no reason to fail.
