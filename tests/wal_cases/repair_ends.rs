@@ -6,6 +6,7 @@ use kontiki_disk::{Disk, MemoryDisk};
 use kontiki_sim::model::World;
 use kontiki_wal::{
     OpenError,
+    inspect::{Scan, Verdict},
     repair::{self, Mark},
 };
 
@@ -71,6 +72,24 @@ fn a_rotten_trailer_tells_of_the_segment_that_followed_too() {
         let (cut, _) = truncated(&disk);
         assert!(Mark::of_on(&cut, DIRECTORY).unwrap().is_some(), "at {at}");
         assert!(salvaged(&disk).is_some(), "at {at}");
+    }
+}
+
+#[test]
+fn a_look_that_goes_on_behind_damage_is_told_so_by_a_rotten_trailer_as_well() {
+    let (_, disk) = four_segments();
+    let names = segments(&disk);
+    remove(&disk, &names[3]);
+    flip(&disk, &names[0], 100);
+    for is_rotten in [false, true] {
+        if is_rotten {
+            flip(&disk, &names[2], (16 << 10) - 4096 + 24);
+        }
+        let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
+        let Verdict::Corrupt(damage) = scan.verdict() else { panic!("{:?}", scan.verdict()) };
+        let told: Vec<&str> = damage.iter().map(|damage| &*damage.segment).collect();
+        let expected = [Some(&*names[0]), is_rotten.then_some(&*names[2]), Some(&*names[3])];
+        assert_eq!(told, expected.into_iter().flatten().collect::<Vec<_>>());
     }
 }
 

@@ -199,7 +199,7 @@ impl Look {
         let mut runs = behind.chunk_by(|a, b| a.header.sequence + 1 == b.header.sequence);
         let tail = runs.next().expect("it is one of them");
         let sequence = tail[0].header.sequence;
-        let is_lost = tail[0].trailer.is_some() && tail.len() == 1;
+        let is_lost = tail[0].was_sealed && tail.len() == 1;
         let is_unread_next = self.unread.iter().any(|unread| unread.0 == sequence + 1);
         if is_lost && !is_unread_next && !self.unread.is_empty() {
             self.damage.push(missing_file(file_name(sequence + 1), None));

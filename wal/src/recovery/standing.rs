@@ -58,8 +58,7 @@ impl Look {
             return Ok(Standing::Prepared);
         }
         // The walk did not come this far, and what it did not read may be needed.
-        let has_frames =
-            file.trailer.is_some() || behind(slice::from_ref(file), FRAMES_AT)?.headers > 0;
+        let has_frames = file.was_sealed || behind(slice::from_ref(file), FRAMES_AT)?.headers > 0;
         Ok(if has_frames { Standing::Unknown } else { Standing::Prepared })
     }
 

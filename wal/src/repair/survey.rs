@@ -217,7 +217,7 @@ impl Survey {
             let is_needed = self.live_numbers().contains(file.header.sequence) || is_behind;
             // One that was only prepared has no frames.
             let has_frames = || -> Result<bool, OpenError> {
-                Ok(file.trailer.is_some() || behind(slice::from_ref(file), FRAMES_AT)?.headers > 0)
+                Ok(file.was_sealed || behind(slice::from_ref(file), FRAMES_AT)?.headers > 0)
             };
             if is_needed && self.placed[number].is_none() && has_frames()? {
                 unknown.push(file.header.sequence);
