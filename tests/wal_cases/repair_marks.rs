@@ -1,6 +1,6 @@
 //! What a repair leaves in the directory for whoever opens the log next, and in which order it works.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, thread, time::Duration};
 
 use kontiki_disk::memory::{Cut, EIO, Fault, Kind};
 use kontiki_sim::{matrix::Choice, session::options};
@@ -253,7 +253,7 @@ fn a_cut_that_could_not_be_begun_leaves_nothing() {
             let done = repair::truncate_on(&disk, DIRECTORY);
             let Err(RepairError::NotBegun { backup, source }) = &done else { continue };
             let place = format!("{kind:?} {nth}: {source}");
-            assert!(done.as_ref().unwrap_err().to_string().ends_with("; the log is unchanged"));
+            assert!(done.as_ref().unwrap_err().to_string().ends_with("; nothing is changed"));
             assert_eq!(files(&disk), files(&damaged), "{place}");
             assert!(is_empty(&disk, backup), "{place}");
             tried += 1;
@@ -306,4 +306,31 @@ fn a_salvage_that_fails_leaves_nothing_that_could_be_taken_for_a_log() {
     assert_eq!(mark_in(&disk, NEW).map(|mark| mark.stage), Some(Stage::Salvaging));
     let opened = options(&disk.reopen()).open(NEW).map(drop);
     assert!(matches!(opened, Err(OpenError::RepairUnfinished { .. })), "{opened:?}");
+}
+
+/// WAL-CASE 42: what is told was read before the new log is written; a writer that comes and goes in between is not seen by its
+/// lock.
+#[test]
+fn a_log_that_is_changed_while_it_is_salvaged_is_not() {
+    let disk = lossy();
+    let gate = disk.hold(Kind::Create, 1);
+    let salvaging = {
+        let disk = disk.clone();
+        thread::spawn(move || salvage(&disk, DIRECTORY, NEW))
+    };
+    gate.wait_reached();
+    let wal = open(&disk).unwrap();
+    let log = wal.log(L).unwrap();
+    while wal.statistics().recycled_segments < 3 {
+        while wal.work(Duration::ZERO) {}
+        log.push("y".repeat(900)).unwrap().1.wait().unwrap();
+        log.compact_before(log.last()).unwrap().wait().unwrap();
+    }
+    wal.close().unwrap();
+    drop((wal, log));
+    gate.release();
+    let error = salvaging.join().unwrap().unwrap_err();
+    assert!(matches!(error, RepairError::Changed { .. }), "{error}");
+    let left = disk.open_directory(Path::new(NEW), Access::Read).unwrap().list().unwrap();
+    assert_eq!(left, []);
 }

@@ -47,6 +47,8 @@
 //! |---|---|---|
 //! | info | opened | `lsn` up to which everything is durable, `segments`, `bytes` of all segments |
 //! | warn | repairing after an unclean stop | `lsn` of the end, its `segment` and `offset`; `bytes_cut` behind it that frames which are cut claim, `headers_cut`, `segments_cut` |
+//! | warn | cut or mended in place | by [`repair::truncate`]: `lsn` of the cut, if there is one, how many files were `changed` and `removed`, the `backup` of these |
+//! | warn | salvaged | by [`repair::salvage`]: `into` which directory, of how many `logs`, how many of them are `harmed` |
 //! | debug | rotated | `segment` that the log goes on in, its first `lsn`, its `bytes` |
 //! | warn | cannot prepare a segment | `segment`, `bytes` that it takes, `error`; until one can be prepared, then `can prepare segments again` (info) |
 //! | warn | cannot remove segments | `removed`, `kept` and renamed, `error`; until a removal succeeds |

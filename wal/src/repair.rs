@@ -146,6 +146,11 @@ impl LogOutcome {
         let are_entries_there = entries.iter().all(|runs| runs.is_empty()) && !self.may_be_replaced;
         are_entries_there && is_state_there && !self.is_moved
     }
+
+    /// How many entries stay.
+    fn kept_count(&self) -> u64 {
+        self.kept.iter().map(|run| run.last - run.first + 1).sum()
+    }
 }
 
 /// Entries of one log whose indexes follow each other, all of one term.
@@ -183,15 +188,15 @@ pub enum RepairError {
     Open(#[from] OpenError),
     /// A cut was begun and is not finished; its backup is. The log is not opened before [`truncate`] has ended it.
     #[error(
-        "{source}; the cut is begun and not finished, and the log is not opened before it is: do it again"
+        "{source}; a cut is begun and not finished, and the log is not opened before it is: do it again"
     )]
     Unfinished {
         /// Why.
         source: Box<RepairError>,
     },
-    /// No backup or no mark of a cut could be made. The log is unchanged; what was written of the backup is removed, as far as
+    /// No backup or no mark of a cut could be made. The log is as it was; what was written of the backup is removed, as far as
     /// the disk takes that.
-    #[error("{source}; the log is unchanged")]
+    #[error("{source}; nothing is changed")]
     NotBegun {
         /// The directory of the backup, in which nothing is left.
         backup: PathBuf,
@@ -216,6 +221,12 @@ pub enum RepairError {
     /// The new log refused what it was given.
     #[error("the new log: {0}")]
     Append(#[from] AppendError),
+    /// A writer was there while a log was salvaged from its directory; nothing is left of the new one.
+    #[error("{directory} was changed while it was read: stop its writer, and do it again")]
+    Changed {
+        /// The directory.
+        directory: String,
+    },
     /// What was written is not what was meant: something else has changed the files.
     #[error("{directory} is damaged after the repair")]
     NotWhole {
@@ -294,12 +305,23 @@ pub fn truncate_on(
     // Opening it for writing would make one that is not there.
     open_unlocked(disk, path)?;
     let directory = lock(disk, path)?;
-    truncate_locked(disk, &*directory).map_err(|error| match Mark::read(&*directory) {
-        Ok(Some(Mark { stage: Stage::Cutting, .. })) => {
-            RepairError::Unfinished { source: Box::new(error) }
+    let truncated = truncate_locked(disk, &*directory).map_err(|error| {
+        match (error, Mark::read(&*directory)) {
+            // To do it again would end the same way.
+            (error @ RepairError::NoCut { .. }, _) => error,
+            (error, Ok(Some(Mark { stage: Stage::Cutting, .. }))) => {
+                RepairError::Unfinished { source: Box::new(error) }
+            }
+            (error, _) => error,
         }
-        _ => error,
-    })
+    })?;
+    if let Some(Truncation { cut, changed, removed, backup, .. }) = &truncated {
+        let (directory, backup) = (path.display(), backup.display());
+        let lsn = cut.as_ref().map(|cut| cut.lsn.0);
+        let (changed, removed) = (changed.len(), removed.len());
+        tracing::warn!(%directory, lsn, changed, removed, %backup, "cut or mended in place");
+    }
+    Ok(truncated)
 }
 
 fn truncate_locked(
@@ -374,11 +396,20 @@ pub fn salvage_on(
         let mark = Mark::begin(&*new, Stage::Salvaging, before, losses)?;
         // Its one writer is the new log's.
         drop(new);
-        new_log::write(&survey, disk, into.as_ref())?;
+        let written = new_log::write(&survey, disk, into.as_ref())?;
         check_unlocked(&*directory)?;
+        // What is told was read before: a writer that came and went since then can have used the files again.
+        let is_told =
+            |log: &LogOutcome| written.get(&log.log).copied().unwrap_or(0) == log.kept_count();
+        if !logs.iter().all(is_told) {
+            return Err(RepairError::Changed { directory: original.display().to_string() });
+        }
         Ok(mark.finish(&*lock(&**disk, into.as_ref())?)?)
     };
     write().inspect_err(|_| new_log::remove(&**disk, into.as_ref()))?;
+    let harmed = logs.iter().filter(|log| !log.is_unharmed()).count();
+    let (directory, into, logs_count) = (original.display(), into.as_ref().display(), logs.len());
+    tracing::warn!(%directory, %into, logs = logs_count, harmed, "salvaged");
     Ok(Salvaged { logs, is_end_known })
 }
 

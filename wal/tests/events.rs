@@ -10,10 +10,14 @@ use std::{
 };
 
 use kontiki_disk::{
-    MemoryDisk,
+    Disk, MemoryDisk,
     memory::{EIO, ENOSPC, Fault, Kind},
 };
-use kontiki_wal::{AppendError, Log, LogId, Wal, inspect::Scan};
+use kontiki_wal::{
+    AppendError, Log, LogId, Wal,
+    inspect::{FrameKind, Scan},
+    repair,
+};
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
@@ -140,6 +144,32 @@ fn a_recovery_is_told_with_what_it_cuts_off() {
     );
     let opened = format!("INFO opened: bytes=16384 directory=log lsn={end} segments=1");
     assert_eq!(told, [repairing, opened]);
+}
+
+#[test]
+fn a_repair_is_told_with_what_it_did() {
+    let disk = MemoryDisk::new();
+    let (wal, log) = open(&disk);
+    let [_, lost, _] = [100, 1000, 100].map(|bytes| push(&log, bytes));
+    wal.close().unwrap();
+    drop((wal, log));
+    // Behind the header page, and the frames before.
+    let scan = Scan::open_on(&disk, "log").unwrap();
+    let frames = scan.frames().map(Result::unwrap);
+    let frame = frames.filter(|frame| frame.kind == FrameKind::Entries).nth(1).unwrap();
+    disk.corrupt("log/0000000000000001.wal", frame.offset + 60, 1);
+    assert!(frame.lsn.0 < lost);
+
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let told = events(|| drop(repair::salvage_on(&shared, "log", "new").unwrap()));
+    let salvaged = told.last().unwrap();
+    assert_eq!(salvaged, "WARN salvaged: directory=log harmed=1 into=new logs=1");
+    let told = events(|| drop(repair::truncate_on(&disk, "log").unwrap()));
+    let lsn = frame.lsn.0;
+    let cut = format!(
+        "WARN cut or mended in place: backup=log.backup-1 changed=1 directory=log lsn={lsn} removed=0"
+    );
+    assert_eq!(told, [cut]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Checking a segment by itself: all its frames, its index and its trailer, in one pass; and whether the next one goes on
 //! from there. Segments are checked side by side, so none waits for what another one says.
 
+use crc32fast::Hasher;
+
 use crate::{
     Corruption, Lsn, OpenError,
     inspect::{Counts, Replaced},
@@ -183,13 +185,22 @@ pub(crate) fn check_seal(file: &SegmentFile) -> Result<Option<Fault>, OpenError>
         let fault = Fault { offset, what, expected: 0, found: 0, header: None };
         return Ok(file.was_sealed.then_some(fault));
     };
-    let mut window = Window::in_steps(file, PAGE_BYTES);
+    let mut window = Window::in_steps(file, INDEX_STEP_BYTES);
     let offset = trailer.index_at(bytes);
-    let crc = crc32fast::hash(window.bytes(offset..offset + trailer.index_bytes())?);
-    let (expected, found) = (trailer.index_crc.into(), crc.into());
+    let (mut at, end) = (offset, offset + trailer.index_bytes());
+    let mut crc = Hasher::new();
+    while at < end {
+        let step = end.min(at + INDEX_STEP_BYTES);
+        crc.update(window.bytes(at..step)?);
+        at = step;
+    }
+    let (expected, found) = (trailer.index_crc.into(), crc.finalize().into());
     let fault = Fault { offset, what: "checksum of an index", expected, found, header: None };
     Ok((expected != found).then_some(fault))
 }
+
+/// How much of an index is in memory at a time: it can be as long as the segment.
+const INDEX_STEP_BYTES: u64 = 256 << 10;
 
 /// A group is written when everything before it is durable, so each one attests more than the one before.
 pub(super) const WATERMARK_DESCENDS: &str = "watermark below that of a frame before";

@@ -250,7 +250,7 @@ impl<'a> Window<'a> {
     pub(crate) fn whole_headers(
         &mut self,
         offset: u64,
-        mut visit: impl FnMut(u64, &Header),
+        mut visit: impl FnMut(u64, &Header) -> Result<(), OpenError>,
     ) -> Result<(), OpenError> {
         let mut offset = offset.max(FRAMES_AT);
         let end = self.segment.frames_end();
@@ -264,7 +264,7 @@ impl<'a> Window<'a> {
             }
             for at in (offset..step).step_by(8) {
                 if let Some((header, _)) = self.header(at)? {
-                    visit(at, &header);
+                    visit(at, &header)?;
                 }
             }
             offset = step;

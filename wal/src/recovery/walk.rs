@@ -300,13 +300,14 @@ pub(crate) fn behind(files: &[SegmentFile], offset: u64) -> Result<Behind, OpenE
         Window::new(file).whole_headers(start, |at, header| {
             // No frame was written with a watermark above its own LSN.
             if base.is_some_and(|base| lsn_at(base, at) < header.durable_lsn) {
-                return;
+                return Ok(());
             }
             behind.headers += 1;
             behind.watermark = behind.watermark.max(header.durable_lsn);
             if number == 0 {
                 behind.frames_end = behind.frames_end.max(at + header.frame_bytes());
             }
+            Ok(())
         })?;
     }
     Ok(behind)
@@ -335,6 +336,7 @@ pub(crate) fn is_begin_attested(file: &SegmentFile) -> Result<bool, OpenError> {
     let (mut group, mut has_later) = (None, false);
     Window::new(file).whole_headers(FRAMES_AT, |_, header| {
         has_later |= *group.get_or_insert(header.durable_lsn) != header.durable_lsn;
+        Ok(())
     })?;
     Ok(has_later)
 }

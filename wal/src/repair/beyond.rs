@@ -46,29 +46,37 @@ impl Found {
         for (number, file) in files.iter().enumerate() {
             let start = if number == 0 { offset } else { FRAMES_AT };
             let fault = fault.filter(|fault| fault.0 == number).map(|fault| &fault.1);
-            let damaged = fault.and_then(|fault| Some((fault.offset, fault.header?)));
-            let mut headers: Vec<(u64, Header)> = damaged.into_iter().collect();
-            Window::new(file).whole_headers(start, |at, header| {
-                if damaged.is_none_or(|damaged| damaged.0 != at) {
-                    headers.push((at, *header));
-                }
-            })?;
-            headers.sort_by_key(|header| header.0);
+            let mut damaged = fault.and_then(|fault| Some((fault.offset, fault.header?)));
             let (mut window, mut end) = (Window::new(file), start);
-            for (at, header) in headers {
+            Window::new(file).whole_headers(start, |at, header| {
                 // What lies in the body of a frame is none.
                 if at < end {
-                    continue;
+                    return Ok(());
                 }
-                let is_whole = damaged.is_none_or(|damaged| damaged.0 != at)
-                    && window.frame(at, None, None)?.is_ok_and(|found| found.fault.is_none());
-                if is_whole {
-                    end = at + header.frame_bytes();
+                let is_damaged = found.take_damaged(&mut damaged, at + 1, catalog) == Some(at);
+                if !is_damaged {
+                    let body = window.frame(at, None, None)?;
+                    let is_whole = body.is_ok_and(|found| found.fault.is_none());
+                    end = if is_whole { at + header.frame_bytes() } else { end };
+                    found.take(header, is_whole, catalog);
                 }
-                found.take(&header, is_whole, catalog);
-            }
+                Ok(())
+            })?;
+            found.take_damaged(&mut damaged, u64::MAX, catalog);
         }
         Ok(found)
+    }
+
+    /// Takes the frame that is damaged in its turn, if it lies before `end`; where that was.
+    fn take_damaged(
+        &mut self,
+        damaged: &mut Option<(u64, Header)>,
+        end: u64,
+        catalog: &Catalog,
+    ) -> Option<u64> {
+        let (at, header) = damaged.take_if(|damaged| damaged.0 < end)?;
+        self.take(&header, false, catalog);
+        Some(at)
     }
 
     fn take(&mut self, header: &Header, is_whole: bool, catalog: &Catalog) {

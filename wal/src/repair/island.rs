@@ -25,14 +25,12 @@ pub(super) fn islands(
     whole_end: Lsn,
     replaced: &mut Replaced,
 ) -> Result<Vec<Island>, OpenError> {
-    let mut starts = Vec::new();
-    Window::new(file).whole_headers(from + 8, |at, _| starts.push(at))?;
     let mut window = Window::new(file);
     let (mut islands, mut end) = (Vec::new(), from);
-    for start in starts {
+    Window::new(file).whole_headers(from + 8, |start, _| {
         // What lies in the body of a frame is none.
         if start < end {
-            continue;
+            return Ok(());
         }
         let (mut offset, mut link) = (start, None);
         while lsn_at(base, offset) < whole_end
@@ -45,6 +43,7 @@ pub(super) fn islands(
             islands.push(Island { start, end: offset });
             end = offset;
         }
-    }
+        Ok(())
+    })?;
     Ok(islands)
 }

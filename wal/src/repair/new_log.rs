@@ -1,6 +1,6 @@
 //! Writing what is left of a log into a new one.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kontiki_disk::{Access, Directory, Disk};
@@ -16,8 +16,12 @@ use crate::{
 };
 
 /// Writes the log that `survey` found into `into`: of each log its state, and its entries up to the first that cannot be
-/// read. It is durable and closed when this returns.
-pub(super) fn write(survey: &Survey, disk: &Arc<dyn Disk>, into: &Path) -> Result<(), RepairError> {
+/// read; how many these are. It is durable and closed when this returns.
+pub(super) fn write(
+    survey: &Survey,
+    disk: &Arc<dyn Disk>,
+    into: &Path,
+) -> Result<BTreeMap<LogId, u64>, RepairError> {
     let wal = begin(survey, disk, into)?;
     let mut logs = BTreeMap::new();
     for (id, bounds) in survey.logs() {
@@ -27,11 +31,12 @@ pub(super) fn write(survey: &Survey, disk: &Arc<dyn Disk>, into: &Path) -> Resul
         Some(log) => log.append(&wal, found),
         None => Ok(()),
     })?;
-    drop(logs);
+    let count = |log: Salvaged| log.written.indexes().end - log.written.indexes().start;
+    let written = logs.into_iter().map(|(id, log)| (id, count(log))).collect();
     wal.close().map_err(AppendError::Wal)?;
     drop(wal);
     match Scan::open_on(&**disk, into)?.verdict() {
-        Verdict::Whole { closed: true, .. } => Ok(()),
+        Verdict::Whole { closed: true, .. } => Ok(written),
         Verdict::Corrupt(damage) if !damage.is_empty() => {
             Err(OpenError::Corruption(damage[0].clone()).into())
         }
@@ -45,20 +50,26 @@ pub(super) fn create(
     into: &Path,
     survey: &Survey,
 ) -> Result<Arc<dyn Directory>, RepairError> {
-    let directory = into.display().to_string();
     match disk.open_directory(into, Access::Read) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        opened => {
-            let failed = |source| io_error("open", &directory, source);
-            if !opened.and_then(|there| there.list()).map_err(failed)?.is_empty() {
-                return Err(RepairError::NotEmpty { directory });
-            }
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => check_empty(into, opened)?,
     }
     if survey.newest.is_none() {
         return Err(RepairError::NothingLeft);
     }
-    Ok(lock(&**disk, into)?)
+    let locked = lock(&**disk, into)?;
+    // Somebody else can have begun and ended in between.
+    check_empty(into, Ok(Arc::clone(&locked)))?;
+    Ok(locked)
+}
+
+fn check_empty(into: &Path, opened: io::Result<Arc<dyn Directory>>) -> Result<(), RepairError> {
+    let directory = into.display().to_string();
+    let files = opened.and_then(|there| there.list());
+    match files.map_err(|source| io_error("open", &directory, source))?.is_empty() {
+        true => Ok(()),
+        false => Err(RepairError::NotEmpty { directory }),
+    }
 }
 
 /// Takes away what an error has left, the mark last: without it the rest looks like a log. What cannot be removed stays.
