@@ -8,6 +8,7 @@ use kontiki_bench::{
     latencies::Latencies,
     place,
     raw::RawDisk,
+    rounds::RAW_DISK,
 };
 use tempfile::TempDir;
 
@@ -33,7 +34,7 @@ fn commit(criterion: &mut Criterion, place: &TempDir) {
 
         let mut raw =
             RawDisk::create(row.path(), commits::group_bytes(in_flight)).expect("room for 64 MiB");
-        group.bench_function("raw disk", |bencher| {
+        group.bench_function(RAW_DISK, |bencher| {
             bencher.iter_custom(|groups| {
                 raw.run(groups, &mut Latencies::default()).expect("a disk that works")
             });

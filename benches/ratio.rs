@@ -11,7 +11,7 @@ use kontiki_bench::{
     latencies::Latencies,
     place,
     raw::RawDisk,
-    rounds::{self, Contender, ROUNDS},
+    rounds::{self, Contender, Measured, ROUNDS},
     table,
 };
 use tempfile::TempDir;
@@ -52,7 +52,10 @@ impl Bench {
         let appends = Appends::create(row.path(), work).expect("a fresh directory");
         let mut raw = RawDisk::create(row.path(), work.group_bytes()).expect("room for 64 MiB");
         let contenders = [appends.contender(), raw.contender()];
-        self.measure(&name, work.group_entries(), contenders, device);
+        let all = self.measure(&name, work.group_entries(), contenders, device);
+        if work.is_blocking() {
+            rounds::check(&all, work.group_bytes());
+        }
     }
 
     /// The same load over ever more logs of one stream: what many cost beside one.
@@ -86,7 +89,7 @@ impl Bench {
             Contender::new("kontiki", |groups, _| {
                 cluster.run(groups * in_flight as u64, in_flight)
             }),
-            Contender::new("raw disk", |groups, _| {
+            Contender::new(rounds::RAW_DISK, |groups, _| {
                 raw.run(groups, &mut Latencies::default()).expect("a disk that works")
             }),
         ];
@@ -99,8 +102,9 @@ impl Bench {
         group_entries: usize,
         mut contenders: [Contender<'_>; COUNT],
         device: Option<&Device>,
-    ) {
+    ) -> Vec<Measured> {
         let all = rounds::measure(&mut contenders, self.arguments.round, device);
         table::print_contest(name, group_entries, &all);
+        all
     }
 }

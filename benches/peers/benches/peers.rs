@@ -26,11 +26,13 @@ fn main() {
         |name: &str, group_entries: usize, mut contenders: [Contender<'_>; CONTENDERS]| {
             let all = rounds::measure(&mut contenders, arguments.round, device.as_ref());
             table::print_contest(name, group_entries, &all);
+            all
         };
     for work in WORKS.into_iter().filter(|work| arguments.wants(work.name)) {
         let row = place::row(&place);
         let mut contest = Contest::create(row.path(), work).expect("fresh directories");
-        measure(work.name, work.group_entries(), contest.contenders());
+        let all = measure(work.name, work.group_entries(), contest.contenders());
+        rounds::check(&all, work.group_bytes());
     }
     if arguments.wants(replay::NAME) {
         let row = place::row(&place);

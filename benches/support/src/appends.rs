@@ -72,6 +72,11 @@ impl Work {
         self.group_entries() / self.entries_per_append * frame
     }
 
+    /// Each append is waited for before the next: a group needs a sync.
+    pub const fn is_blocking(&self) -> bool {
+        matches!(self.waits, Waits::Blocking)
+    }
+
     /// Threads that append, each waiting for its entry before the next.
     pub const fn threads(&self) -> usize {
         self.threads

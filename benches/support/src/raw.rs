@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{latencies::Latencies, rounds::Contender};
+use crate::{
+    latencies::Latencies,
+    rounds::{Contender, RAW_DISK},
+};
 
 /// A file to write frames' worth of bytes to.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ impl RawDisk {
     /// # Panics
     /// Where the disk fails.
     pub fn contender(&mut self) -> Contender<'_> {
-        Contender::new("raw disk", |groups, latencies| {
+        Contender::new(RAW_DISK, |groups, latencies| {
             self.run(groups, latencies).expect("a disk that works")
         })
     }

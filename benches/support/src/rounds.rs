@@ -62,6 +62,27 @@ impl Measured {
     }
 }
 
+/// Holds what the device counted against the work: each group of it is `bytes` long and waits for a sync. Others that write
+/// to the device only add to it; one that has no cache to empty counts nothing for the raw disk either.
+///
+/// # Panics
+/// If somebody left out a sync or bytes: what was measured is not that work then.
+pub fn check(all: &[Measured], bytes: usize) {
+    let counted = || all.iter().filter_map(|measured| Some((measured.name, measured.device?)));
+    let is_counted = counted().any(|(name, device)| name == RAW_DISK && device.flushes > 0.99);
+    let kib = bytes as f64 / 1024.0;
+    for (name, PerGroup { flushes, kib_written }) in counted().filter(|_| is_counted) {
+        assert!(flushes > 0.99, "{name}: {flushes:.2} flushes for each group");
+        assert!(
+            kib_written > 0.99 * kib,
+            "{name}: {kib_written:.2} KiB for each group of {kib:.2}"
+        );
+    }
+}
+
+/// The name of what everything is measured by.
+pub const RAW_DISK: &str = "raw disk";
+
 /// Runs each for about `round` in each round, in turns; who begins changes from round to round.
 pub fn measure(
     contenders: &mut [Contender<'_>],
@@ -152,5 +173,34 @@ impl PerGroup {
     fn of(counted: Counters, groups: u64) -> Self {
         let per_group = |count: u64| count as f64 / groups as f64;
         Self { flushes: per_group(counted.flushes), kib_written: per_group(counted.kib_written) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(name: &'static str, flushes: f64, kib_written: f64) -> Measured {
+        let device = Some(PerGroup { flushes, kib_written });
+        Measured { name, rates: Vec::new(), latencies: Latencies::default(), device }
+    }
+
+    #[test]
+    fn what_the_device_counted_is_held_against_the_work() {
+        check(&[measured("a log", 1.0, 6.0), measured(RAW_DISK, 1.0, 4.3)], 4096);
+        // Without a cache there is nothing to empty.
+        check(&[measured("a log", 0.0, 6.0), measured(RAW_DISK, 0.0, 4.3)], 4096);
+    }
+
+    #[test]
+    #[should_panic(expected = "a log: 0.50 flushes")]
+    fn a_sync_that_was_left_out_is_seen() {
+        check(&[measured("a log", 0.5, 6.0), measured(RAW_DISK, 1.0, 4.3)], 4096);
+    }
+
+    #[test]
+    #[should_panic(expected = "a log: 2.00 KiB")]
+    fn bytes_that_were_not_written_are_seen() {
+        check(&[measured("a log", 1.0, 2.0), measured(RAW_DISK, 1.0, 4.3)], 4096);
     }
 }
