@@ -25,7 +25,8 @@ Exit codes:
      are different (diff)
   2  corrupt: bytes that were durable are damaged or missing; or a repair of the log was begun and
      not ended (verify, repair)
-  3  cannot read: no such directory, no log in it, no permission, a newer format; or cannot repair
+  3  cannot read: no such directory, no log in it, no permission, a newer format; or cannot
+     repair, cannot measure, or cannot write the result
   4  usage: an unknown command, flag or value";
 
 const DUMP_EXAMPLES: &str = "\

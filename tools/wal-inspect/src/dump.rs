@@ -16,6 +16,7 @@ use crate::{
     follow::follow,
     look::{Look, log_directory},
     outcome::{Failure, Outcome},
+    progress,
     raft::{RaftEntry, RaftLogs, RaftState},
     rows::{EntryRow, FrameRow, LogRow, Payload, Preview, StateRow, belongs_to_a_log},
     terminal,
@@ -23,7 +24,7 @@ use crate::{
 
 pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
     let directory = log_directory(&arguments.directory);
-    let look = Look::at(&directory)?;
+    let look = progress::watched(&directory, || Look::at(&directory))?;
     look.remark_mark();
     let mut printer = Printer::new(arguments);
     let outcome = if arguments.follow {

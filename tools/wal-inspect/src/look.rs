@@ -16,6 +16,7 @@ use kontiki_wal::{
 use crate::{
     marked::Marked,
     outcome::{Failure, Outcome, corruption_line, unread_line},
+    terminal::pasted,
 };
 
 /// A scan, whether a writer is at work, and what an earlier repair has left.
@@ -108,9 +109,10 @@ impl Look {
         if self.marked.as_ref().is_some_and(Marked::is_unfinished) {
             return;
         }
-        let directory = directory.display();
+        let directory = pasted(directory);
+        let first = if self.is_live { "; stop the writer first" } else { "" };
         let line = format!(
-            "`wal-inspect repair {directory}` says what can be done about it, and changes nothing"
+            "`wal-inspect repair {directory}` says what can be done about it, and changes nothing{first}"
         );
         let _unheard = writeln!(io::stderr(), "wal-inspect: {line}");
     }

@@ -1,9 +1,9 @@
 //! `wal-inspect`: looks into the log of a Kontiki node, or of any program that uses kontiki-wal.
 //!
 //! It reads the files themselves, frame by frame, and changes nothing (`probe` writes beside them); so it works on damaged logs
-//! and while a writer is at work. Of the lock it asks only whether a writer holds it, which keeps
-//! no writer from starting. Only `repair` changes a log, if told to, and as its one writer. Logs whose state carries Raft's magic are shown as Raft's: terms, votes,
-//! configurations and commands instead of bytes.
+//! and while a writer is at work. Of the lock it asks only whether a writer holds it, which keeps no writer from starting.
+//! Only `repair` changes a log, if told to, and as its one writer. Logs whose state carries Raft's magic are shown as Raft's:
+//! terms, votes, configurations and commands instead of bytes.
 //!
 //! `wal-inspect --help` explains commands and exit codes.
 

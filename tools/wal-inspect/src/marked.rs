@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kontiki_wal::repair::{Mark, Stage};
 use serde::Serialize;
 
-use crate::outcome::Failure;
+use crate::{outcome::Failure, terminal::pasted};
 
 /// A log that has a mark.
 pub(crate) struct Marked {
@@ -34,7 +34,7 @@ impl Marked {
 
     /// What that means for the log, in one line.
     pub(crate) fn line(&self) -> String {
-        let directory = self.directory.display();
+        let directory = pasted(&self.directory);
         match self.mark.stage {
             Stage::Cutting => format!(
                 "unfinished: a cut in place was begun and not ended, and the log is not opened before it is: do it again with \

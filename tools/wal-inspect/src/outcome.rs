@@ -60,9 +60,11 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
-            Self::Open(OpenError::Corruption(_) | OpenError::MissingSegment { .. }) => {
-                Outcome::Corrupt
-            }
+            Self::Open(
+                OpenError::Corruption(_)
+                | OpenError::MissingSegment { .. }
+                | OpenError::RepairUnfinished { .. },
+            ) => Outcome::Corrupt,
             Self::Open(_)
             | Self::NoLog { .. }
             | Self::Read(_)

@@ -100,8 +100,8 @@ JSON, a line for each row; what there is nothing of is left out:
             started; also if no state can be read that shows whether it is a node's, and the
             log has an owner, as a node's has)
 
-Exit codes: 0 nothing to repair, or repaired; 2 corrupt (dry run), or salvaged, but nothing is left \
-of a log that had entries; 3 cannot: no such log, a writer is there, this way is not possible, or \
+Exit codes: 0 nothing to repair, or repaired; 2 corrupt, or begun and not ended (dry run), what is \
+left of a salvage that was not ended, or salvaged, but nothing is left of a log that had entries; 3 cannot: no such log, a writer is there, this way is not possible, or \
 the disk refuses; 4 usage.";
 
 /// How many times a diagnosis reads a damaged log, about; what is done then reads what it wrote.
@@ -243,7 +243,7 @@ fn not_salvaged(cause: Failure, unfinished: &Path) -> Failure {
     } else {
         format!("remove {}", unfinished.display())
     };
-    Failure::Repair(format!("{cause}; the log is unchanged, {left}"))
+    Failure::Repair(format!("{cause}; nothing is changed, {left}"))
 }
 
 fn not_empty(directory: &Path) -> Failure {

@@ -1,6 +1,10 @@
 //! Standard output: how wide it is, tables in it, and colour only where somebody sees it.
 
-use std::io::{self, ErrorKind, Write};
+use std::{
+    borrow::Cow,
+    io::{self, ErrorKind, Write},
+    path::Path,
+};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -22,6 +26,12 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// A path as a shell takes it, to be pasted.
+pub(crate) fn pasted(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    shlex::try_quote(&path).map_or_else(|_| path.to_string(), Cow::into_owned)
 }
 
 /// A table without lines, numbers to the right, two blanks between columns.

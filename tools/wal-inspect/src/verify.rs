@@ -1,6 +1,10 @@
 //! `verify`: whether a log is whole, and if not, where it is damaged. One line for each finding.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{
+    io::{self, Write},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use kontiki_wal::{
@@ -86,9 +90,19 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     })?;
     terminal::print(&if arguments.json { verified.json()? } else { verified.text() })?;
     if !arguments.json && matches!(verified.verdict.verdict, Word::Corrupt) {
-        look.remark_way_out(&directory);
+        if arguments.deep && is_whole_at_a_plain_look(&directory)? {
+            let _unheard = writeln!(io::stderr(), "wal-inspect: {ONLY_DEEP}");
+        } else {
+            look.remark_way_out(&directory);
+        }
     }
     Ok(verified.outcome())
+}
+
+/// Then repair, which looks like that, has nothing to do and would send back.
+fn is_whole_at_a_plain_look(directory: &Path) -> Result<bool, Failure> {
+    let look = progress::watched(directory, || Look::at(directory))?;
+    Ok(!matches!(look.scan.verdict(), Verdict::Corrupt(_)))
 }
 
 fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
@@ -289,6 +303,10 @@ fn lsn(segment: &SegmentSummary, offset: u64) -> Option<u64> {
     let ahead = offset.checked_sub(FRAMES_AT).filter(|&ahead| ahead <= segment.used_bytes)?;
     segment.base.map(|base| base.0 + ahead)
 }
+
+/// What is said to do about it.
+const ONLY_DEEP: &str = "only --deep finds this: all that was written is there, but some of it is not what a writer writes, and repair does not \
+     mend that. Keep the directory; go on with a replica that is whole, or with what dump shows (diff compares two)";
 
 /// Where frames begin in a segment's file, behind the header page.
 const FRAMES_AT: u64 = 4096;

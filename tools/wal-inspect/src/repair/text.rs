@@ -13,7 +13,12 @@ use crate::{
 
 impl Report {
     pub(super) fn text(&self) -> String {
-        let mut text = if self.is_begun() { UNFINISHED.to_owned() } else { String::new() };
+        let mut text = String::new();
+        if self.is_begun() {
+            let can_be_ended = self.ways.iter().all(|way| way.way == SALVAGE || way.possible);
+            let again = if can_be_ended { "--truncate-tail --yes again" } else { "salvage it" };
+            text.push_str(&format!("{UNFINISHED}{again}\n"));
+        }
         text.extend(self.mark.as_ref().map(losses_text));
         if self.is_ended {
             text.push_str("the cut that was begun before is ended: the log can be opened\n");
@@ -139,12 +144,11 @@ const MAY_BE_REPLACED: &str =
 
 const UNFINISHED: &str = "\
 unfinished: a cut in place was begun and not ended, and the log is not opened before it is:
---truncate-tail --yes again
 ";
 
 const NOTHING_TO_REPAIR: &str = "\
 nothing to repair: nothing that the log says was durable is damaged, as far as verify tells; what
-contradicts itself is not looked for, and not mended: verify --deep finds it
+contradicts itself is not looked for, and not mended: verify --deep finds it, and says what then
 ";
 
 const DANGER: &str = "

@@ -2,9 +2,11 @@
 //!
 //! `KONTIKI_FIXTURES=write cargo test -p wal-inspect golden` makes files that are not there; to change one, remove it first.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
-use crate::support::{assert_golden, wal_inspect};
+use tempfile::TempDir;
+
+use crate::support::{assert_golden, command, copy_of, entries_frames, flip_bit, wal_inspect};
 
 fn check(name: &str, code: i32, commands: &[&[&str]]) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/format-1");
@@ -54,6 +56,34 @@ fn verify_prints_the_golden_logs_as_it_always_did() {
         &["verify", "killed", "--json"],
     ];
     check("verify.txt", 0, &commands);
+}
+
+/// A body and a header of frames, and a cut that was begun; and the log torn at its end.
+#[test]
+fn verify_prints_damaged_logs_as_it_always_did() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/format-1");
+    let mut printed = String::new();
+    let mut print = |what: &str, code, log: &TempDir| {
+        for flags in [&["verify", "."][..], &["verify", ".", "--json"]] {
+            let output = command().args(flags).current_dir(log.path()).output().unwrap();
+            assert_eq!(output.status.code(), Some(code), "{output:?}");
+            let shown = [output.stdout, output.stderr].map(|out| String::from_utf8(out).unwrap());
+            let line = flags.join(" ");
+            printed.push_str(&format!("$ wal-inspect {line}  # {what}\n{}\n", shown.concat()));
+        }
+    };
+    let (log, torn) = (copy_of(&fixtures.join("closed")), copy_of(&fixtures.join("killed")));
+    let frames = entries_frames(log.path());
+    flip_bit(log.path(), &frames[1], 50);
+    print("a body", 2, &log);
+    let in_a_header = [24, 33];
+    in_a_header.iter().for_each(|&ahead| flip_bit(log.path(), &frames[frames.len() - 2], ahead));
+    print("a header too", 2, &log);
+    fs::write(log.path().join("REPAIR"), "Kontiki repair: cutting\n- log 7: a loss\n").unwrap();
+    print("and a cut was begun", 2, &log);
+    flip_bit(torn.path(), entries_frames(torn.path()).last().unwrap(), 50);
+    print("torn", 1, &torn);
+    assert_golden("verify-damaged.txt", &printed);
 }
 
 #[test]

@@ -87,6 +87,36 @@ fn a_cut_that_was_stopped_is_told_of_until_it_is_ended() {
     }
 }
 
+/// WAL-CASE 42: it would be refused again. The mark may be any file of that name.
+#[test]
+fn a_cut_that_is_not_possible_is_not_to_be_done_again() {
+    let log = Damaged::of(&fixture());
+    log.flip(|frame| frame.lsn.0 == 20760);
+    fs::write(log.log().join("REPAIR"), "somebody's\n").unwrap();
+    let run = repair(&log.log(), NONE);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(2), ""), "{run:?}");
+    assert!(run.stdout.contains("opened before it is:\nsalvage it\n"), "{run:?}");
+    let run = repair(&log.log(), CUT);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(3), ""), "{run:?}");
+    let is_refused = run.stderr.contains("cannot be cut in place: ");
+    assert!(is_refused && !run.stderr.contains("do it again"), "{run:?}");
+    let new = log.beside("new");
+    assert_eq!(salvage(&log.log(), &new).code, Some(0), "that is");
+    assert_eq!(Mark::of(&new).unwrap().unwrap().stage, Stage::Done);
+}
+
+/// WAL-CASE 42: it is no log, and what `repair` says of it is what `verify` says.
+#[test]
+fn what_is_left_of_a_salvage_is_not_repaired() {
+    let log = Damaged::of(closed_log().path());
+    fs::write(log.log().join("REPAIR"), "Kontiki repair: salvaging\n").unwrap();
+    for flags in [&NONE[..], &CUT] {
+        let run = repair(&log.log(), flags);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{run:?}");
+        assert!(run.stderr.contains("remove that directory, and salvage again"), "{run:?}");
+    }
+}
+
 /// WAL-CASE 42: as above, for no repair makes a link, and who finds no mark takes the log for one that has lost nothing.
 #[test]
 fn a_mark_that_is_a_link_counts_and_is_replaced() {

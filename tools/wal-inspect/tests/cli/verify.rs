@@ -1,6 +1,11 @@
 //! `verify` on logs that nobody damaged.
 
-use std::{ffi::OsStr, fs, time::Duration};
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    time::Duration,
+};
 
 use kontiki_wal::LogId;
 use serde_json::{Value, json};
@@ -44,6 +49,33 @@ fn a_log_of_many_segments_is_whole() {
     let run = verify(copy_of(directory.path()).path());
     assert_eq!(run.code, Some(0), "{run:?}");
     assert!(run.stdout.contains(" 4000 entries, "), "{run:?}");
+}
+
+/// What no writer writes, under checksums that hold: repair would have nothing to do, and send back here.
+#[test]
+fn who_finds_something_by_a_deep_look_only_is_not_sent_to_repair() {
+    let writing = TempDir::new().unwrap();
+    let wal = options().open(writing.path()).unwrap();
+    (0..3).for_each(|_| append(&wal.log(LogId(7)).unwrap(), 3, 10));
+    let log = copy_of(writing.path());
+    let last = entries_frames(log.path()).pop().unwrap();
+    let file = File::options().read(true).write(true).open(log.path().join(&last.file)).unwrap();
+    let mut header = [0; 48];
+    file.read_exact_at(&mut header, last.offset).unwrap();
+    // It says that nothing was durable yet. A change of the checksum does not depend on what else goes into it.
+    let before = crc32fast::hash(&header[4..]);
+    header[40..].fill(0);
+    let change = before ^ crc32fast::hash(&header[4..]);
+    let checksum = u32::from_le_bytes(*header.first_chunk().unwrap()) ^ change;
+    header[..4].copy_from_slice(&checksum.to_le_bytes());
+    file.write_all_at(&header, last.offset).unwrap();
+
+    assert_eq!(verify(log.path()).code, Some(0));
+    let run = wal_inspect([OsStr::new("verify"), log.path().as_os_str(), OsStr::new("--deep")]);
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stdout.contains(": watermark below that of a frame before"), "{run:?}");
+    assert!(run.stderr.starts_with("wal-inspect: only --deep finds this: "), "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
 }
 
 #[test]
