@@ -6,10 +6,11 @@ mod log;
 mod missing;
 mod segments;
 
-use std::{borrow::Cow, collections::hash_map::Entry, mem, ops::Range};
+use std::{borrow::Cow, mem, ops::Range};
 
 use bytes::Bytes;
-use rustc_hash::{FxHashMap, FxHashSet};
+use indexmap::{IndexMap, map::Entry};
+use rustc_hash::{FxBuildHasher, FxHashSet};
 
 use self::{log::Extent, segments::Segments};
 pub(crate) use self::{log::LogCatalog, missing::Missing};
@@ -57,10 +58,14 @@ pub(crate) struct Plan {
     pub(crate) growth: u64,
 }
 
+/// One behind the other in memory, in the order in which they came: a checkpoint goes through all of them while appends wait,
+/// and sorts what is nearly sorted.
+type Logs = IndexMap<LogId, LogCatalog, FxBuildHasher>;
+
 /// All logs, and all segments that hold frames.
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    logs: FxHashMap<LogId, LogCatalog>,
+    logs: Logs,
     /// Logs that were forgotten, whose place in the active segment's index was taken before.
     indexed: FxHashSet<LogId>,
     pub(crate) segments: Segments,
@@ -86,7 +91,7 @@ impl Catalog {
     /// Without logs and segments.
     pub(crate) fn empty() -> Self {
         Self {
-            logs: FxHashMap::default(),
+            logs: Logs::default(),
             indexed: FxHashSet::default(),
             segments: Segments::default(),
             logs_bytes: 0,
@@ -274,7 +279,7 @@ impl Catalog {
             if entry.is_indexed {
                 indexed.insert(log);
             }
-            logs.remove(&log);
+            logs.swap_remove(&log);
             *forgot = end;
         }
         self.logs_bytes = self.logs_bytes - before + after;
@@ -400,7 +405,7 @@ impl Catalog {
 
 /// A log that a change is made of, and what it adds to a checkpoint before that; a new one if there is none yet.
 fn entry<'a>(
-    logs: &'a mut FxHashMap<LogId, LogCatalog>,
+    logs: &'a mut Logs,
     indexed: &mut FxHashSet<LogId>,
     forgot: Lsn,
     log: LogId,
