@@ -332,7 +332,7 @@ impl Run {
         let header = header_at(segment, offset, &self.bytes[at..at + HEADER_LEN], end)?;
         let body_end = at + usize::try_from(header.frame_bytes()).expect("64-bit only");
         let body = self.bytes.slice(at + HEADER_LEN..body_end);
-        check_body(segment, Access::Mapped, offset, header, &body)?;
+        check_body(segment, offset, header, &body)?;
         Ok((header, body))
     }
 }

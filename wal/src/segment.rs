@@ -37,8 +37,6 @@ pub(crate) struct Segment {
     pub(crate) last: Option<Last>,
     /// `None` until it is sealed.
     pub(crate) trailer: Option<Trailer>,
-    /// This process has written its frames, or checked them all: they need no check when they are read.
-    pub(crate) is_checked: bool,
     /// A view of the index in the file, once it was needed and found whole.
     pub(crate) index: Arc<OnceLock<SealedIndex>>,
 }
@@ -56,8 +54,8 @@ impl Segment {
     pub(crate) fn new(header: &SegmentHeader, base: Lsn, file: Arc<dyn File>) -> Self {
         let salt = frame::salt(&header.uuid, header.sequence);
         let (sequence, bytes) = (header.sequence, header.segment_bytes);
-        let (last, trailer, is_checked, index) = (None, None, true, Arc::default());
-        Self { sequence, bytes, base, salt, file, last, trailer, is_checked, index }
+        let (last, trailer, index) = (None, None, Arc::default());
+        Self { sequence, bytes, base, salt, file, last, trailer, index }
     }
 
     /// The LSN at `offset`.

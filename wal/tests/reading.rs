@@ -60,6 +60,28 @@ fn a_reader_that_looked_ahead_is_told_when_what_comes_next_is_compacted() {
     assert!(entries.next().is_none());
 }
 
+/// Its page can have left the cache since, and come back as the disk has it.
+#[test]
+fn what_rots_after_this_process_wrote_it_is_found_when_it_is_read() {
+    let disk = MemoryDisk::new();
+    let options = Wal::options().segment_bytes(64 << 10).without_threads();
+    let wal = options.disk(Arc::new(disk.clone())).open("log").unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    append(&wal, &log, 1..11, 1);
+    assert_eq!(indexes(&log, 1..11).len(), 10);
+    let bytes = disk.contents("log/0000000000000001.wal").unwrap();
+    let at = bytes.windows(6).position(|window| window == b"5 of 1").unwrap();
+    disk.corrupt("log/0000000000000001.wal", at as u64, 1);
+    let read: Vec<_> = log.read(1..11, usize::MAX).collect();
+    let told = read.last().unwrap().as_ref().unwrap_err();
+    assert!(
+        matches!(told, ReadError::Corruption(found) if found.indexes == Some((5, 5))),
+        "{told}"
+    );
+    assert_eq!(read.len(), 5);
+    assert!(log.read(5..6, usize::MAX).next().unwrap().is_err(), "by itself as well");
+}
+
 #[test]
 fn entries_of_many_frames_terms_and_segments_are_read_in_order_from_anywhere() {
     let wal = wal(16 << 10);

@@ -20,7 +20,7 @@ pub(crate) enum Access {
     Copied,
 }
 
-/// The frame at `offset`: its header, always checked, and its body, checked unless this process has done that.
+/// The frame at `offset`, checked.
 pub(crate) fn read_frame(
     segment: &Segment,
     access: Access,
@@ -34,7 +34,7 @@ pub(crate) fn read_frame(
     let header = header_at(segment, offset, &head, frames_end)?;
     let body = offset + HEADER_BYTES..offset + header.frame_bytes();
     let body = read_bytes(segment, body, access)?;
-    check_body(segment, access, offset, header, &body)?;
+    check_body(segment, offset, header, &body)?;
     Ok((header, body))
 }
 
@@ -60,18 +60,14 @@ pub(super) fn header_at(
     })
 }
 
-/// The salt in the header's checksum also tells a file that has become another segment meanwhile: a copied body is always
-/// checked.
+/// Each time that it is read, also of a frame that this process wrote: pages leave the cache, and come back as the disk has
+/// them.
 pub(super) fn check_body(
     segment: &Segment,
-    access: Access,
     offset: u64,
     header: Header,
     body: &[u8],
 ) -> Result<(), ReadError> {
-    if access == Access::Mapped && segment.is_checked {
-        return Ok(());
-    }
     let Some(FrameFault { what, expected, found }) = header.body_fault(body) else { return Ok(()) };
     let (expected, found) = (expected.into(), found.into());
     Err(Fault { offset, what, expected, found, header: Some(header) }

@@ -128,7 +128,7 @@ impl Older {
         {
             let mut segment = Segment::new(&file.header, trailer.base, Arc::clone(&file.file));
             segment.last = Some(Last { frames_end: trailer.frames_end, crc: trailer.last_crc });
-            (segment.trailer, segment.is_checked) = (Some(trailer), false);
+            segment.trailer = Some(trailer);
             self.segments.push(segment);
             self.spans.insert(sequence, spans);
             return Ok(());
