@@ -86,7 +86,7 @@ fn a_segment_of_which_nothing_can_be_told_is_a_loss() {
     flip(&disk, &name, 100);
     salvage(&disk, DIRECTORY, NEW).unwrap();
     let losses = mark_in(&disk, NEW).expect("a mark").losses;
-    assert!(losses.contains(&format!("all that was in {name}")), "{losses:?}");
+    assert!(losses.contains(&format!("what else was in {name}")), "{losses:?}");
     assert!(losses.iter().any(|line| line.contains("the log went on")), "{losses:?}");
 }
 

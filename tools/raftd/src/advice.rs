@@ -1,6 +1,6 @@
 //! What is wrong with an address, a directory or a node, and what to do about it: one line each.
 
-use std::{io, path::Path};
+use std::{borrow::Cow, io, path::Path};
 
 use kontiki::{OpenError, StartError};
 
@@ -50,7 +50,11 @@ fn log_line(cause: &OpenError, data: &Path, peers: &Members) -> String {
              newer raftd"
         ),
         OpenError::MissingSegment { missing, needed_by } => {
-            format!("segment {missing} is missing, {needed_by} needs it: put it back into {wal}")
+            let repair = repair_command(data);
+            format!(
+                "segment {missing} is missing, {needed_by} needs it: put it back into {wal}; if it is \
+                 nowhere, `{repair}` says what can be saved without it, and changes nothing"
+            )
         }
         OpenError::Corruption(_) => {
             format!("cannot open the log: {cause}; {}", damaged(data, peers))
@@ -78,11 +82,19 @@ pub(crate) fn damaged(data: &Path, peers: &Members) -> String {
     } else {
         "no other node has what was acknowledged"
     };
+    let repair = repair_command(data);
     format!(
-        "`wal-inspect repair {}` says what is lost and what can be saved, and changes nothing. Keep \
-         the directory: {keep}",
-        data.join("wal").display()
+        "`{repair}` says what is lost and what can be saved, and changes nothing. Keep the directory: \
+         {keep}"
     )
+}
+
+/// As a shell takes it, to be pasted.
+fn repair_command(data: &Path) -> String {
+    let wal = data.join("wal");
+    let wal = wal.to_string_lossy();
+    let wal = shlex::try_quote(&wal).unwrap_or(Cow::Borrowed(&wal));
+    format!("wal-inspect repair {wal}")
 }
 
 /// The line and the exit code for an address that cannot be had.

@@ -55,11 +55,13 @@ file at its full length, and repair the copy.
                           be half cut: its BACKUP.txt names the older one, which undoes all
   --salvage NEW_DIR       leaves the log alone, and writes a new one: of each log its newest whole
                           state, and its entries and their terms from the first index up to the
-                          first that is lost. NEW_DIR must be empty or not there; while it is being
-                          written it has .unfinished behind its name. It belongs to the same owner
-                          (the same node may open it) and has another uuid (no file of the one is
-                          taken for one of the other). A node has its log in wal below its data
-                          directory, so NEW_DIR is then DATA/wal
+                          first that is lost, or that lies behind a damaged header: nothing tells
+                          what else was behind that, and could have replaced some. NEW_DIR must be
+                          empty or not there; while it is being written it has .unfinished behind
+                          its name. It belongs to the same owner (the same node may open it) and
+                          has another uuid (no file of the one is taken for one of the other). A
+                          node has its log in wal below its data directory, so NEW_DIR is then
+                          DATA/wal
 
 What is made belongs to the user and the group of the log, as far as this process may give it away.
 
@@ -150,7 +152,9 @@ pub(crate) fn repair(arguments: &RepairArguments) -> Result<Outcome, Failure> {
 
 /// What is made from here on can be read by nobody who could not read the log.
 fn keep_private(directory: &Path) -> Result<(), Failure> {
-    let mode = fs::metadata(directory)?.mode();
+    let metadata =
+        fs::metadata(directory).map_err(|error| disk_refuses("open", directory, &error))?;
+    let mode = metadata.mode();
     let held_back = Mode::from_raw_mode(!mode & 0o777);
     umask(umask(Mode::empty()) | held_back);
     Ok(())

@@ -237,7 +237,7 @@ fn losses(how: String, logs: &[LogOutcome], is_end_known: bool, unknown: &[Strin
     if !unknown.is_empty() {
         let named = &unknown[..unknown.len().min(RUNS_MAX)];
         let more = if unknown.len() > RUNS_MAX { " and more" } else { "" };
-        lines.push(format!("all that was in {}{more}", named.join(", ")));
+        lines.push(format!("what else was in {}{more}", named.join(", ")));
     }
     if !is_end_known {
         lines.push("more than can be told: the log went on".to_owned());
@@ -275,7 +275,7 @@ fn loss_of(outcome: &LogOutcome) -> String {
         line.push_str(" it goes on at another index or term;");
     }
     if outcome.may_be_replaced {
-        line.push_str(" entries that are there can be older ones;");
+        line.push_str(" entries that are there can be older ones (not in a log of Raft);");
     }
     line.trim_end_matches(';').to_owned()
 }

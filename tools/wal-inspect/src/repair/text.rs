@@ -1,5 +1,7 @@
 //! What `repair` says to people.
 
+use kontiki_wal::repair::Stage;
+
 use crate::{
     marked::losses_text,
     outcome::corruption_line,
@@ -20,6 +22,9 @@ impl Report {
             text.push_str(&format!("{UNFINISHED}{again}\n"));
         }
         text.extend(self.mark.as_ref().map(losses_text));
+        if self.mark.as_ref().is_some_and(|mark| mark.stage == Stage::Done) {
+            text.push_str(MARKED);
+        }
         if self.is_ended {
             text.push_str("the cut that was begun before is ended: the log can be opened\n");
         }
@@ -31,7 +36,9 @@ impl Report {
             text.push_str(&hint(found).map_or_else(String::new, |hint| format!("  {hint}\n")));
         }
         for segment in &self.unknown {
-            text.push_str(&format!("unknown: segment {segment}: nothing in it can be told\n"));
+            text.push_str(&format!(
+                "unknown: segment {segment}: what was in it is not told by itself\n"
+            ));
         }
         if self.ways.iter().any(|way| way.end_known == Some(false)) {
             text.push_str("unknown: the log went on behind what can be told: more may be lost\n");
@@ -144,6 +151,11 @@ const MAY_BE_REPLACED: &str =
 
 const UNFINISHED: &str = "\
 unfinished: a cut in place was begun and not ended, and the log is not opened before it is:
+";
+
+const MARKED: &str = "\
+marked: its file REPAIR says so; a node is not started from it, but replaced by a new member with an
+empty directory (--help says when the file may be removed)
 ";
 
 const NOTHING_TO_REPAIR: &str = "\
