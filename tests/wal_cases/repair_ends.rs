@@ -93,6 +93,30 @@ fn a_look_that_goes_on_behind_damage_is_told_so_by_a_rotten_trailer_as_well() {
     }
 }
 
+/// The log goes on in that segment, for the next one holds nothing, and that one goes: nothing may tell of it any more.
+#[test]
+fn a_log_that_was_opened_in_front_of_a_rotten_trailer_opens_again() {
+    let (_, disk) = four_segments();
+    let names = segments(&disk);
+    // As if nothing of the last one had reached the disk when the power went.
+    overwrite(&disk, &names[3], 4096, &[0; 8192]);
+    for at in [0, 24, 4095] {
+        let disk = disk.reopen();
+        flip(&disk, &names[2], (16 << 10) - 4096 + at);
+        disk.start_cuts();
+        let wal = open(&disk).unwrap();
+        let shown = World::of(&wal);
+        let mut images: Vec<MemoryDisk> =
+            disk.take_cuts().into_iter().map(|cut| cut.before.image(NOTHING)).collect();
+        images.push(disk.image(NOTHING));
+        for (number, image) in images.iter().enumerate() {
+            let again =
+                open(image).unwrap_or_else(|error| panic!("at {at}, cut {number}: {error}"));
+            assert_eq!(World::of(&again), shown, "at {at}, cut {number}");
+        }
+    }
+}
+
 #[test]
 fn a_log_that_is_empty_and_falls_back_to_another_index_is_harmed() {
     let mut session = start();

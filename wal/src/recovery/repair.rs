@@ -60,12 +60,17 @@ impl Repair<'_> {
         Ok(touched)
     }
 
-    /// Zeros behind the end, so that nothing that was cut comes back behind a new frame of the same length.
+    /// Zeros behind the end, so that nothing that was cut comes back behind a new frame of the same length; and over a trailer
+    /// that has rotted, for the log goes on in front of it: it would tell of a successor, which goes after this is durable.
     fn cut(&self) -> Result<(), OpenError> {
         let (number, start) = self.end.resume();
         let file = &self.tail[number];
         let end = self.behind.frames_end.max(start + HEADER_BYTES).next_multiple_of(PAGE_BYTES);
-        zero(file, start..end.min(file.frames_end()))
+        zero(file, start..end.min(file.frames_end()))?;
+        if file.was_sealed {
+            zero(file, file.frames_end()..file.header.segment_bytes)?;
+        }
+        Ok(())
     }
 
     /// The newest first, each for good before the next: what is left always follows on.
