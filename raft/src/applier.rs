@@ -84,6 +84,15 @@ impl ApplyQueue {
         refuse(work, &closed.expect("a queue is closed before its thread is gone"));
     }
 
+    /// The next piece, if one waits.
+    pub(crate) fn pop(&self) -> Option<Work> {
+        self.state.lock().work.pop_front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().work.is_empty()
+    }
+
     /// Swaps what waits for `work`, which must be empty; sleeps while nothing does, until the
     /// deadline.
     fn take(&self, work: &mut VecDeque<Work>, deadline: Option<std::time::Instant>) {
@@ -286,6 +295,10 @@ impl<S: StateMachine> Applier<S> {
                 job.run(&self.machine);
             }
         }
+    }
+
+    pub(crate) fn machine(&self) -> &S {
+        &self.machine
     }
 
     fn close(&mut self, work: Work) {

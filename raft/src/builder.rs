@@ -5,19 +5,22 @@ use std::{
     sync::Arc,
 };
 
-use kontiki_core::{LogIndex, State};
+use kontiki_core::{Instant, LogIndex, State};
 use kontiki_disk::Disk;
 
 use crate::{
     Node, Options, StartError, StateMachine,
     applier::{Applier, ApplyQueue},
     bootstrap::{self, FirstStart, Identity},
+    clock::Clock,
     driver::{Driver, Neighbours},
+    entropy::Entropy,
     fetcher::FetchQueue,
     forward::Forwards,
     node::{Threads, Workers, spawn},
     port::Port,
     shared::Shared,
+    steps::Steps,
     storage::Storage,
     transport::{Hello, TcpOptions, TcpTransport, Transport},
 };
@@ -99,7 +102,35 @@ impl Builder {
     ///
     /// # Errors
     /// See [`StartError`]. Nothing runs and nothing is locked then.
-    pub fn start<S: StateMachine>(mut self, state_machine: S) -> Result<Node<S>, StartError> {
+    pub fn start<S: StateMachine>(self, state_machine: S) -> Result<Node<S>, StartError> {
+        let (node, workers) = self.assemble(state_machine, Clock::start(), Entropy::System)?;
+        let shared = node.shared().clone();
+        Threads::start(&shared, workers, spawn)?;
+        Ok(node)
+    }
+
+    /// The same without threads, with the time and the random numbers that the caller gives: see
+    /// [`steps`](crate::steps).
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_in_steps<S: StateMachine>(
+        self,
+        state_machine: S,
+        now: Instant,
+        draw: impl FnMut() -> u64 + Send + 'static,
+    ) -> Result<Steps<S>, StartError> {
+        let (clock, entropy) = (Clock::stepped(now), Entropy::given(draw));
+        let (node, workers) = self.assemble(state_machine, clock, entropy)?;
+        Ok(Steps::begin(node, workers, now))
+    }
+
+    fn assemble<S: StateMachine>(
+        mut self,
+        state_machine: S,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> Result<(Node<S>, Workers<S>), StartError> {
         self.options.check(self.id)?;
         self.check_members()?;
         // Before the directory: an address that cannot be had claims none.
@@ -107,9 +138,10 @@ impl Builder {
             (None, Some(address)) => Some(listening(address)?),
             (transport, _) => transport,
         };
-        let storage = Storage::open(&self.directory, self.id, &self.options, self.disk.clone())?;
+        let (id, disk) = (self.id, self.disk.clone());
+        let storage = Storage::open_with(&self.directory, id, &self.options, disk, &entropy)?;
         let first_start = self.first_start(&storage.state)?;
-        let forwards = Forwards::new()?;
+        let forwards = Forwards::new(&entropy)?;
         let members = match bootstrap::newest(&storage.state) {
             Some(configuration) => bootstrap::addresses(configuration),
             None => self.members.clone(),
@@ -117,7 +149,7 @@ impl Builder {
         let empty = storage.log.last() == 0;
         let identity =
             Arc::new(Identity::new(self.id, self.members.clone(), &storage.state, empty));
-        let shared = Arc::new(Shared::new(self.id, &self.options, &storage));
+        let shared = Arc::new(Shared::with(id, &self.options, &storage, clock, entropy));
         let mut transport = match given {
             Some(transport) => transport,
             None => listening(own_address(self.id, &members)?)?,
@@ -136,8 +168,7 @@ impl Builder {
         let neighbours = Neighbours { transport, applier: applier.clone(), fetcher, identity };
         let driver = Driver::new(shared.clone(), storage, first_start, forwards, neighbours);
         let workers = Workers { driver, applier: machine, log };
-        Threads::start(&shared, workers, spawn)?;
-        Ok(Node::new(shared, applier, address))
+        Ok((Node::new(shared, applier, address), workers))
     }
 
     /// The first start, if the directory has no configuration yet.

@@ -8,6 +8,7 @@
 use std::{mem, sync::Arc};
 
 use kontiki_core::{Cursors, Instant, NodeId, Output, Raft, State};
+use kontiki_wal::Wal;
 
 use crate::{
     Event, ProposeError, Role,
@@ -146,6 +147,21 @@ impl Driver {
     /// The queue of the applier that serves this driver.
     pub(crate) fn applies(&self) -> Arc<ApplyQueue> {
         self.applier.clone()
+    }
+
+    /// The log that this driver writes to.
+    pub(crate) fn wal(&self) -> Wal {
+        self.storage.wal.clone()
+    }
+
+    /// The protocol, once the node has a configuration and until it fails.
+    pub(crate) fn core(&self) -> Option<&Raft> {
+        self.core.as_ref()
+    }
+
+    /// The last turn is over.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.is_some()
     }
 
     /// The thread: a turn, a sleep, until the node is closed.

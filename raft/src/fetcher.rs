@@ -36,6 +36,15 @@ impl FetchQueue {
         self.arrived.notify_one();
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().0.is_empty()
+    }
+
+    /// The next one, if one waits.
+    pub(crate) fn pop(&self) -> Option<Fetch> {
+        self.state.lock().0.pop_front()
+    }
+
     fn take(&self) -> Option<Fetch> {
         let mut state = self.state.lock();
         loop {

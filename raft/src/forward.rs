@@ -6,8 +6,8 @@ use kontiki_core::Instant;
 
 use crate::{
     ProposeError, StartError,
+    entropy::Entropy,
     proposal::{Group, ProposeResult, Settled},
-    storage,
 };
 
 /// What this node has passed on and has no answer for.
@@ -28,8 +28,8 @@ struct Forward {
 impl Forwards {
     /// Nothing is under way. Ids begin at a random place: a leader may still answer what an earlier
     /// process of this node passed on, and that must not be taken for an answer to this one.
-    pub(crate) fn new() -> Result<Self, StartError> {
-        Ok(Self { last_id: storage::draw_u64()? >> 1, under_way: BTreeMap::new() })
+    pub(crate) fn new(entropy: &Entropy) -> Result<Self, StartError> {
+        Ok(Self { last_id: entropy.draw()? >> 1, under_way: BTreeMap::new() })
     }
 
     /// The id for the next message.

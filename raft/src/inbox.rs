@@ -367,6 +367,11 @@ impl Inbox {
         state.inbound_bytes = 0;
     }
 
+    /// Nothing waits for a turn.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().arrivals.is_empty()
+    }
+
     /// Sleeps until something waits or the deadline has passed.
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) {
         let mut state = self.state.lock();

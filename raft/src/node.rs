@@ -63,6 +63,10 @@ impl<S: StateMachine> Node<S> {
         Self { handle: Arc::new(Handle { shared, applier, address }), machine: PhantomData }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
     /// Proposes a command, on any member: a follower passes it on to its leader.
     ///
     /// It is queued, or refused, when this returns; the future only waits for the outcome. The

@@ -6,8 +6,8 @@ use kontiki_core::LogIndex;
 use kontiki_wal::ReadError;
 
 use crate::{
-    Event, Options, board::Board, clock::Clock, end::End, error::Closing, events::EventHub,
-    inbox::Inbox, storage::Storage,
+    Event, Options, board::Board, clock::Clock, end::End, entropy::Entropy, error::Closing,
+    events::EventHub, inbox::Inbox, storage::Storage,
 };
 
 /// The parts of a node that every thread of it may use: each has its own lock, none is held while
@@ -16,6 +16,7 @@ pub(crate) struct Shared {
     pub(crate) id: u64,
     pub(crate) options: Options,
     pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
     pub(crate) inbox: Inbox,
     pub(crate) events: EventHub,
     pub(crate) board: Board,
@@ -23,10 +24,23 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// With the clock and the random numbers of the process.
+    #[cfg(test)]
     pub(crate) fn new(id: u64, options: &Options, storage: &Storage) -> Self {
+        Self::with(id, options, storage, Clock::start(), Entropy::System)
+    }
+
+    pub(crate) fn with(
+        id: u64,
+        options: &Options,
+        storage: &Storage,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> Self {
         Self {
             id,
-            clock: Clock::start(),
+            clock,
+            entropy,
             inbox: Inbox::new(options),
             events: EventHub::new(options.events_max),
             board: Board::new(id, storage.state.incarnation.0, storage.wal.clone()),

@@ -7,7 +7,7 @@ use kontiki_core::{Entry, Incarnation, LogIndex, Position, Recovered, State, Ter
 use kontiki_disk::Disk;
 use kontiki_wal::{Log, LogId, OpenError, ReadError, Wal, repair::Mark};
 
-use crate::{Options, StartError};
+use crate::{Options, StartError, entropy::Entropy};
 
 /// The group of a node, which is also its log's id: one node is one group today.
 pub(crate) const GROUP: u32 = 1;
@@ -27,16 +27,33 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// Opens the log of node `id` below `directory`. An empty one is given an incarnation, which is
-    /// durable when this returns: a node that has spoken once is the same one ever after.
+    /// As [`open_with`](Self::open_with), with the random numbers of the operating system.
+    #[cfg(test)]
     pub(crate) fn open(
         directory: &Path,
         id: u64,
         options: &Options,
         disk: Option<Arc<dyn Disk>>,
     ) -> Result<Self, StartError> {
+        Self::open_with(directory, id, options, disk, &Entropy::System)
+    }
+
+    /// Opens the log of node `id` below `directory`. An empty one is given an incarnation, which is
+    /// durable when this returns: a node that has spoken once is the same one ever after. Where
+    /// random numbers are given, the log has no threads either.
+    pub(crate) fn open_with(
+        directory: &Path,
+        id: u64,
+        options: &Options,
+        disk: Option<Arc<dyn Disk>>,
+        entropy: &Entropy,
+    ) -> Result<Self, StartError> {
         let shown = directory.display().to_string();
-        let wal = open_wal(directory, id, options, disk.clone())?;
+        let mut wal = wal_options(id, options, entropy)?;
+        if let Some(disk) = disk.clone() {
+            wal = wal.disk(disk);
+        }
+        let wal = open_wal(wal, directory, id)?;
         let place = directory.join(LOG_DIRECTORY).display().to_string();
         // Under the lock of the log that is open: no repair can come in between.
         if let Some(mark) = repair_mark(directory, disk.as_deref())? {
@@ -53,7 +70,8 @@ impl Storage {
         if log.last() > 0 {
             return Err(state_error(&shown, &"it has entries and no state"));
         }
-        let state = State { incarnation: draw_incarnation()?, ..State::default() };
+        let incarnation = Incarnation(entropy.draw()?);
+        let state = State { incarnation, ..State::default() };
         log.set_state(state.encode())
             .map_err(|error| state_error(&shown, &error))?
             .wait()
@@ -103,37 +121,22 @@ pub(crate) fn read(
     Ok(entries)
 }
 
-/// A random number that is not 0.
-pub(crate) fn draw_u64() -> Result<u64, StartError> {
-    loop {
-        let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes)
-            .map_err(|error| StartError::Io(Arc::new(std::io::Error::other(error))))?;
-        let number = u64::from_le_bytes(bytes);
-        if number != 0 {
-            return Ok(number);
-        }
-    }
-}
-
-fn draw_incarnation() -> Result<Incarnation, StartError> {
-    draw_u64().map(Incarnation)
-}
-
-fn open_wal(
-    directory: &Path,
+fn wal_options(
     id: u64,
     options: &Options,
-    disk: Option<Arc<dyn Disk>>,
-) -> Result<Wal, StartError> {
-    let mut wal = Wal::options()
+    entropy: &Entropy,
+) -> Result<kontiki_wal::Options, StartError> {
+    let wal = Wal::options()
         .segment_bytes(options.segment_bytes)
         .unsynced_bytes_max(options.unsynced_bytes_max)
         .owner(owner(id));
-    if let Some(disk) = disk {
-        wal = wal.disk(disk);
-    }
-    wal.open(directory.join(LOG_DIRECTORY)).map_err(|error| {
+    let Entropy::Given(_) = entropy else { return Ok(wal) };
+    let uuid = u128::from(entropy.draw()?) << 64 | u128::from(entropy.draw()?);
+    Ok(wal.without_threads().uuid(uuid.to_le_bytes()).nonce(entropy.draw()?))
+}
+
+fn open_wal(options: kontiki_wal::Options, directory: &Path, id: u64) -> Result<Wal, StartError> {
+    options.open(directory.join(LOG_DIRECTORY)).map_err(|error| {
         let directory = directory.display().to_string();
         match error {
             OpenError::Locked { holder, .. } => StartError::Locked { directory, holder },

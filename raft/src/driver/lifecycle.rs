@@ -16,7 +16,6 @@ use crate::{
     driver::{Driver, Standing},
     error::Closing,
     inbox::{Arrivals, Completion},
-    storage,
     transport::Hello,
 };
 
@@ -67,7 +66,7 @@ impl Driver {
             (status.cluster, status.incarnation, status.members) = (cluster, incarnation, members);
         });
         let config = self.shared.options.config(self.shared.id);
-        let core = storage::draw_u64().map_err(|error| error.to_string()).and_then(|seed| {
+        let core = self.shared.entropy.draw().map_err(|error| error.to_string()).and_then(|seed| {
             Raft::new(config, recovered, seed, self.now).map_err(|error| error.to_string())
         });
         match core {

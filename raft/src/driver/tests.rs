@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::{
     Applied, Options, Proposal, ProposeError, ReadError, Reading, StartError,
+    entropy::Entropy,
     proposal::ProposeResult,
     reading::ReadJob,
     transport::{Hello, Inbound},
@@ -106,8 +107,13 @@ impl World {
             fetcher: Arc::default(),
             identity: Arc::new(Identity::new(1, members, &storage.state, true)),
         };
-        let driver =
-            Driver::new(shared.clone(), storage, start, Forwards::new().unwrap(), neighbours);
+        let driver = Driver::new(
+            shared.clone(),
+            storage,
+            start,
+            Forwards::new(&Entropy::System).unwrap(),
+            neighbours,
+        );
         let mut world = Self { driver, shared, wire, now: Instant::default() };
         world.driver.begin(world.now);
         world

@@ -9,6 +9,7 @@ use crate::{
     applier::ApplyQueue,
     bootstrap::{FirstStart, Identity},
     driver::Neighbours,
+    entropy::Entropy,
     forward::Forwards,
     storage::Storage,
 };
@@ -67,7 +68,7 @@ fn workers(disk: &MemoryDisk, transport: Nowhere) -> (Arc<Shared>, Workers<Deaf>
         identity: Arc::new(Identity::new(1, members.clone(), &storage.state, true)),
     };
     let first_start = FirstStart::new(1, storage.state.incarnation, members);
-    let forwards = Forwards::new().unwrap();
+    let forwards = Forwards::new(&Entropy::System).unwrap();
     let driver = Driver::new(shared.clone(), storage, Some(first_start), forwards, neighbours);
     let applier = Applier::new(shared.clone(), queue, log.clone(), Deaf, LogIndex(0));
     (shared, Workers { driver, applier, log })

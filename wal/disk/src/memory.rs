@@ -119,6 +119,11 @@ impl MemoryDisk {
         self.state.lock().plan.hold(kind, nth)
     }
 
+    /// Forgets every fault and every gate that was planned and has not met its operation.
+    pub fn forget_faults(&self) {
+        self.state.lock().plan.forget_rules();
+    }
+
     /// Whether a fault or a gate that was planned has not met its operation yet.
     pub fn has_faults(&self) -> bool {
         self.state.lock().plan.has_rules()

@@ -177,6 +177,10 @@ impl Plan {
         Gate { inner }
     }
 
+    pub(super) fn forget_rules(&mut self) {
+        self.rules.clear();
+    }
+
     pub(super) fn has_rules(&self) -> bool {
         !self.rules.is_empty()
     }

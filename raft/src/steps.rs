@@ -1,0 +1,207 @@
+//! A node without threads: whoever holds it calls its steps, one at a time and in any order, and says what time it is. What
+//! a node's threads do is loops over the same steps.
+//!
+//! For simulations: with the same disk, transport, times and random numbers the same calls do the same. The log's steps are
+//! called beside these ([`Steps::wal`]): nothing that was proposed becomes durable by itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kontiki_core::{Instant, Message, Raft};
+use kontiki_wal::{Log, Wal};
+
+use crate::{
+    Node, StateMachine,
+    applier::{Applier, ApplyQueue},
+    driver::Driver,
+    envelope::{self, Envelope},
+    fetcher::{self, FetchQueue},
+    node::Workers,
+    shared::Shared,
+};
+
+/// A node that does nothing by itself; made by [`Builder::start_in_steps`](crate::Builder::start_in_steps).
+///
+/// To drop it is to end the process: nobody is told anything, and the log is not closed.
+pub struct Steps<S> {
+    node: Node<S>,
+    shared: Arc<Shared>,
+    driver: Driver,
+    applier: Applier<S>,
+    applies: Arc<ApplyQueue>,
+    fetches: Arc<FetchQueue>,
+    log: Log,
+    wal: Wal,
+}
+
+impl<S: StateMachine> Steps<S> {
+    /// The driver has begun.
+    pub(crate) fn begin(node: Node<S>, workers: Workers<S>, now: Instant) -> Self {
+        let Workers { mut driver, applier, log } = workers;
+        driver.begin(now);
+        let (shared, wal) = (node.shared().clone(), driver.wal());
+        let (applies, fetches) = (driver.applies(), driver.fetches());
+        Self { node, shared, driver, applier, applies, fetches, log, wal }
+    }
+
+    /// The handle to propose and to read with.
+    pub fn node(&self) -> &Node<S> {
+        &self.node
+    }
+
+    /// The log, without threads.
+    pub fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
+    /// What the state machine holds.
+    pub fn machine(&self) -> &S {
+        self.applier.machine()
+    }
+
+    /// The protocol: none before the first start is complete, and after a failure.
+    pub fn core(&self) -> Option<&Raft> {
+        self.driver.core()
+    }
+
+    /// Something waits for a turn of the driver.
+    pub fn has_arrivals(&self) -> bool {
+        !self.shared.inbox.is_empty()
+    }
+
+    /// When a turn of the driver is due though nothing arrives.
+    pub fn turn_at(&self) -> Option<Instant> {
+        self.driver.poll_timeout()
+    }
+
+    /// One turn of the driver: takes all that waits, and does what follows. False once the node has ended.
+    ///
+    /// # Panics
+    /// If `now` is before an earlier one.
+    pub fn turn(&mut self, now: Instant) -> bool {
+        self.shared.clock.set(now);
+        if !self.driver.is_closing() {
+            self.driver.turn(now);
+        }
+        !self.driver.is_closing()
+    }
+
+    /// Something waits for the applier.
+    pub fn has_work(&self) -> bool {
+        !self.applies.is_empty()
+    }
+
+    /// When somebody who waits for the applier has waited too long.
+    pub fn apply_at(&self) -> Option<Instant> {
+        self.applier.poll_timeout()
+    }
+
+    /// One piece of the applier's work, if one waits, and the end of those who have waited too long.
+    ///
+    /// # Panics
+    /// As for [`turn`](Self::turn).
+    pub fn apply(&mut self, now: Instant) {
+        self.shared.clock.set(now);
+        if let Some(work) = self.applies.pop() {
+            self.applier.step(work);
+        }
+        self.applier.expire(now);
+    }
+
+    /// A follower needs a piece of the log.
+    pub fn has_fetches(&self) -> bool {
+        !self.fetches.is_empty()
+    }
+
+    /// Reads one piece of the log that a follower needs, if there is one.
+    pub fn fetch(&mut self) {
+        if let Some(fetch) = self.fetches.pop() {
+            fetcher::step(&self.shared, &self.log, &fetch);
+        }
+    }
+}
+
+/// What a message between nodes says, if it is one of the protocol: those may be lost, repeated and reordered. The others
+/// pass on proposals and tell their outcomes, and no transport may repeat one.
+pub fn protocol_message(message: &Bytes) -> Option<Message> {
+    match envelope::decode(message.clone()) {
+        Ok(Envelope::Protocol(message)) => Some(message),
+        _ => None,
+    }
+}
+
+impl<S> std::fmt::Debug for Steps<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Steps").field("id", &self.shared.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, time::Duration};
+
+    use kontiki_disk::MemoryDisk;
+
+    use super::*;
+    use crate::{ApplyContext, Loopback, SnapshotWriter};
+
+    #[derive(Default)]
+    struct Sum(u64);
+
+    impl StateMachine for Sum {
+        fn apply(&mut self, _: &ApplyContext, command: &[u8]) -> io::Result<Bytes> {
+            self.0 += u64::from(command[0]);
+            Ok(Bytes::new())
+        }
+
+        fn snapshot(&self) -> io::Result<Box<dyn SnapshotWriter + Send>> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn restore(&mut self, _: &mut dyn io::Read) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    /// Everything that is due, a millisecond after the other, until the sum is what it should be; how long that took.
+    fn drive(steps: &mut Steps<Sum>, sum: u64) -> u64 {
+        for ms in 0..10_000 {
+            let now = Instant(ms * 1_000_000);
+            assert!(steps.turn(now));
+            while steps.wal().work(Duration::from_nanos(now.0)) {}
+            while steps.has_work() {
+                steps.apply(now);
+            }
+            if steps.machine().0 == sum {
+                return ms;
+            }
+        }
+        panic!("nothing is applied");
+    }
+
+    #[test]
+    fn a_node_in_steps_does_what_it_is_called_for_and_the_same_each_time() {
+        let run = || {
+            let mut drawn = 0;
+            let draw = move || {
+                drawn += 1;
+                drawn
+            };
+            let mut steps = Node::builder(1, "d")
+                .initial_members([(1, "a:1")])
+                .disk(Arc::new(MemoryDisk::new()))
+                .transport(Loopback::new().transport(1))
+                .start_in_steps(Sum::default(), Instant(0), draw)
+                .unwrap();
+            let proposal = steps.node().propose(vec![5]);
+            let proposal = proposal.wait_timeout(Duration::ZERO).expect_err("nothing was called");
+            let took = drive(&mut steps, 5);
+            let Ok(applied) = proposal.wait_timeout(Duration::ZERO) else { panic!("not applied") };
+            applied.unwrap();
+            (took, steps.core().unwrap().status())
+        };
+        let (took, status) = run();
+        assert!(took > 500, "an election comes first, {took} ms");
+        assert_eq!(run(), (took, status));
+    }
+}
