@@ -6,6 +6,9 @@
 //! does so for every short [`sequence::Sequence`] of steps. [`failure::run`] lets one operation of
 //! the disk fail.
 //!
+//! [`world::run`] does the same to whole clusters: see README.md. [`explore::explore`] takes the protocol alone through every
+//! short sequence of steps.
+//!
 //! ```no_run
 //! use kontiki_sim::{matrix::Matrix, workload};
 //!
@@ -16,11 +19,15 @@
 #![forbid(unsafe_code)]
 
 pub mod exhaustive;
+pub mod explore;
 pub mod failure;
+pub mod linear;
 pub mod matrix;
+pub mod minimise;
 pub mod model;
 pub mod random;
 pub mod sequence;
 pub mod session;
 pub mod subset;
 pub mod workload;
+pub mod world;

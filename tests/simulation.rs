@@ -1,0 +1,47 @@
+//! Simulated clusters: a few worlds, those that failed once, and all that can happen to three cores in a few steps. More of
+//! both: `cargo run --release -p kontiki-sim -- --help`.
+
+use std::{collections::BTreeSet, env, fs, path::Path};
+
+use kontiki_sim::{
+    explore::{Limits, explore},
+    world,
+};
+
+fn run(seed: u64) -> world::Report {
+    world::run(seed, &BTreeSet::new(), None).unwrap_or_else(|failure| {
+        panic!("seed {seed} at {} ns: {}; sim --seed {seed}", failure.at, failure.what)
+    })
+}
+
+#[test]
+fn the_same_seed_is_the_same_world() {
+    for seed in [1, 2] {
+        let (one, other) = (run(seed), run(seed));
+        assert_eq!(one.fingerprint, other.fingerprint, "seed {seed}");
+        assert_eq!(one.history, other.history, "seed {seed}");
+    }
+}
+
+/// What failed once is never lost sight of.
+#[test]
+fn every_seed_that_ever_failed_holds() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/seeds.txt");
+    let seeds = fs::read_to_string(file).expect("the list of seeds");
+    for line in seeds.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let seed = line.split_whitespace().next().and_then(|seed| seed.parse().ok());
+        run(seed.expect("a seed comes first in each line"));
+    }
+}
+
+/// `EXPLORE_STATES`: how many, for more than a few seconds.
+#[test]
+fn in_every_order_of_a_few_steps_three_cores_keep_what_they_promise() {
+    let states =
+        env::var("EXPLORE_STATES").map_or(100_000, |states| states.parse().expect("a number"));
+    let limits = Limits { states, commands: 2, crashes: 1, repeats: 1, timeouts: 3 };
+    let explored = explore(limits).unwrap_or_else(|what| panic!("{what}"));
+    println!("{explored:?}");
+    let met = [explored.known, explored.led_twice, explored.committed, explored.truncated];
+    assert!(explored.states >= limits.states - 3 && !met.contains(&0), "{explored:?}");
+}

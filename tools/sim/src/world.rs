@@ -1,0 +1,424 @@
+//! A whole cluster in one thread: the production code of nodes and logs over simulated disks, a simulated network and simulated
+//! clocks. One number decides everything that happens; the same number, the same world.
+
+mod checks;
+mod clients;
+pub mod coverage;
+pub mod faults;
+pub mod history;
+mod host;
+pub mod machine;
+pub mod network;
+pub mod parameters;
+mod storm;
+mod traffic;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hasher},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use kontiki::{Node, Role};
+
+use self::{
+    checks::Checks,
+    clients::Clients,
+    coverage::Coverage,
+    faults::Planned,
+    history::{Done, Outcome},
+    host::{ACTORS, Act, Actor, Host, LOG, Standing},
+    machine::{Registers, SharedLedger},
+    network::{Network, Sent},
+    parameters::{MS, Parameters},
+    traffic::Links,
+};
+use crate::random::Random;
+
+/// What may happen next.
+#[derive(Clone, Debug)]
+enum Event {
+    Act { host: usize, actor: Actor },
+    Start { host: usize },
+    Deliver(Box<Sent>),
+    Connect,
+    Break { a: u64, b: u64 },
+    Operate { client: usize },
+    GiveUp { client: usize, serial: u64 },
+    Strike { fault: usize },
+    Relent { fault: usize },
+    Heal,
+    Look,
+}
+
+/// How a world ended in which everything held.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Of everything that happened: the same for the same seed.
+    pub fingerprint: u64,
+    /// Nanoseconds in the world.
+    pub time: u64,
+    /// Steps of it.
+    pub events: u64,
+    /// Operations of clients.
+    pub operations: u64,
+    /// Registers whose history was too long to be checked.
+    pub undecided: usize,
+    /// What happened how often.
+    pub coverage: Coverage,
+    /// What clients did and saw.
+    pub history: Vec<Done>,
+}
+
+/// Something that did not hold.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The world.
+    pub seed: u64,
+    /// What did not hold.
+    pub what: String,
+    /// When.
+    pub at: u64,
+    /// The faults that were left in, by their numbers.
+    pub faults: Vec<(usize, Planned)>,
+}
+
+/// Takes each line of a trace.
+pub type Trace<'a> = Box<dyn FnMut(String) + 'a>;
+
+/// A world on its way.
+struct World<'a> {
+    parameters: Parameters,
+    left_out: BTreeSet<usize>,
+    now: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    queued: u64,
+    /// When each actor of each host was queued for last.
+    planned: Vec<[u64; ACTORS.len()]>,
+    hosts: Vec<Host>,
+    network: Network,
+    links: Links,
+    clients: Clients,
+    checks: Checks,
+    ledger: SharedLedger,
+    random: Random,
+    coverage: Coverage,
+    hasher: DefaultHasher,
+    events: u64,
+    /// Since when nothing goes wrong any more.
+    healed_at: Option<u64>,
+    /// Writes of each client that were applied since then.
+    calm_writes: Vec<u64>,
+    trace: Option<Trace<'a>>,
+}
+
+/// Lets the world of a seed happen, without some of its faults.
+///
+/// # Errors
+/// What did not hold.
+pub fn run(
+    seed: u64,
+    left_out: &BTreeSet<usize>,
+    trace: Option<Trace<'_>>,
+) -> Result<Report, Failure> {
+    let mut world = World::new(seed, left_out.clone(), trace);
+    let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let ended = ended.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
+    if let Err(what) = ended {
+        let faults = world.parameters.faults.iter().cloned().enumerate();
+        let faults = faults.filter(|(number, _)| !left_out.contains(number)).collect();
+        return Err(Failure { seed, what, at: world.now, faults });
+    }
+    let undecided = ended.unwrap_or_default();
+    Ok(Report {
+        fingerprint: world.hasher.finish(),
+        time: world.now,
+        events: world.events,
+        operations: world.clients.begun,
+        undecided,
+        coverage: world.coverage.clone(),
+        history: std::mem::take(&mut world.clients.history),
+    })
+}
+
+impl<'a> World<'a> {
+    fn new(seed: u64, left_out: BTreeSet<usize>, trace: Option<Trace<'a>>) -> Self {
+        let parameters = Parameters::draw(seed);
+        let hosts: Vec<Host> =
+            (1..=parameters.nodes).map(|id| Host::new(id, &parameters)).collect();
+        let clients = usize::try_from(parameters.clients).expect("a few");
+        let mut world = Self {
+            left_out,
+            now: 0,
+            queue: BTreeMap::new(),
+            queued: 0,
+            planned: vec![[u64::MAX; ACTORS.len()]; hosts.len()],
+            hosts,
+            network: Network::new(),
+            links: Links::new(parameters.network),
+            clients: Clients::new(&parameters),
+            checks: Checks::new(parameters.majority()),
+            ledger: SharedLedger::default(),
+            random: Random::new(seed ^ 0x77_6f72_6c64),
+            coverage: Coverage::default(),
+            hasher: DefaultHasher::new(),
+            events: 0,
+            healed_at: None,
+            calm_writes: vec![0; clients],
+            trace,
+            parameters,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for host in 0..self.hosts.len() {
+            let at = self.random.below(50 * MS);
+            self.queue(at, Event::Start { host });
+        }
+        (0..self.calm_writes.len()).for_each(|client| self.queue(MS, Event::Operate { client }));
+        let mut last = 0;
+        for fault in 0..self.parameters.faults.len() {
+            last = self.parameters.faults[fault].at;
+            if !self.left_out.contains(&fault) {
+                self.queue(last, Event::Strike { fault });
+            }
+        }
+        self.queue(last + 2_000 * MS, Event::Heal);
+        self.queue(MS, Event::Connect);
+    }
+
+    /// Lets everything happen; how many registers could not be decided.
+    fn run(&mut self) -> Result<usize, String> {
+        while let Some(((at, _), event)) = self.queue.pop_first() {
+            self.now = at;
+            self.events += 1;
+            if self.events > EVENTS_MAX {
+                return Err(format!("no end after {EVENTS_MAX} steps"));
+            }
+            self.hasher.write_u64(at);
+            if matches!(event, Event::Look) && self.is_over()? {
+                break;
+            }
+            self.happen(event)?;
+        }
+        self.compare_logs()?;
+        let found = history::check(&self.clients.history, &self.ledger.look())?;
+        Ok(found.undecided)
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Act { host, actor } => self.act(host, actor)?,
+            Event::Start { host } => self.start(host)?,
+            Event::Deliver(sent) => self.deliver(&sent)?,
+            Event::Connect => self.connect(),
+            Event::Break { a, b } => self.break_connection(a, b),
+            Event::Operate { client } => self.operate(client),
+            Event::GiveUp { client, serial } => {
+                if self.clients.give_up(client, serial, self.now) {
+                    self.free(client);
+                }
+            }
+            Event::Strike { fault } => self.strike(fault),
+            Event::Relent { fault } => self.relent(fault),
+            Event::Heal => self.heal(),
+            Event::Look => self.queue(100 * MS, Event::Look),
+        }
+        for client in self.clients.poll_woken(self.now) {
+            self.free(client);
+        }
+        Ok(())
+    }
+
+    /// Queues an event for so much later.
+    fn queue(&mut self, after: u64, event: Event) {
+        self.queued += 1;
+        self.queue.insert((self.now.saturating_add(after), self.queued), event);
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace(format!("{{\"at\":{},{}}}", self.now, line()));
+        }
+    }
+
+    /// Plans what a host does next.
+    fn plan(&mut self, host: usize) {
+        self.hosts[host].plan(self.now);
+        for actor in ACTORS {
+            let wake = self.hosts[host].wake[actor as usize];
+            let planned = &mut self.planned[host][actor as usize];
+            if wake != u64::MAX && *planned != wake {
+                *planned = wake;
+                self.queue(wake - self.now, Event::Act { host, actor });
+            }
+        }
+    }
+
+    fn act(&mut self, number: usize, actor: Actor) -> Result<(), String> {
+        let now = self.now;
+        let host = &mut self.hosts[number];
+        if host.wake[actor as usize] != now {
+            return Ok(());
+        }
+        if host.paused_until > now {
+            host.wake[actor as usize] = u64::MAX;
+            host.call(actor, now);
+            self.plan(number);
+            return Ok(());
+        }
+        self.hasher.write_usize(number * ACTORS.len() + actor as usize);
+        if actor == Actor::Fetcher {
+            self.coverage.count("a fetch from the log");
+        }
+        let act = self.hosts[number].act(actor, now);
+        if actor == Actor::Driver {
+            self.observe(number)?;
+        }
+        if let Some(violation) = self.ledger.look().take_violation() {
+            return Err(violation);
+        }
+        self.carry()?;
+        match act {
+            Act::GoesOn => self.plan(number),
+            Act::Ended => self.ended(number)?,
+            Act::PowerGone { keeps, down } => self.cut_power(number, keeps, down),
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self, number: usize) -> Result<(), String> {
+        let news = self.checks.observe(&self.hosts[number])?;
+        let id = self.hosts[number].id;
+        if news.leads {
+            self.coverage.count("a leader is elected");
+        }
+        if news.truncated {
+            self.coverage.count("a durable suffix is cut off");
+        }
+        if self.trace.is_some()
+            && let Some(core) = self.hosts[number].steps.as_ref().and_then(|steps| steps.core())
+        {
+            let (status, committed) = (core.status(), self.checks.committed());
+            self.note(|| {
+                let kontiki_core::Status { role, term, committed: own, durable, last, .. } = status;
+                format!(
+                    "\"node\":{id},\"event\":\"turn\",\"role\":\"{role:?}\",\"term\":{term},\"commit\":{own},\
+                     \"durable\":{durable},\"last\":{},\"committed_anywhere\":{committed}",
+                    last.index
+                )
+            });
+        }
+        Ok(())
+    }
+
+    /// A client does its next operation, as long as there is something left to do.
+    fn operate(&mut self, client: usize) {
+        let is_calm = self.healed_at.is_some();
+        let is_enough = match is_calm {
+            true => self.calm_writes[client] >= CALM_WRITES,
+            false => self.clients.begun >= self.parameters.operations,
+        };
+        if is_enough {
+            return;
+        }
+        let runs = |host: &&Host| !is_calm || host.standing == Standing::Sound;
+        let hosts = self.hosts.iter().filter(runs);
+        let nodes: Vec<(u64, &Node<Registers>)> =
+            hosts.filter_map(|host| Some((host.id, host.steps.as_ref()?.node()))).collect();
+        let begun = self.clients.begin(client, &nodes, self.now, &self.parameters);
+        (0..self.hosts.len()).for_each(|host| self.plan(host));
+        match begun {
+            Some(serial) => {
+                let patience = self.clients.patience();
+                self.queue(patience, Event::GiveUp { client, serial });
+            }
+            None => self.free(client),
+        }
+    }
+
+    /// A client has nothing under way.
+    fn free(&mut self, client: usize) {
+        if let Some(done) = self.clients.take_news() {
+            self.note(|| done.json().trim_matches(['{', '}']).to_owned());
+            let (what, is_write) = match done.outcome {
+                Outcome::Wrote { done: true, .. } => ("a write is applied", true),
+                Outcome::Wrote { .. } => ("a swap that does not write", true),
+                Outcome::Read { .. } if done.is_local() => ("a local read", false),
+                Outcome::Read { .. } => ("a linearizable read", false),
+                Outcome::Refused => ("certainly not applied", false),
+                Outcome::Unknown => ("an unknown outcome", false),
+            };
+            self.coverage.count(what);
+            self.calm_writes[done.client] += u64::from(is_write && self.healed_at.is_some());
+        }
+        let think = self.clients.think(&self.parameters);
+        self.queue(think, Event::Operate { client });
+    }
+
+    /// All is well, and everybody knows the same.
+    fn is_over(&mut self) -> Result<bool, String> {
+        let Some(healed_at) = self.healed_at else { return Ok(false) };
+        let sound = || self.hosts.iter().filter(|host| host.standing == Standing::Sound);
+        let state = |host: &Host| {
+            let steps = host.steps.as_ref()?;
+            let cursors = steps.core()?.cursors();
+            let has_all = cursors.committed.0 == self.checks.committed()
+                && cursors.durable >= cursors.committed;
+            has_all.then(|| steps.machine().state().clone())
+        };
+        let states: BTreeSet<_> = sound().map(state).collect();
+        let leaders = sound().filter_map(|host| host.steps.as_ref());
+        let leads = leaders.filter(|steps| steps.node().status().role == Role::Leader).count();
+        let is_served = self.calm_writes.iter().all(|&writes| writes >= CALM_WRITES);
+        let agree = states.len() == 1 && !states.contains(&None);
+        if agree && leads == 1 && is_served {
+            return Ok(true);
+        }
+        if self.now > healed_at + HEAL_MAX {
+            let stand: Vec<String> = self.hosts.iter().map(Host::stands).collect();
+            return Err(format!(
+                "{} s after all faults have ended: {leads} leaders, writes since then {:?}; {}",
+                HEAL_MAX / 1_000_000_000,
+                self.calm_writes,
+                stand.join("; ")
+            ));
+        }
+        Ok(false)
+    }
+
+    /// What is committed is the same everywhere, byte for byte.
+    fn compare_logs(&self) -> Result<(), String> {
+        let mut first: Option<Vec<kontiki_wal::Entry>> = None;
+        for host in self.hosts.iter().filter(|host| host.standing == Standing::Sound) {
+            let Some(steps) = &host.steps else { continue };
+            let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
+            let entries = log.read(1..self.checks.committed() + 1, usize::MAX);
+            let entries: Result<Vec<_>, _> = entries.collect();
+            let entries = match entries {
+                Err(kontiki_wal::ReadError::Corruption(_)) if host.is_rotten => continue,
+                entries => entries.map_err(|error| format!("node {}: {error}", host.id))?,
+            };
+            let known = first.get_or_insert_with(|| entries.clone());
+            if *known != entries {
+                return Err(format!("node {} has other committed entries than the first", host.id));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a text".to_owned())
+}
+
+/// Writes that each client does once all is well.
+const CALM_WRITES: u64 = 3;
+/// By then the world has recovered from everything.
+const HEAL_MAX: u64 = 60_000 * MS;
+/// A world that takes more steps does not come to an end.
+const EVENTS_MAX: u64 = 5_000_000;

@@ -1,0 +1,235 @@
+//! What must hold after every step of a world, whatever went wrong before: the safety properties of Raft (Ongaro and Ousterhout
+//! 2014, figure 3), and that nobody acknowledges what is not on a disk.
+
+use std::collections::BTreeMap;
+
+use kontiki_core::{AppendOutcome, Message, NodeId, Role, State, VoteKind};
+use kontiki_wal::Log;
+
+use crate::world::host::{Host, LOG};
+
+/// What was seen of one node.
+#[derive(Debug, Default)]
+struct Seen {
+    term: u64,
+    committed: u64,
+    /// What is committed up to here was compared with what others have committed.
+    checked: u64,
+    /// The terms of the entries that are durable there, from index 1.
+    durable: Vec<u64>,
+    /// The newest term that it has vouched for in a message, whatever became of its process since.
+    said: u64,
+    is_leader: bool,
+    /// Its last turn ended with a failure: what it had on its disk by then was not seen.
+    has_failed: bool,
+}
+
+/// What was seen of all.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    nodes: BTreeMap<u64, Seen>,
+    /// Who led in each term.
+    leaders: BTreeMap<u64, u64>,
+    /// The terms of what is committed, from index 1.
+    committed: Vec<u64>,
+    /// By index and term of an entry: the term of the one before.
+    before: BTreeMap<(u64, u64), u64>,
+    /// Whom each node has given its vote in each term.
+    votes: BTreeMap<(u64, u64), u64>,
+    majority: usize,
+}
+
+/// What a look at a node found that is worth counting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// It leads, and did not before.
+    pub(crate) leads: bool,
+    /// It has cut entries off that were durable.
+    pub(crate) truncated: bool,
+}
+
+impl Checks {
+    pub(crate) fn new(majority: usize) -> Self {
+        Self { majority, ..Self::default() }
+    }
+
+    /// How many entries are committed.
+    pub(crate) fn committed(&self) -> u64 {
+        self.committed.len() as u64
+    }
+
+    /// Looks at a node that has just done a turn.
+    pub(crate) fn observe(&mut self, host: &Host) -> Result<News, String> {
+        let Some(steps) = &host.steps else { return Ok(News::default()) };
+        let seen = self.nodes.entry(host.id).or_default();
+        seen.has_failed = steps.core().is_none();
+        let Some(core) = steps.core() else { return Ok(News::default()) };
+        core.check();
+        let (id, status, cursors) = (host.id, core.status(), core.cursors());
+        let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
+        let mut news =
+            News { truncated: self.take_durable(id, cursors.durable.0, &log)?, ..News::default() };
+        let seen = self.nodes.entry(id).or_default();
+        let (term, committed) = (status.term.0, cursors.committed.0);
+        if term < seen.term || committed < seen.committed {
+            let (old_term, old) = (seen.term, seen.committed);
+            return Err(format!(
+                "node {id} goes back from term {old_term}, commit {old} to term {term}, commit {committed}"
+            ));
+        }
+        (seen.term, seen.committed) = (term, committed);
+        let leads = status.role == Role::Leader;
+        news.leads = leads && !std::mem::replace(&mut seen.is_leader, leads);
+        while let Some(index) = self.nodes.get(&id).map(|seen| seen.checked + 1)
+            && index <= committed
+            // What the log does not take yet is looked at when it has.
+            && let Some(term) = log.term(index)
+        {
+            self.take_committed(id, index, term)?;
+            self.nodes.entry(id).or_default().checked = index;
+        }
+        if leads {
+            self.take_leader(id, term, news.leads, &log)?;
+        }
+        Ok(news)
+    }
+
+    /// What is durable on a node by its own account; true if something that was is gone.
+    fn take_durable(&mut self, id: u64, durable: u64, log: &Log) -> Result<bool, String> {
+        let seen = self.nodes.entry(id).or_default();
+        let held = seen.durable.len();
+        seen.durable.truncate(usize::try_from(durable).expect("a short log"));
+        while let Some(&term) = seen.durable.last()
+            && log.term(seen.durable.len() as u64) != Some(term)
+        {
+            seen.durable.pop();
+        }
+        let truncated = seen.durable.len() < held;
+        for index in seen.durable.len() as u64 + 1..=durable {
+            let term = term_at(id, index, log)?;
+            let before = seen.durable.last().copied().unwrap_or(0);
+            seen.durable.push(term);
+            let known = *self.before.entry((index, term)).or_insert(before);
+            if known != before {
+                return Err(format!(
+                    "node {id} has term {before} before entry {index} of term {term}, another one {known}"
+                ));
+            }
+        }
+        Ok(truncated)
+    }
+
+    /// An entry is committed as one node knows.
+    fn take_committed(&mut self, id: u64, index: u64, term: u64) -> Result<(), String> {
+        let place = usize::try_from(index - 1).expect("a short log");
+        if let Some(&known) = self.committed.get(place) {
+            if known != term {
+                return Err(format!(
+                    "node {id} has committed term {term} at index {index}, another one term {known}"
+                ));
+            }
+            return Ok(());
+        }
+        if place != self.committed.len() {
+            return Err(format!(
+                "node {id} has committed index {index}, and nobody the one before"
+            ));
+        }
+        self.committed.push(term);
+        let holds = |seen: &&Seen| seen.durable.get(place) == Some(&term);
+        let holders = self.nodes.values().filter(holds).count();
+        if holders < self.majority {
+            return Err(format!(
+                "node {id} has committed index {index} of term {term}, which is durable on {holders} nodes"
+            ));
+        }
+        Ok(())
+    }
+
+    fn take_leader(&mut self, id: u64, term: u64, is_new: bool, log: &Log) -> Result<(), String> {
+        let known = *self.leaders.entry(term).or_insert(id);
+        if known != id {
+            return Err(format!("nodes {known} and {id} lead in term {term}"));
+        }
+        let last = self.committed.len() as u64;
+        if let (true, Some(&committed)) = (is_new, self.committed.last())
+            && log.term(last) != Some(committed)
+        {
+            return Err(format!(
+                "node {id} leads in term {term} without the committed entry {last}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Looks at what a node says, which has been observed since it decided to.
+    pub(crate) fn hear(&mut self, from: u64, to: u64, message: &Message) -> Result<(), String> {
+        let seen = self.nodes.entry(from).or_default();
+        let vouches = match message {
+            Message::VoteRequest(request) => request.kind == VoteKind::Real,
+            Message::VoteResponse(response) => response.kind == VoteKind::Real,
+            Message::AppendEntries(_) | Message::AppendResponse(_) => true,
+            _ => false,
+        };
+        let term = message.term().0;
+        if vouches && term < seen.said {
+            return Err(format!(
+                "node {from} speaks in term {term}, and did in {} before",
+                seen.said
+            ));
+        }
+        if vouches {
+            seen.said = term;
+        }
+        if let Message::AppendResponse(response) = message
+            && let AppendOutcome::Matched(index) = response.outcome
+            && index.0 > seen.durable.len() as u64
+            && !seen.has_failed
+        {
+            let durable = seen.durable.len();
+            return Err(format!(
+                "node {from} acknowledges index {index}, and {durable} are durable there: {response:?}"
+            ));
+        }
+        let candidate = match message {
+            Message::VoteRequest(request) if request.kind == VoteKind::Real => from,
+            Message::VoteResponse(response)
+                if response.kind == VoteKind::Real && response.granted =>
+            {
+                to
+            }
+            _ => return Ok(()),
+        };
+        let voted = *self.votes.entry((from, term)).or_insert(candidate);
+        if voted != candidate {
+            return Err(format!(
+                "node {from} votes for {voted} and for {candidate} in term {term}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// A node has started on what its disk holds: what was durable there still is. False if it is not.
+    pub(crate) fn take_start(&mut self, host: &Host) -> Result<bool, String> {
+        let Some(steps) = &host.steps else { return Ok(true) };
+        let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
+        let seen = self.nodes.entry(host.id).or_default();
+        (seen.committed, seen.checked, seen.is_leader) = (0, 0, false);
+        seen.term = steps.core().map_or(0, |core| core.status().term.0);
+        let mut terms = (1..).zip(&seen.durable);
+        let are_entries_kept = terms.all(|(index, &term)| log.term(index) == Some(term));
+        let state = log.state().and_then(|bytes| State::decode(&bytes).ok().flatten());
+        let hard = state.map(|state| state.hard).unwrap_or_default();
+        let vote = self.votes.get(&(host.id, hard.term.0));
+        let is_vote_kept = vote.is_none_or(|&vote| hard.vote == Some(NodeId(vote)));
+        let is_kept = are_entries_kept && is_vote_kept && hard.term.0 >= seen.said;
+        if is_kept {
+            self.take_durable(host.id, log.last(), &log)?;
+        }
+        Ok(is_kept)
+    }
+}
+
+fn term_at(id: u64, index: u64, log: &Log) -> Result<u64, String> {
+    log.term(index).ok_or_else(|| format!("node {id} vouches for index {index}, and has it not"))
+}

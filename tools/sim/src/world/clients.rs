@@ -1,0 +1,206 @@
+//! Clients of a world: each does one operation after the other, on any node, and notes what it saw.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+};
+
+use kontiki::{Node, Proposal, Read, Reading};
+
+use crate::{
+    random::Random,
+    world::{
+        history::{Call, Done, Outcome},
+        machine::{Command, Registers},
+        parameters::{MS, Parameters, pick},
+    },
+};
+
+/// What is under way for one client.
+#[derive(Debug)]
+struct Pending {
+    waits: Waits,
+    call: Call,
+    node: u64,
+    start: u64,
+    /// Counts the operations of all clients.
+    serial: u64,
+}
+
+enum Waits {
+    Write(Proposal),
+    Read(Reading<(Option<u64>, u64)>),
+}
+
+/// All clients.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    pending: Vec<Option<Pending>>,
+    woken: Arc<Mutex<Vec<usize>>>,
+    /// What was done, in the order in which it ended.
+    pub(crate) history: Vec<Done>,
+    /// How many of them were told of.
+    told: usize,
+    random: Random,
+    /// Operations that were begun.
+    pub(crate) begun: u64,
+    last_id: u64,
+    /// The newest value that was seen of each register.
+    seen: Vec<u64>,
+}
+
+/// Tells that a client's operation has ended.
+struct Bell {
+    client: usize,
+    woken: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(self.client);
+    }
+}
+
+impl Clients {
+    pub(crate) fn new(parameters: &Parameters) -> Self {
+        let count = usize::try_from(parameters.clients).expect("a few");
+        let keys = usize::try_from(parameters.keys).expect("a few");
+        Self {
+            pending: (0..count).map(|_| None).collect(),
+            woken: Arc::default(),
+            history: Vec::new(),
+            told: 0,
+            random: Random::new(parameters.seed ^ 0x636c_6965_6e74),
+            begun: 0,
+            last_id: 0,
+            seen: vec![0; keys],
+        }
+    }
+
+    /// The oldest operation that has ended and was not told of.
+    pub(crate) fn take_news(&mut self) -> Option<Done> {
+        let done = self.history.get(self.told).copied()?;
+        self.told += 1;
+        Some(done)
+    }
+
+    /// How long a client waits before its next operation, and how long it waits for its end.
+    pub(crate) fn think(&mut self, parameters: &Parameters) -> u64 {
+        1 + self.random.below(parameters.think)
+    }
+
+    pub(crate) fn patience(&mut self) -> u64 {
+        self.random.between(100, 6_000) * MS
+    }
+
+    /// Begins the next operation of a client on one of these nodes; its number, or `None` if it ended at once or no node is
+    /// there.
+    pub(crate) fn begin(
+        &mut self,
+        client: usize,
+        nodes: &[(u64, &Node<Registers>)],
+        now: u64,
+        parameters: &Parameters,
+    ) -> Option<u64> {
+        if nodes.is_empty() || self.pending[client].is_some() {
+            return None;
+        }
+        let (id, node) = nodes[pick(&mut self.random, nodes.len())];
+        let key = u8::try_from(self.random.below(parameters.keys)).expect("a few");
+        let [reads, local, swaps] = parameters.mix;
+        let drawn = self.random.below(100);
+        self.begun += 1;
+        let (call, waits) = if drawn < reads + local {
+            let freshness = if drawn < reads { Read::Linearizable } else { Read::Local };
+            let reading = node.read(freshness, move |registers: &Registers| registers.read(key));
+            (Call::Read { key, is_local: drawn >= reads }, Waits::Read(reading))
+        } else {
+            self.last_id += 1;
+            let is_swap = drawn < reads + local + swaps;
+            let expected = is_swap.then(|| self.seen[usize::from(key)]);
+            let command = Command { id: self.last_id, key, expected };
+            let proposal = node.propose(command.encode(parameters.filler));
+            (Call::Write(command), Waits::Write(proposal))
+        };
+        let serial = self.begun;
+        self.pending[client] = Some(Pending { waits, call, node: id, start: now, serial });
+        self.poll(client, now);
+        self.pending[client].is_some().then_some(serial)
+    }
+
+    /// Looks at the operations that have ended since the last time; the clients that are free.
+    pub(crate) fn poll_woken(&mut self, now: u64) -> Vec<usize> {
+        let woken = std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner));
+        woken.into_iter().filter(|&client| self.poll(client, now)).collect()
+    }
+
+    /// True if the operation of a client ends with this look.
+    fn poll(&mut self, client: usize, now: u64) -> bool {
+        let Some(pending) = &mut self.pending[client] else { return false };
+        let waker = Waker::from(Arc::new(Bell { client, woken: Arc::clone(&self.woken) }));
+        let mut context = Context::from_waker(&waker);
+        let outcome = match &mut pending.waits {
+            Waits::Write(proposal) => match Pin::new(proposal).poll(&mut context) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(applied)) => {
+                    Outcome::Wrote { done: applied.reply[..] == [1], index: applied.position.index }
+                }
+                Poll::Ready(Err(error)) if error.is_certainly_not_applied() => Outcome::Refused,
+                Poll::Ready(Err(_)) => Outcome::Unknown,
+            },
+            Waits::Read(reading) => match Pin::new(reading).poll(&mut context) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok((value, applied))) => Outcome::Read { value, applied },
+                Poll::Ready(Err(_)) => Outcome::Refused,
+            },
+        };
+        self.end(client, outcome, now);
+        true
+    }
+
+    /// A client does not wait any longer for the operation of this number; true if it still did.
+    pub(crate) fn give_up(&mut self, client: usize, serial: u64, now: u64) -> bool {
+        let is_it = self.pending[client].as_ref().is_some_and(|pending| pending.serial == serial);
+        if is_it {
+            self.end(client, Outcome::Unknown, now);
+        }
+        is_it
+    }
+
+    /// Every client of a node that is gone loses sight of its operation; those clients.
+    pub(crate) fn lose(&mut self, node: u64, now: u64) -> Vec<usize> {
+        let of_node = |pending: &Option<Pending>| pending.as_ref().is_some_and(|p| p.node == node);
+        let lost: Vec<usize> =
+            (0..self.pending.len()).filter(|&client| of_node(&self.pending[client])).collect();
+        lost.iter().for_each(|&client| self.end(client, Outcome::Unknown, now));
+        lost
+    }
+
+    fn end(&mut self, client: usize, outcome: Outcome, now: u64) {
+        let Some(Pending { call, node, start, .. }) = self.pending[client].take() else { return };
+        let known = match (call, outcome) {
+            (Call::Write(command), Outcome::Wrote { done: true, .. }) => {
+                Some((command.key, command.id))
+            }
+            (Call::Read { key, is_local: false }, Outcome::Read { value, .. }) => {
+                Some((key, value.unwrap_or(0)))
+            }
+            _ => None,
+        };
+        if let Some((key, value)) = known {
+            self.seen[usize::from(key)] = value;
+        }
+        self.history.push(Done { client, node, call, start, end: now, outcome });
+    }
+}
+
+impl std::fmt::Debug for Waits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Write(_) => "Write",
+            Self::Read(_) => "Read",
+        })
+    }
+}

@@ -1,0 +1,96 @@
+//! How often what happened: a check that never meets what it is for shows nothing.
+
+use std::{collections::BTreeMap, fmt};
+
+/// Counts of what happened, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage(BTreeMap<&'static str, u64>);
+
+impl Coverage {
+    /// It happened once more.
+    pub fn count(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    /// How often it happened.
+    pub fn of(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or(0)
+    }
+
+    /// Takes in what happened in another world.
+    pub fn add(&mut self, other: &Self) {
+        for (what, count) in &other.0 {
+            *self.0.entry(what).or_default() += count;
+        }
+    }
+
+    /// What never happened of all that can.
+    pub fn missing(&self) -> Vec<&'static str> {
+        ALL.iter().copied().filter(|what| self.of(what) == 0).collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for what in ALL {
+            writeln!(f, "{:>12}  {what}", self.of(what))?;
+        }
+        Ok(())
+    }
+}
+
+/// All that a long run meets. A node's log is not compacted yet, so that no segment is used again.
+pub const ALL: [&str; 36] = [
+    "power cut",
+    "power cut inside a job",
+    "kill",
+    "pause",
+    "partition",
+    "clog",
+    "sync fails",
+    "write fails",
+    "disk full",
+    "slow disk",
+    "clock jump",
+    "rot",
+    "lie",
+    "wipe",
+    "a message is lost",
+    "a message comes twice",
+    "a message overtakes",
+    "a connection breaks",
+    "a leader is elected",
+    "a durable suffix is cut off",
+    "a fetch from the log",
+    "a node ends by itself",
+    "a start is put off",
+    "a torn tail is repaired",
+    "a damaged log is refused",
+    "a lie is found out",
+    "a lie is not found out",
+    "a wiped disk is not admitted",
+    "a rotation",
+    "a write is applied",
+    "a swap that does not write",
+    "a linearizable read",
+    "a local read",
+    "certainly not applied",
+    "an unknown outcome",
+    "writes are held",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_happened_is_named() {
+        let mut coverage = Coverage::default();
+        ALL.iter().skip(1).for_each(|what| coverage.count(what));
+        assert_eq!(coverage.missing(), ["power cut"]);
+        let mut sum = Coverage::default();
+        sum.add(&coverage);
+        sum.count("power cut");
+        assert!(sum.missing().is_empty() && sum.of("kill") == 1);
+    }
+}

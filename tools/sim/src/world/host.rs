@@ -1,0 +1,364 @@
+//! One machine of a world: a disk, a clock, and the node that runs on it, if one does. Every step of node and log is called
+//! from here, each when its moment has come.
+
+use std::{io, sync::Arc, time::Duration};
+
+use kontiki::{Node, OpenError, StartError, steps::Steps};
+use kontiki_core::Instant;
+use kontiki_disk::MemoryDisk;
+use kontiki_wal::{
+    LogId,
+    steps::{SegmentJob, SyncJob},
+};
+
+use crate::{
+    random::Random,
+    world::{
+        machine::{Registers, SharedLedger},
+        network::Network,
+        parameters::{MS, Parameters, US},
+    },
+};
+
+/// Where every node has its data.
+pub(crate) const DIRECTORY: &str = "data";
+/// The log of every node.
+pub(crate) const LOG: LogId = LogId(1);
+
+/// What a host does at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Actor {
+    Driver,
+    Applier,
+    Fetcher,
+    Syncer,
+    Preparer,
+}
+
+pub(crate) const ACTORS: [Actor; 5] =
+    [Actor::Driver, Actor::Applier, Actor::Fetcher, Actor::Syncer, Actor::Preparer];
+
+/// Why a node does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It runs, or will again.
+    Sound,
+    /// It does not start from its damaged log.
+    Refused,
+    /// It has another disk than the one that the cluster knows.
+    Wiped,
+    /// Its disk has lost what it had acknowledged, and nothing in it tells.
+    Deceived,
+}
+
+/// How far a job of the log is.
+#[derive(Debug)]
+enum Stage<Job> {
+    None,
+    Begun(Job),
+    Ran(Job, io::Result<()>),
+}
+
+/// What became of a host in one of its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    GoesOn,
+    /// The node has ended by itself.
+    Ended,
+    /// The power went inside a job.
+    PowerGone {
+        keeps: u64,
+        down: u64,
+    },
+}
+
+/// What became of an attempt to start.
+#[derive(Debug)]
+pub(crate) enum Started {
+    Runs,
+    /// The disk keeps it from it for now.
+    Later(String),
+    /// The log is damaged.
+    Refused(String),
+}
+
+/// One machine.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) id: u64,
+    pub(crate) disk: MemoryDisk,
+    pub(crate) standing: Standing,
+    // Jobs go before the log that they belong to.
+    sync: Stage<SyncJob>,
+    segment: Stage<SegmentJob>,
+    pub(crate) steps: Option<Steps<Registers>>,
+    /// Counts the processes.
+    pub(crate) life: u64,
+    pub(crate) clock: Clock,
+    random: Random,
+    /// When each actor is to be called; `u64::MAX` if it is not.
+    pub(crate) wake: [u64; ACTORS.len()],
+    pub(crate) paused_until: u64,
+    /// The power goes inside the next job, behind so many operations, and so many of a hundred things are kept; how long it is
+    /// gone.
+    pub(crate) cut_inside: Option<(u64, u64, u64)>,
+    /// How long a group takes, and how much longer for now.
+    sync_time: (u64, u64),
+    pub(crate) slow: u64,
+    /// A fault of the disk that was injected may still be the cause of something.
+    pub(crate) is_hurt: bool,
+    /// A bit of its log has flipped.
+    pub(crate) is_rotten: bool,
+    /// A sync of its disk did nothing, and said it did.
+    pub(crate) has_lied: bool,
+    /// It has taken part in the cluster.
+    pub(crate) was_member: bool,
+}
+
+/// A clock that runs fast or slow, and can jump forward.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    drift: i64,
+    ahead: u64,
+}
+
+impl Clock {
+    /// What it shows at a moment of the world.
+    fn shows(&self, now: u64) -> u64 {
+        let rate = u128::try_from(1_000_000 + self.drift).expect("drift is small");
+        let shown = u128::from(now) * rate / 1_000_000;
+        u64::try_from(shown).expect("a short life") + self.ahead
+    }
+
+    /// The first moment at which it shows `shown`.
+    fn moment(&self, shown: u64) -> u64 {
+        let rate = u128::try_from(1_000_000 + self.drift).expect("drift is small");
+        let without = u128::from(shown.saturating_sub(self.ahead));
+        u64::try_from((without * 1_000_000).div_ceil(rate)).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn jump(&mut self, by: u64) {
+        self.ahead += by;
+    }
+}
+
+impl Host {
+    pub(crate) fn new(id: u64, parameters: &Parameters) -> Self {
+        let drift = parameters.drift[usize::try_from(id - 1).expect("a few nodes")];
+        Self {
+            id,
+            disk: MemoryDisk::new(),
+            standing: Standing::Sound,
+            sync: Stage::None,
+            segment: Stage::None,
+            steps: None,
+            life: 0,
+            clock: Clock { drift, ahead: 0 },
+            random: Random::new(parameters.seed ^ (id << 32) ^ 0x686f_7374),
+            wake: [u64::MAX; ACTORS.len()],
+            paused_until: 0,
+            cut_inside: None,
+            sync_time: parameters.sync,
+            slow: 0,
+            is_hurt: false,
+            is_rotten: false,
+            has_lied: false,
+            was_member: false,
+        }
+    }
+
+    fn instant(&self, now: u64) -> Instant {
+        Instant(self.clock.shows(now))
+    }
+
+    /// Starts the node on what the disk holds.
+    pub(crate) fn start(
+        &mut self,
+        now: u64,
+        parameters: &Parameters,
+        network: &Network,
+        ledger: &SharedLedger,
+    ) -> Started {
+        self.life += 1;
+        let members = (1..=parameters.nodes).map(|id| (id, address(id)));
+        let mut random = Random::new(self.random.draw());
+        let started = Node::builder(self.id, DIRECTORY)
+            .initial_members(members)
+            .options(parameters.options.clone())
+            .disk(Arc::new(self.disk.clone()))
+            .transport(network.transport(self.id, self.life))
+            .start_in_steps(
+                Registers::new(self.id, ledger.clone()),
+                self.instant(now),
+                move || random.draw(),
+            );
+        match started {
+            Ok(steps) => {
+                self.steps = Some(steps);
+                Started::Runs
+            }
+            Err(error) => {
+                network.remove(self.id);
+                match &error {
+                    StartError::Log(
+                        OpenError::Corruption(_) | OpenError::MissingSegment { .. },
+                    ) => Started::Refused(error.to_string()),
+                    _ => Started::Later(error.to_string()),
+                }
+            }
+        }
+    }
+
+    /// Ends the process: nothing of it happens any more. The next one finds `disk`.
+    pub(crate) fn end(&mut self, network: &Network, disk: MemoryDisk) {
+        network.remove(self.id);
+        // What the log still tries when it is dropped must not happen; and it must not wait for a job that never comes back.
+        self.disk.cut_power_after(0);
+        let sync = std::mem::replace(&mut self.sync, Stage::None);
+        if let (Some(steps), Stage::Begun(job) | Stage::Ran(job, _)) = (&self.steps, sync) {
+            steps.wal().finish_sync(job, Err(io::ErrorKind::Interrupted.into()));
+        }
+        self.segment = Stage::None;
+        self.steps = None;
+        self.disk = disk;
+        self.wake = [u64::MAX; ACTORS.len()];
+        self.cut_inside = None;
+    }
+
+    /// The disk after a power cut now that keeps so many of a hundred things that were not synced.
+    pub(crate) fn after_power_cut(&mut self, keeps: u64) -> MemoryDisk {
+        let random = &mut self.random;
+        self.disk.image(|_| random.chance(keeps))
+    }
+
+    /// Plans when each actor that has something to do is called; what is planned for an earlier moment stays.
+    pub(crate) fn plan(&mut self, now: u64) {
+        let Some(steps) = &self.steps else { return };
+        let (clock, random) = (self.clock, &mut self.random);
+        let mut at = |is_due: bool, most: u64, timeout: Option<Instant>| match (is_due, timeout) {
+            (true, _) => now + 1 + random.below(most),
+            (false, Some(timeout)) => clock.moment(timeout.0).max(now + 1),
+            (false, None) => u64::MAX,
+        };
+        let driver = at(steps.has_arrivals(), 200 * US, steps.turn_at());
+        let applier = at(steps.has_work(), 300 * US, steps.apply_at());
+        let fetcher = at(steps.has_fetches(), MS, None);
+        for (actor, at) in
+            [(Actor::Driver, driver), (Actor::Applier, applier), (Actor::Fetcher, fetcher)]
+        {
+            self.call(actor, at);
+        }
+    }
+
+    /// Calls an actor at a moment, unless it is called before.
+    pub(crate) fn call(&mut self, actor: Actor, at: u64) {
+        let at = at.max(self.paused_until);
+        let wake = &mut self.wake[actor as usize];
+        *wake = at.min(*wake);
+    }
+
+    /// The log may have work.
+    fn stir(&mut self, now: u64) {
+        let (sync, prepare) = (self.random.below(100 * US), self.random.below(500 * US));
+        if matches!(self.sync, Stage::None) {
+            self.call(Actor::Syncer, now + 1 + sync);
+        }
+        if matches!(self.segment, Stage::None) {
+            self.call(Actor::Preparer, now + 1 + prepare);
+        }
+    }
+
+    /// Does what an actor does, and says what became of the host.
+    pub(crate) fn act(&mut self, actor: Actor, now: u64) -> Act {
+        self.wake[actor as usize] = u64::MAX;
+        let instant = self.instant(now);
+        let Some(steps) = &mut self.steps else { return Act::GoesOn };
+        match actor {
+            Actor::Driver => {
+                let goes_on = steps.turn(instant);
+                self.was_member |= steps.core().is_some();
+                self.stir(now);
+                if goes_on { Act::GoesOn } else { Act::Ended }
+            }
+            Actor::Applier => {
+                steps.apply(instant);
+                Act::GoesOn
+            }
+            Actor::Fetcher => {
+                steps.fetch();
+                Act::GoesOn
+            }
+            Actor::Syncer => self.work_on_sync(now),
+            Actor::Preparer => self.work_on_segment(now),
+        }
+    }
+
+    /// Begins, runs or finishes a sync, whichever is next.
+    fn work_on_sync(&mut self, now: u64) -> Act {
+        let Some(steps) = &self.steps else { return Act::GoesOn };
+        let wal = steps.wal();
+        let (least, most) = self.sync_time;
+        let takes = least + self.random.below(most - least + 1) + self.slow;
+        let (stage, pause) = match std::mem::replace(&mut self.sync, Stage::None) {
+            Stage::None => match wal.begin_sync(Duration::from_nanos(self.clock.shows(now))) {
+                Some(job) => (Stage::Begun(job), takes / 2),
+                None => (Stage::None, IDLE),
+            },
+            Stage::Begun(job) => {
+                if let Some((operations, keeps, down)) = self.cut_inside.take() {
+                    self.disk.cut_power_after(operations);
+                    let _cut = job.run();
+                    self.sync = Stage::Begun(job);
+                    return Act::PowerGone { keeps, down };
+                }
+                let result = job.run();
+                (Stage::Ran(job, result), takes / 2)
+            }
+            Stage::Ran(job, result) => {
+                wal.finish_sync(job, result);
+                (Stage::None, 0)
+            }
+        };
+        self.sync = stage;
+        self.call(Actor::Syncer, now + 1 + pause);
+        Act::GoesOn
+    }
+
+    /// Begins, runs or finishes the preparation of a segment, whichever is next.
+    fn work_on_segment(&mut self, now: u64) -> Act {
+        let Some(steps) = &self.steps else { return Act::GoesOn };
+        let wal = steps.wal();
+        let takes = self.random.below(3 * MS) + self.slow;
+        let (stage, pause) = match std::mem::replace(&mut self.segment, Stage::None) {
+            Stage::None => match wal.begin_segment() {
+                Some(job) => (Stage::Begun(job), takes),
+                None => (Stage::None, IDLE),
+            },
+            Stage::Begun(job) => {
+                if let Some((operations, keeps, down)) = self.cut_inside.take() {
+                    self.disk.cut_power_after(operations);
+                    let _cut = job.run();
+                    return Act::PowerGone { keeps, down };
+                }
+                let result = job.run();
+                (Stage::Ran(job, result), takes)
+            }
+            Stage::Ran(job, result) => {
+                // A disk without space is asked again after a while.
+                let pause = if result.is_err() { IDLE } else { 0 };
+                wal.finish_segment(job, result);
+                (Stage::None, pause)
+            }
+        };
+        self.segment = stage;
+        self.call(Actor::Preparer, now + 1 + pause);
+        Act::GoesOn
+    }
+}
+
+/// After so long an idle log is looked at again.
+const IDLE: u64 = 60 * MS;
+
+fn address(id: u64) -> String {
+    format!("node:{id}")
+}

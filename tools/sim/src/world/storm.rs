@@ -1,0 +1,304 @@
+//! Faults as they strike, and how hosts come back.
+
+use std::path::Path;
+
+use kontiki_disk::{
+    Access, Disk, MemoryDisk,
+    memory::{EIO, Fault as DiskFault, Kind},
+};
+use kontiki_wal::inspect::{Scan, Verdict};
+
+use crate::world::{
+    Event, World,
+    faults::Fault,
+    host::{DIRECTORY, Host, Standing, Started},
+    parameters::MS,
+};
+
+impl World<'_> {
+    /// A fault begins.
+    pub(super) fn strike(&mut self, number: usize) {
+        let fault = self.parameters.faults[number].fault.clone();
+        if self.healed_at.is_some() {
+            return;
+        }
+        self.note(|| format!("\"event\":\"fault\",\"number\":{number},\"fault\":\"{fault:?}\""));
+        let place = |node: u64| usize::try_from(node - 1).expect("a few nodes");
+        let has_struck = match &fault {
+            Fault::Partition { links, time } => {
+                self.links.block(links);
+                self.break_later(links.iter().copied());
+                self.queue(*time, Event::Relent { fault: number });
+                true
+            }
+            Fault::Clog { from, to, delay, time } => {
+                self.links.clog((*from, *to), *delay);
+                self.queue(*time, Event::Relent { fault: number });
+                true
+            }
+            Fault::PowerCut { node, keeps, down } => {
+                let runs = self.hosts[place(*node)].steps.is_some();
+                if runs {
+                    self.cut_power(place(*node), *keeps, *down);
+                }
+                runs
+            }
+            Fault::Kill { node, down } => {
+                let disk = self.hosts[place(*node)].disk.reopen();
+                self.end_running(place(*node), disk, *down)
+            }
+            Fault::Wipe { node, down } => {
+                // Before everybody knows its disk nobody would miss it.
+                let is_known = self.hosts.iter().all(|host| host.was_member);
+                let ends = is_known && self.end_running(place(*node), MemoryDisk::new(), *down);
+                if ends {
+                    self.hosts[place(*node)].standing = Standing::Wiped;
+                }
+                ends
+            }
+            other => self.strike_host(number, other),
+        };
+        if has_struck {
+            self.coverage.count(fault.name());
+        }
+    }
+
+    /// A fault of one host that goes on.
+    fn strike_host(&mut self, number: usize, fault: &Fault) -> bool {
+        let (node, time) = match *fault {
+            Fault::Pause { node, time }
+            | Fault::DiskFull { node, time }
+            | Fault::Lie { node, time, .. }
+            | Fault::SlowDisk { node, time, .. } => (node, Some(time)),
+            Fault::CutInside { node, .. }
+            | Fault::SyncFails { node, .. }
+            | Fault::WriteFails { node, .. }
+            | Fault::ClockJump { node, .. }
+            | Fault::Rot { node, .. } => (node, None),
+            _ => return false,
+        };
+        let place = usize::try_from(node - 1).expect("a few nodes");
+        if let Some(time) = time {
+            self.queue(time, Event::Relent { fault: number });
+        }
+        let (now, host) = (self.now, &mut self.hosts[place]);
+        let fail = DiskFault::Fail(EIO);
+        match *fault {
+            Fault::Pause { time, .. } => host.paused_until = host.paused_until.max(now + time),
+            Fault::DiskFull { .. } => {
+                host.disk.set_capacity(Some(0));
+                host.is_hurt = true;
+            }
+            Fault::SlowDisk { delay, .. } => host.slow += delay,
+            Fault::CutInside { operations, keeps, down, .. } => {
+                host.cut_inside = Some((operations, keeps, down));
+            }
+            Fault::SyncFails { nth, .. } => {
+                host.disk.inject(Kind::Sync, nth, fail);
+                host.is_hurt = true;
+            }
+            Fault::WriteFails { nth, .. } => {
+                host.disk.inject(Kind::Write, nth, fail);
+                host.is_hurt = true;
+            }
+            Fault::ClockJump { by, .. } => host.clock.jump(by),
+            Fault::Rot { draw, .. } => return host.rot(draw),
+            Fault::Lie { .. } => {
+                host.disk.inject(Kind::Sync, 1, DiskFault::Lie);
+                host.has_lied = true;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// A fault ends.
+    pub(super) fn relent(&mut self, number: usize) {
+        if self.healed_at.is_some() {
+            return;
+        }
+        let place = |node: u64| usize::try_from(node - 1).expect("a few nodes");
+        match self.parameters.faults[number].fault.clone() {
+            Fault::Partition { links, .. } => self.links.unblock(&links),
+            Fault::Clog { from, to, delay, .. } => self.links.unclog((from, to), delay),
+            Fault::DiskFull { node, .. } => {
+                let host = &self.hosts[place(node)];
+                let is_held = host
+                    .steps
+                    .as_ref()
+                    .is_some_and(|steps| steps.node().status().writes_held.is_some());
+                host.disk.set_capacity(None);
+                if is_held {
+                    self.coverage.count("writes are held");
+                }
+            }
+            Fault::SlowDisk { node, delay, .. } => self.hosts[place(node)].slow -= delay,
+            Fault::Lie { node, down, .. } if self.hosts[place(node)].steps.is_some() => {
+                self.cut_power(place(node), 0, down);
+            }
+            _ => {}
+        }
+    }
+
+    /// From now on nothing goes wrong.
+    pub(super) fn heal(&mut self) {
+        self.note(|| "\"event\":\"heal\"".to_owned());
+        self.healed_at = Some(self.now);
+        self.links.heal();
+        for number in 0..self.hosts.len() {
+            let host = &mut self.hosts[number];
+            host.disk.forget_faults();
+            host.disk.set_capacity(None);
+            (host.slow, host.paused_until, host.cut_inside) = (0, 0, None);
+            if host.standing == Standing::Sound && host.steps.is_none() {
+                self.queue(MS, Event::Start { host: number });
+            }
+            self.plan(number);
+        }
+        (0..self.calm_writes.len()).for_each(|client| self.queue(MS, Event::Operate { client }));
+        self.queue(MS, Event::Look);
+    }
+
+    pub(super) fn cut_power(&mut self, number: usize, keeps: u64, down: u64) {
+        let disk = self.hosts[number].after_power_cut(keeps);
+        self.end_running(number, disk, down);
+    }
+
+    /// The process of a host ends, if it runs; it finds `disk` when it comes back.
+    fn end_running(&mut self, number: usize, disk: MemoryDisk, down: u64) -> bool {
+        let id = self.hosts[number].id;
+        let Some(steps) = &self.hosts[number].steps else { return false };
+        let statistics = steps.wal().statistics();
+        if statistics.rotations > 0 {
+            self.coverage.count("a rotation");
+        }
+        for client in self.clients.lose(id, self.now) {
+            self.free(client);
+        }
+        self.hosts[number].end(&self.network, disk);
+        let others = (1..=self.parameters.nodes).filter(|&other| other != id);
+        self.break_later(others.map(|other| (id, other)).collect::<Vec<_>>());
+        self.queue(down, Event::Start { host: number });
+        true
+    }
+
+    /// A node has ended by itself.
+    pub(super) fn ended(&mut self, number: usize) -> Result<(), String> {
+        let host = &mut self.hosts[number];
+        let status = host.steps.as_ref().map(|steps| steps.node().status());
+        let cause = status.as_ref().and_then(|status| status.fatal.clone()).unwrap_or_default();
+        let id = host.id;
+        if !host.is_hurt && !host.is_rotten && !host.has_lied {
+            return Err(format!("node {id} has ended without a cause: {cause}"));
+        }
+        if status.is_some_and(|status| status.corruption.is_some()) {
+            host.standing = Standing::Refused;
+        }
+        self.coverage.count("a node ends by itself");
+        self.note(|| format!("\"node\":{id},\"event\":\"ended\",\"cause\":{cause:?}"));
+        let (keeps, down) = (self.random.below(101), self.random.between(1, 500) * MS);
+        let host = &mut self.hosts[number];
+        let disk = if keeps > 70 { host.disk.reopen() } else { host.after_power_cut(keeps) };
+        self.end_running(number, disk, down);
+        Ok(())
+    }
+
+    pub(super) fn start(&mut self, number: usize) -> Result<(), String> {
+        let host = &mut self.hosts[number];
+        let may_start = matches!(host.standing, Standing::Sound | Standing::Wiped);
+        if host.steps.is_some() || !may_start {
+            return Ok(());
+        }
+        let (id, is_torn) = (host.id, host.is_torn());
+        let is_full = host.is_hurt;
+        match host.start(self.now, &self.parameters, &self.network, &self.ledger) {
+            Started::Runs => self.started(number, is_torn)?,
+            Started::Later(reason) if is_full => {
+                self.coverage.count("a start is put off");
+                self.note(|| format!("\"node\":{id},\"event\":\"put off\",\"cause\":{reason:?}"));
+                self.queue(200 * MS, Event::Start { host: number });
+            }
+            Started::Refused(reason) if host.is_rotten || host.has_lied => {
+                let found =
+                    if host.has_lied { "a lie is found out" } else { "a damaged log is refused" };
+                host.standing = Standing::Refused;
+                self.coverage.count(found);
+                self.note(|| format!("\"node\":{id},\"event\":\"refused\",\"cause\":{reason:?}"));
+            }
+            Started::Later(reason) | Started::Refused(reason) => {
+                return Err(format!("node {id} does not start: {reason}"));
+            }
+        }
+        self.carry()?;
+        Ok(())
+    }
+
+    fn started(&mut self, number: usize, is_torn: bool) -> Result<(), String> {
+        let host = &mut self.hosts[number];
+        let id = host.id;
+        if is_torn {
+            self.coverage.count("a torn tail is repaired");
+        }
+        self.note(|| format!("\"node\":{id},\"event\":\"start\""));
+        let host = &mut self.hosts[number];
+        if host.standing == Standing::Wiped {
+            self.coverage.count("a wiped disk is not admitted");
+            self.plan(number);
+            return Ok(());
+        }
+        if !self.checks.take_start(host)? {
+            if !host.has_lied {
+                return Err(format!("node {id} has lost what was durable"));
+            }
+            // Nothing in its log tells: whoever knows that the disk lied takes it away.
+            host.standing = Standing::Deceived;
+            let disk = host.disk.reopen();
+            self.coverage.count("a lie is not found out");
+            self.end_running(number, disk, 0);
+            return Ok(());
+        }
+        let is_full = host.disk.has_faults();
+        host.is_hurt = is_full;
+        self.plan(number);
+        Ok(())
+    }
+}
+
+impl Host {
+    /// A bit flips in a segment that is full: what is newer can be what a crash leaves.
+    fn rot(&mut self, draw: u64) -> bool {
+        let directory = Path::new(DIRECTORY).join("wal");
+        let Ok(opened) = self.disk.open_directory(&directory, Access::Read) else { return false };
+        let mut names: Vec<(String, u64)> = opened.list().unwrap_or_default();
+        names.retain(|(name, _)| name.ends_with(".wal"));
+        names.truncate(names.len().saturating_sub(2));
+        if names.is_empty() {
+            return false;
+        }
+        let (name, bytes) = &names[usize::try_from(draw % names.len() as u64).expect("a few")];
+        // The header page in a quarter of all cases: that is what an opening looks at.
+        let offset =
+            if draw.is_multiple_of(4) { draw / 7 % 128 } else { 4096 + draw / 7 % (bytes - 4096) };
+        self.disk.corrupt(directory.join(name), offset, 1 << (draw % 8));
+        self.is_rotten = true;
+        true
+    }
+
+    /// What the last power cut has left ends in a part of a group.
+    fn is_torn(&self) -> bool {
+        let directory = Path::new(DIRECTORY).join("wal");
+        let scan = Scan::open_on(&self.disk, directory);
+        scan.is_ok_and(|scan| matches!(scan.verdict(), Verdict::TornTail { .. }))
+    }
+
+    /// How it stands, in a few words.
+    pub(super) fn stands(&self) -> String {
+        let (id, standing) = (self.id, self.standing);
+        let Some(steps) = &self.steps else { return format!("node {id} {standing:?}, down") };
+        let status = steps.node().status();
+        let kontiki::Status { role, term, last, committed, applied, .. } = status;
+        format!(
+            "node {id} {standing:?} {role:?} term {term} last {last} commit {committed} applied {applied}"
+        )
+    }
+}

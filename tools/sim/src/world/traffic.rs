@@ -1,0 +1,159 @@
+//! What becomes of messages and connections.
+
+use std::collections::BTreeMap;
+
+use kontiki::steps::protocol_message;
+
+use crate::world::{
+    Event, World,
+    network::Sent,
+    parameters::{MS, Rules},
+};
+
+/// What stands between the nodes at the moment.
+#[derive(Debug)]
+pub(super) struct Links {
+    rules: Rules,
+    /// How many faults stop messages from one to another.
+    blocked: BTreeMap<(u64, u64), u64>,
+    /// How much longer they take.
+    clogged: BTreeMap<(u64, u64), u64>,
+    /// When the last message that keeps its place arrives.
+    last: BTreeMap<(u64, u64), u64>,
+}
+
+impl Links {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self { rules, blocked: BTreeMap::new(), clogged: BTreeMap::new(), last: BTreeMap::new() }
+    }
+
+    pub(super) fn block(&mut self, links: &[(u64, u64)]) {
+        links.iter().for_each(|&link| *self.blocked.entry(link).or_default() += 1);
+    }
+
+    pub(super) fn unblock(&mut self, links: &[(u64, u64)]) {
+        for link in links {
+            if let Some(count) = self.blocked.get_mut(link) {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
+
+    pub(super) fn clog(&mut self, link: (u64, u64), delay: u64) {
+        *self.clogged.entry(link).or_default() += delay;
+    }
+
+    pub(super) fn unclog(&mut self, link: (u64, u64), delay: u64) {
+        if let Some(sum) = self.clogged.get_mut(&link) {
+            *sum = sum.saturating_sub(delay);
+        }
+    }
+
+    /// From now on nothing goes wrong.
+    pub(super) fn heal(&mut self) {
+        self.rules = Rules::CALM;
+        self.blocked.clear();
+        self.clogged.clear();
+    }
+
+    fn is_blocked(&self, from: u64, to: u64) -> bool {
+        self.blocked.get(&(from, to)).is_some_and(|&count| count > 0)
+    }
+}
+
+impl World<'_> {
+    /// Puts what was sent on its way.
+    pub(super) fn carry(&mut self) -> Result<(), String> {
+        for sent in self.network.take_sent() {
+            let message = protocol_message(&sent.message);
+            if let Some(message) = &message {
+                self.checks.hear(sent.from, sent.to, message)?;
+            }
+            let (from, to, bytes) = (sent.from, sent.to, sent.message.len());
+            self.note(|| {
+                let text = message.as_ref().map_or_else(|| "forwarding".to_owned(), |m| format!("{m:?}"));
+                let text: String = text.chars().take(160).filter(|c| *c != '"' && *c != '\\').collect();
+                format!("\"node\":{from},\"event\":\"send\",\"to\":{to},\"bytes\":{bytes},\"message\":\"{text}\"")
+            });
+            self.send(sent, message.is_some());
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, sent: Sent, is_protocol: bool) {
+        let (link, rules) = ((sent.from, sent.to), self.links.rules);
+        if self.links.is_blocked(link.0, link.1) {
+            return;
+        }
+        if self.random.chance(rules.loss) {
+            return self.coverage.count("a message is lost");
+        }
+        let repeats = is_protocol && self.random.chance(rules.repeats);
+        for _ in 0..=u64::from(repeats) {
+            let (least, most) = rules.delay;
+            let clogged = self.links.clogged.get(&link).copied().unwrap_or(0);
+            let mut at = self.now + least + self.random.below(most - least + 1) + clogged;
+            let last = self.links.last.entry(link).or_default();
+            if is_protocol && self.random.chance(rules.overtakes) {
+                if at < *last {
+                    self.coverage.count("a message overtakes");
+                }
+            } else {
+                at = at.max(*last + 1);
+                *last = at;
+            }
+            self.queue(at - self.now, Event::Deliver(Box::new(sent.clone())));
+        }
+        if repeats {
+            self.coverage.count("a message comes twice");
+        }
+    }
+
+    pub(super) fn deliver(&mut self, sent: &Sent) -> Result<(), String> {
+        let (from, to) = (sent.from, sent.to);
+        let delivered = self.network.deliver(sent);
+        let delivered = delivered
+            .map_err(|reason| format!("node {to} does not know what node {from} says: {reason}"))?;
+        if delivered {
+            self.plan(usize::try_from(to - 1).expect("a few nodes"));
+        }
+        Ok(())
+    }
+
+    /// Nodes that want to be connected are, now and then, where nothing is between them.
+    pub(super) fn connect(&mut self) {
+        for (a, b) in self.network.unconnected() {
+            let host = |id: u64| &self.hosts[usize::try_from(id - 1).expect("a few nodes")];
+            let is_paused = host(a).paused_until > self.now || host(b).paused_until > self.now;
+            let is_blocked = self.links.is_blocked(a, b) || self.links.is_blocked(b, a);
+            if !is_paused && !is_blocked && self.random.chance(70) {
+                self.network.connect(a, b);
+                self.plan_of(a, b);
+            }
+        }
+        let pause = self.random.between(5, 40) * MS;
+        self.queue(pause, Event::Connect);
+    }
+
+    pub(super) fn break_connection(&mut self, a: u64, b: u64) {
+        if self.network.has_connection(a, b) {
+            self.coverage.count("a connection breaks");
+            self.network.disconnect(a, b, "the world breaks it");
+            self.plan_of(a, b);
+        }
+    }
+
+    fn plan_of(&mut self, a: u64, b: u64) {
+        for id in [a, b] {
+            self.plan(usize::try_from(id - 1).expect("a few nodes"));
+        }
+    }
+
+    /// Whoever is connected over these links learns some time later that nothing comes any more.
+    pub(super) fn break_later(&mut self, links: impl IntoIterator<Item = (u64, u64)>) {
+        for (a, b) in links {
+            let after = self.random.between(1, 2_000) * MS;
+            self.queue(after, Event::Break { a, b });
+        }
+    }
+}
