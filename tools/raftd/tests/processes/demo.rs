@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{ErrorKind, Read as _},
     net::TcpListener,
     ops::{Deref, DerefMut},
@@ -11,7 +11,10 @@ use std::{
 };
 
 use redis::Value;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Pid, Signal, kill_process},
+};
 
 use crate::{
     data::{damage_first_segment, fill_first_segment},
@@ -113,12 +116,17 @@ fn the_nodes_end_when_the_demo_is_killed() {
             other => panic!("the node is still there: {other:?}"),
         }
     }
-    // Everything is given back: the same directory and ports serve again.
+    // Everything is given back: the same directory and ports serve again. A process that ends closes its sockets before its files,
+    // or after them.
     poll("the ports and the directory", || {
-        (port..port + 3)
+        let are_ports_free = (port..port + 3)
             .flat_map(|port| [port, port + 100])
-            .all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-            .then_some(())
+            .all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+        let are_logs_free = (1..=3).all(|node| {
+            let lock = File::open(directory.path().join(format!("{node}/wal/LOCK"))).unwrap();
+            flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+        });
+        (are_ports_free && are_logs_free).then_some(())
     });
     start(port, directory.path()).wait_for("redis-cli");
 }
