@@ -80,16 +80,19 @@ impl Checks {
         (seen.term, seen.committed) = (term, committed);
         let leads = status.role == Role::Leader;
         news.leads = leads && !std::mem::replace(&mut seen.is_leader, leads);
+        // Where the log does not take a write yet, it has what that replaces: then only what is durable is the protocol's.
+        let is_level = log.last() == cursors.last.index.0
+            && log.term(log.last()).unwrap_or(0) == cursors.last.term.0;
+        let known = if is_level { u64::MAX } else { cursors.durable.0 };
         while let Some(index) = self.nodes.get(&id).map(|seen| seen.checked + 1)
-            && index <= committed
-            // What the log does not take yet is looked at when it has.
+            && index <= committed.min(known)
             && let Some(term) = log.term(index)
         {
             self.take_committed(id, index, term)?;
             self.nodes.entry(id).or_default().checked = index;
         }
         if leads {
-            self.take_leader(id, term, news.leads, &log)?;
+            self.take_leader(id, term, news.leads && self.committed() <= known, &log)?;
         }
         Ok(news)
     }
