@@ -1,7 +1,7 @@
 //! Walking segments in the order of their LSNs: up to where whole frames end, and what lies behind.
 
 use crate::{
-    Corruption, Lsn, OpenError,
+    Corruption, LogId, Lsn, OpenError,
     catalog::{Catalog, Change},
     checkpoint::{self, Checkpoint},
     frame::{FrameKind, Header},
@@ -225,9 +225,20 @@ impl Gathered {
         }
         let Some(change) = change(&found.header, body)? else { return Ok(()) };
         let log = found.header.log;
-        self.catalog.check(log, &change).map_err(|_| "order of a log's frames")?;
+        let follows = self.catalog.check(log, &change).is_ok() && self.has_its_term(log, &change);
+        if !follows {
+            return Err("order of a log's frames");
+        }
         self.catalog.apply(log, change, place, end);
         Ok(())
+    }
+
+    /// Of a compaction, whether the term before what stays is that of the entry that lies there. Who writes one takes it from
+    /// the log, so `check` does not ask; with a higher one the next checkpoint could not be read.
+    fn has_its_term(&self, log: LogId, change: &Change) -> bool {
+        let Change::Compact { first, term_before } = *change else { return true };
+        let before = first.checked_sub(1).and_then(|index| self.catalog.bounds(log).term(index));
+        before.is_none_or(|term| term == term_before)
     }
 
     /// Segments go. That nothing in them lives is not checked here: what replaced it can lie in a segment that is freed
