@@ -118,10 +118,9 @@ fn one(seed: u64, arguments: &Arguments) -> io::Result<ExitCode> {
 }
 
 fn print(seed: u64, report: &Report) {
-    let Report { fingerprint, time, events, operations, undecided, coverage, .. } = report;
+    let Report { fingerprint, time, events, operations, coverage, .. } = report;
     println!(
-        "seed {seed}: all held; fingerprint {fingerprint:016x}, {:.1} s, {events} steps, {operations} operations, \
-         {undecided} registers undecided",
+        "seed {seed}: all held; fingerprint {fingerprint:016x}, {:.1} s, {events} steps, {operations} operations",
         *time as f64 / 1e9
     );
     print!("{coverage}");
@@ -161,7 +160,6 @@ fn tell(failure: &Failure, left_out: &BTreeSet<usize>, arguments: &Arguments) {
 struct Sum {
     coverage: Coverage,
     worlds: u64,
-    undecided: usize,
     failure: Option<Failure>,
 }
 
@@ -186,7 +184,6 @@ fn many(arguments: &Arguments) -> ExitCode {
             match ended {
                 Ok(report) => {
                     sum.worlds += 1;
-                    sum.undecided += report.undecided;
                     sum.coverage.add(&report.coverage);
                 }
                 Err(failure) => sum.failure = Some(failure),
@@ -203,12 +200,9 @@ fn many(arguments: &Arguments) -> ExitCode {
         tell(failure, &BTreeSet::new(), arguments);
         return ExitCode::FAILURE;
     }
-    let Sum { worlds, undecided, coverage, .. } = &sum;
+    let Sum { worlds, coverage, .. } = &sum;
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
-    println!(
-        "{worlds} worlds held, {:.0} a minute; {undecided} registers undecided",
-        *worlds as f64 / minutes
-    );
+    println!("{worlds} worlds held, {:.0} a minute", *worlds as f64 / minutes);
     print!("{coverage}");
     let missing = coverage.missing();
     if arguments.cover && !missing.is_empty() {

@@ -3,7 +3,9 @@
 
 mod checks;
 mod clients;
+mod clock;
 pub mod coverage;
+mod disk;
 pub mod faults;
 pub mod history;
 mod host;
@@ -38,16 +40,35 @@ use crate::random::Random;
 /// What may happen next.
 #[derive(Clone, Debug)]
 enum Event {
-    Act { host: usize, actor: Actor },
-    Start { host: usize },
+    Act {
+        host: usize,
+        actor: Actor,
+    },
+    Start {
+        host: usize,
+    },
     Deliver(Box<Sent>),
     Connect,
-    Break { a: u64, b: u64 },
-    Operate { client: usize },
-    GiveUp { client: usize, serial: u64 },
-    Strike { fault: usize },
-    Relent { fault: usize },
+    Break {
+        a: u64,
+        b: u64,
+    },
+    Operate {
+        client: usize,
+    },
+    GiveUp {
+        client: usize,
+        serial: u64,
+    },
+    Strike {
+        fault: usize,
+    },
+    Relent {
+        fault: usize,
+    },
     Heal,
+    /// A look at every disk.
+    Audit,
     Look,
 }
 
@@ -62,8 +83,6 @@ pub struct Report {
     pub events: u64,
     /// Operations of clients.
     pub operations: u64,
-    /// Registers whose history was too long to be checked.
-    pub undecided: usize,
     /// What happened how often.
     pub coverage: Coverage,
     /// What clients did and saw.
@@ -129,13 +148,11 @@ pub fn run(
         let faults = faults.filter(|(number, _)| !left_out.contains(number)).collect();
         return Err(Failure { seed, what, at: world.now, faults });
     }
-    let undecided = ended.unwrap_or_default();
     Ok(Report {
         fingerprint: world.hasher.finish(),
         time: world.now,
         events: world.events,
         operations: world.clients.begun,
-        undecided,
         coverage: world.coverage.clone(),
         history: std::mem::take(&mut world.clients.history),
     })
@@ -187,10 +204,11 @@ impl<'a> World<'a> {
         }
         self.queue(last + 2_000 * MS, Event::Heal);
         self.queue(MS, Event::Connect);
+        self.queue(AUDIT, Event::Audit);
     }
 
-    /// Lets everything happen; how many registers could not be decided.
-    fn run(&mut self) -> Result<usize, String> {
+    /// Lets everything happen.
+    fn run(&mut self) -> Result<(), String> {
         while let Some(((at, _), event)) = self.queue.pop_first() {
             self.now = at;
             self.events += 1;
@@ -204,8 +222,10 @@ impl<'a> World<'a> {
             self.happen(event)?;
         }
         self.compare_logs()?;
-        let found = history::check(&self.clients.history, &self.ledger.look())?;
-        Ok(found.undecided)
+        for steps in self.hosts.iter().filter_map(|host| host.steps.as_ref()) {
+            self.coverage.add_to("a rotation", steps.wal().statistics().rotations);
+        }
+        history::check(&self.clients.history, &self.ledger.look())
     }
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
@@ -224,6 +244,7 @@ impl<'a> World<'a> {
             Event::Strike { fault } => self.strike(fault),
             Event::Relent { fault } => self.relent(fault),
             Event::Heal => self.heal(),
+            Event::Audit => self.audit()?,
             Event::Look => self.queue(100 * MS, Event::Look),
         }
         for client in self.clients.poll_woken(self.now) {
@@ -263,7 +284,7 @@ impl<'a> World<'a> {
         if host.wake[actor as usize] != now {
             return Ok(());
         }
-        if host.paused_until > now {
+        if host.held_until(actor) > now {
             host.wake[actor as usize] = u64::MAX;
             host.call(actor, now);
             self.plan(number);
@@ -389,6 +410,15 @@ impl<'a> World<'a> {
         Ok(false)
     }
 
+    /// Whatever a node has called durable is on its disk.
+    fn audit(&mut self) -> Result<(), String> {
+        for host in self.hosts.iter().filter(|host| host.is_member() && !host.is_doubtful()) {
+            self.checks.compare_disk(host)?;
+        }
+        self.queue(AUDIT, Event::Audit);
+        Ok(())
+    }
+
     /// What is committed is the same everywhere, byte for byte.
     fn compare_logs(&self) -> Result<(), String> {
         let mut first: Option<Vec<kontiki_wal::Entry>> = None;
@@ -416,6 +446,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "without a text".to_owned())
 }
 
+/// Between two looks at all disks.
+const AUDIT: u64 = 500 * MS;
 /// Writes that each client does once all is well.
 const CALM_WRITES: u64 = 3;
 /// By then the world has recovered from everything.

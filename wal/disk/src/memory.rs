@@ -107,7 +107,7 @@ impl MemoryDisk {
     ///
     /// # Panics
     /// If `nth` is 0, or a fault was planned for something that cannot have it
-    /// ([`Fault::Lie`] for anything but the two syncs).
+    /// ([`Fault::Lie`] for anything but the two syncs, those of a file's sync for another one).
     pub fn inject(&self, kind: Kind, nth: u64, fault: Fault) {
         self.state.lock().plan.add(kind, nth, fault);
     }

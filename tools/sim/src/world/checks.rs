@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kontiki_core::{AppendOutcome, Message, NodeId, Role, State, VoteKind};
+use kontiki_core::{AppendOutcome, Incarnation, Message, NodeId, Role, State, VoteKind};
 use kontiki_wal::Log;
 
 use crate::world::host::{Host, LOG};
@@ -20,8 +20,10 @@ struct Seen {
     /// The newest term that it has vouched for in a message, whatever became of its process since.
     said: u64,
     is_leader: bool,
-    /// Its last turn ended with a failure: what it had on its disk by then was not seen.
-    has_failed: bool,
+    /// By which its disk is known.
+    name: Option<Incarnation>,
+    /// Its last turn ended with a failure, and its disk cannot be asked what it had by then.
+    is_unseen: bool,
 }
 
 /// What was seen of all.
@@ -30,8 +32,8 @@ pub(crate) struct Checks {
     nodes: BTreeMap<u64, Seen>,
     /// Who led in each term.
     leaders: BTreeMap<u64, u64>,
-    /// The terms of what is committed, from index 1.
-    committed: Vec<u64>,
+    /// The terms of what is committed, from index 1, each with the term of the node that was seen to know it first.
+    committed: Vec<(u64, u64)>,
     /// By index and term of an entry: the term of the one before.
     before: BTreeMap<(u64, u64), u64>,
     /// Whom each node has given its vote in each term.
@@ -61,12 +63,14 @@ impl Checks {
     /// Looks at a node that has just done a turn.
     pub(crate) fn observe(&mut self, host: &Host) -> Result<News, String> {
         let Some(steps) = &host.steps else { return Ok(News::default()) };
-        let seen = self.nodes.entry(host.id).or_default();
-        seen.has_failed = steps.core().is_none();
-        let Some(core) = steps.core() else { return Ok(News::default()) };
+        let Some(core) = steps.core() else {
+            self.take_failed(host)?;
+            return Ok(News::default());
+        };
         core.check();
         let (id, status, cursors) = (host.id, core.status(), core.cursors());
         let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
+        self.nodes.entry(id).or_default().is_unseen = false;
         let mut news =
             News { truncated: self.take_durable(id, cursors.durable.0, &log)?, ..News::default() };
         let seen = self.nodes.entry(id).or_default();
@@ -92,7 +96,10 @@ impl Checks {
             self.nodes.entry(id).or_default().checked = index;
         }
         if leads {
-            self.take_leader(id, term, news.leads && self.committed() <= known, &log)?;
+            self.take_leader(id, term)?;
+        }
+        if news.leads {
+            self.check_completeness(id, term, known, &log)?;
         }
         Ok(news)
     }
@@ -125,7 +132,7 @@ impl Checks {
     /// An entry is committed as one node knows.
     fn take_committed(&mut self, id: u64, index: u64, term: u64) -> Result<(), String> {
         let place = usize::try_from(index - 1).expect("a short log");
-        if let Some(&known) = self.committed.get(place) {
+        if let Some(&(known, _)) = self.committed.get(place) {
             if known != term {
                 return Err(format!(
                     "node {id} has committed term {term} at index {index}, another one term {known}"
@@ -138,7 +145,8 @@ impl Checks {
                 "node {id} has committed index {index}, and nobody the one before"
             ));
         }
-        self.committed.push(term);
+        let known_in = self.nodes.get(&id).map_or(0, |seen| seen.term);
+        self.committed.push((term, known_in));
         let holds = |seen: &&Seen| seen.durable.get(place) == Some(&term);
         let holders = self.nodes.values().filter(holds).count();
         if holders < self.majority {
@@ -149,17 +157,23 @@ impl Checks {
         Ok(())
     }
 
-    fn take_leader(&mut self, id: u64, term: u64, is_new: bool, log: &Log) -> Result<(), String> {
+    fn take_leader(&mut self, id: u64, term: u64) -> Result<(), String> {
         let known = *self.leaders.entry(term).or_insert(id);
         if known != id {
             return Err(format!("nodes {known} and {id} lead in term {term}"));
         }
-        let last = self.committed.len() as u64;
-        if let (true, Some(&committed)) = (is_new, self.committed.last())
-            && log.term(last) != Some(committed)
-        {
+        Ok(())
+    }
+
+    /// A new leader has what was committed in earlier terms, as far as its log can be asked. It may itself not know yet that
+    /// there are later ones.
+    fn check_completeness(&self, id: u64, term: u64, known: u64, log: &Log) -> Result<(), String> {
+        let was_earlier = |&(_, known_in): &(u64, u64)| known_in < term;
+        let Some(place) = self.committed.iter().rposition(was_earlier) else { return Ok(()) };
+        let (index, committed) = (place as u64 + 1, self.committed[place].0);
+        if index <= known && log.term(index) != Some(committed) {
             return Err(format!(
-                "node {id} leads in term {term} without the committed entry {last}"
+                "node {id} leads in term {term} without the committed entry {index}"
             ));
         }
         Ok(())
@@ -187,7 +201,7 @@ impl Checks {
         if let Message::AppendResponse(response) = message
             && let AppendOutcome::Matched(index) = response.outcome
             && index.0 > seen.durable.len() as u64
-            && !seen.has_failed
+            && !seen.is_unseen
         {
             let durable = seen.durable.len();
             return Err(format!(
@@ -212,6 +226,40 @@ impl Checks {
         Ok(())
     }
 
+    /// Looks at the disk of a node whose last turn ended with a failure: what it learned of its log in that turn, it does not tell
+    /// any more.
+    fn take_failed(&mut self, host: &Host) -> Result<(), String> {
+        let can_tell = host.is_member() && !host.is_doubtful();
+        let seen = self.nodes.entry(host.id).or_default();
+        seen.is_unseen = !can_tell;
+        if can_tell {
+            self.compare_disk(host)?;
+            let Some(steps) = &host.steps else { return Ok(()) };
+            let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
+            // What the log has replaced since, the disk can still have as it was.
+            let on_disk = (1..).zip(host.durable_terms()?);
+            let stands = on_disk.take_while(|&(index, term)| log.term(index) == Some(term));
+            self.nodes.entry(host.id).or_default().durable = stands.map(|(_, term)| term).collect();
+        }
+        Ok(())
+    }
+
+    /// What a node has called durable is what its disk holds, were the power cut now and nothing kept that was not synced.
+    pub(crate) fn compare_disk(&self, host: &Host) -> Result<(), String> {
+        let Some(seen) = self.nodes.get(&host.id).filter(|seen| !seen.durable.is_empty()) else {
+            return Ok(());
+        };
+        let held = host.durable_terms()?;
+        let differs = |(_, (said, held)): &(u64, (&u64, Option<&u64>))| Some(*said) != *held;
+        let held = (0..seen.durable.len()).map(|place| held.get(place));
+        let mut both = (1..).zip(seen.durable.iter().zip(held));
+        let Some((index, (said, held))) = both.find(differs) else { return Ok(()) };
+        let id = host.id;
+        Err(format!(
+            "node {id} has called entry {index} of term {said} durable, and its disk holds there {held:?}"
+        ))
+    }
+
     /// A node has started on what its disk holds: what was durable there still is. False if it is not.
     pub(crate) fn take_start(&mut self, host: &Host) -> Result<bool, String> {
         let Some(steps) = &host.steps else { return Ok(true) };
@@ -222,10 +270,14 @@ impl Checks {
         let mut terms = (1..).zip(&seen.durable);
         let are_entries_kept = terms.all(|(index, &term)| log.term(index) == Some(term));
         let state = log.state().and_then(|bytes| State::decode(&bytes).ok().flatten());
+        // Who has lost everything calls himself something new.
+        let name = state.as_ref().map(|state| state.incarnation);
+        let is_known = !host.was_member || name == seen.name;
+        seen.name = name;
         let hard = state.map(|state| state.hard).unwrap_or_default();
         let vote = self.votes.get(&(host.id, hard.term.0));
         let is_vote_kept = vote.is_none_or(|&vote| hard.vote == Some(NodeId(vote)));
-        let is_kept = are_entries_kept && is_vote_kept && hard.term.0 >= seen.said;
+        let is_kept = is_known && are_entries_kept && is_vote_kept && hard.term.0 >= seen.said;
         if is_kept {
             self.take_durable(host.id, log.last(), &log)?;
         }

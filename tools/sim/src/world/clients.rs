@@ -47,6 +47,8 @@ pub(crate) struct Clients {
     /// Operations that were begun.
     pub(crate) begun: u64,
     last_id: u64,
+    /// Which node has served each client last, and not refused it since.
+    served_by: Vec<Option<u64>>,
     /// The newest value that was seen of each register.
     seen: Vec<u64>,
 }
@@ -75,6 +77,7 @@ impl Clients {
             random: Random::new(parameters.seed ^ 0x636c_6965_6e74),
             begun: 0,
             last_id: 0,
+            served_by: vec![None; count],
             seen: vec![0; keys],
         }
     }
@@ -107,7 +110,11 @@ impl Clients {
         if nodes.is_empty() || self.pending[client].is_some() {
             return None;
         }
-        let (id, node) = nodes[pick(&mut self.random, nodes.len())];
+        let known = nodes.iter().find(|(id, _)| Some(*id) == self.served_by[client]);
+        let (id, node) = match known {
+            Some(&known) if self.random.chance(80) => known,
+            _ => nodes[pick(&mut self.random, nodes.len())],
+        };
         let key = u8::try_from(self.random.below(parameters.keys)).expect("a few");
         let [reads, local, swaps] = parameters.mix;
         let drawn = self.random.below(100);
@@ -180,6 +187,8 @@ impl Clients {
 
     fn end(&mut self, client: usize, outcome: Outcome, now: u64) {
         let Some(Pending { call, node, start, .. }) = self.pending[client].take() else { return };
+        let has_served = matches!(outcome, Outcome::Wrote { .. } | Outcome::Read { .. });
+        self.served_by[client] = has_served.then_some(node);
         let known = match (call, outcome) {
             (Call::Write(command), Outcome::Wrote { done: true, .. }) => {
                 Some((command.key, command.id))

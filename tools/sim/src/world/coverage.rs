@@ -9,7 +9,12 @@ pub struct Coverage(BTreeMap<&'static str, u64>);
 impl Coverage {
     /// It happened once more.
     pub fn count(&mut self, what: &'static str) {
-        *self.0.entry(what).or_default() += 1;
+        self.add_to(what, 1);
+    }
+
+    /// It happened so many times more.
+    pub fn add_to(&mut self, what: &'static str, count: u64) {
+        *self.0.entry(what).or_default() += count;
     }
 
     /// How often it happened.
@@ -40,7 +45,7 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets. A node's log is not compacted yet, so that no segment is used again.
-pub const ALL: [&str; 36] = [
+pub const ALL: [&str; 39] = [
     "power cut",
     "power cut inside a job",
     "kill",
@@ -48,12 +53,15 @@ pub const ALL: [&str; 36] = [
     "partition",
     "clog",
     "sync fails",
+    "sync fails and takes back",
     "write fails",
     "disk full",
     "slow disk",
+    "hung disk",
     "clock jump",
     "rot",
     "lie",
+    "misdirected write",
     "wipe",
     "a message is lost",
     "a message comes twice",

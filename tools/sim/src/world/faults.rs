@@ -30,20 +30,24 @@ pub enum Fault {
     Partition { links: Vec<(u64, u64)>, time: u64 },
     /// Messages of one node to another take longer, for a while.
     Clog { from: u64, to: u64, delay: u64, time: u64 },
-    /// A later sync of a node's disk fails, as ext4's does.
-    SyncFails { node: u64, nth: u64 },
+    /// A later sync of a node's disk fails: as ext4's does, or as btrfs's, which takes back what was written.
+    SyncFails { node: u64, nth: u64, takes_back: bool },
     /// A later write fails.
     WriteFails { node: u64, nth: u64 },
     /// There is no space for a new file, for a while.
     DiskFull { node: u64, time: u64 },
     /// Each group takes so much longer, for a while.
     SlowDisk { node: u64, delay: u64, time: u64 },
+    /// Nothing comes back from a disk for a while.
+    HungDisk { node: u64, time: u64 },
     /// A node's clock goes forward.
     ClockJump { node: u64, by: u64 },
     /// A bit of an older segment flips, of a sick disk.
     Rot { node: u64, draw: u64 },
     /// A sync of a sick disk does nothing and says it did; after a while the power goes.
     Lie { node: u64, time: u64, down: u64 },
+    /// A sync of a sick disk writes everything so many sectors beside its place and says it did not; after a while the power goes.
+    Misdirect { node: u64, sectors: i64, time: u64, down: u64 },
     /// A sick disk is exchanged for an empty one.
     Wipe { node: u64, down: u64 },
 }
@@ -58,20 +62,23 @@ impl Fault {
             Self::Pause { .. } => "pause",
             Self::Partition { .. } => "partition",
             Self::Clog { .. } => "clog",
-            Self::SyncFails { .. } => "sync fails",
+            Self::SyncFails { takes_back: false, .. } => "sync fails",
+            Self::SyncFails { takes_back: true, .. } => "sync fails and takes back",
             Self::WriteFails { .. } => "write fails",
             Self::DiskFull { .. } => "disk full",
             Self::SlowDisk { .. } => "slow disk",
+            Self::HungDisk { .. } => "hung disk",
             Self::ClockJump { .. } => "clock jump",
             Self::Rot { .. } => "rot",
             Self::Lie { .. } => "lie",
+            Self::Misdirect { .. } => "misdirected write",
             Self::Wipe { .. } => "wipe",
         }
     }
 }
 
 /// Kinds of faults, each with how often it is drawn where it is on.
-const KINDS: [(Kind, u64); 13] = [
+const KINDS: [(Kind, u64); 15] = [
     (Kind::PowerCut, 6),
     (Kind::Kill, 3),
     (Kind::CutInside, 6),
@@ -82,9 +89,11 @@ const KINDS: [(Kind, u64); 13] = [
     (Kind::WriteFails, 1),
     (Kind::DiskFull, 2),
     (Kind::SlowDisk, 2),
+    (Kind::HungDisk, 1),
     (Kind::ClockJump, 1),
     (Kind::Rot, 2),
     (Kind::Lie, 1),
+    (Kind::Misdirect, 1),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,9 +108,11 @@ enum Kind {
     WriteFails,
     DiskFull,
     SlowDisk,
+    HungDisk,
     ClockJump,
     Rot,
     Lie,
+    Misdirect,
 }
 
 /// The faults of a world that storms for about so long, in their order.
@@ -138,7 +149,7 @@ pub(super) fn draw(parameters: &Parameters, storm: u64) -> Vec<Planned> {
 
 fn fits(kind: Kind, parameters: &Parameters) -> bool {
     match kind {
-        Kind::Rot | Kind::Lie => !parameters.sick.is_empty(),
+        Kind::Rot | Kind::Lie | Kind::Misdirect => !parameters.sick.is_empty(),
         Kind::Partition | Kind::Clog => parameters.nodes > 1,
         _ => true,
     }
@@ -160,13 +171,21 @@ fn draw_one(kind: Kind, parameters: &Parameters, random: &mut Random) -> Fault {
             let to = 1 + (node + random.below(parameters.nodes - 1)) % parameters.nodes;
             Fault::Clog { from: node, to, delay: random.between(1, 300) * MS, time }
         }
-        Kind::SyncFails => Fault::SyncFails { node, nth: random.between(1, 20) },
+        Kind::SyncFails => {
+            let (nth, takes_back) = (random.between(1, 20), random.chance(50));
+            Fault::SyncFails { node, nth, takes_back }
+        }
         Kind::WriteFails => Fault::WriteFails { node, nth: random.between(1, 20) },
         Kind::DiskFull => Fault::DiskFull { node, time },
         Kind::SlowDisk => Fault::SlowDisk { node, delay: random.between(1, 1_000) * MS, time },
+        Kind::HungDisk => Fault::HungDisk { node, time: random.between(500, 8_000) * MS },
         Kind::ClockJump => Fault::ClockJump { node, by: random.between(1, 2_000) * MS },
         Kind::Rot => Fault::Rot { node: sick, draw: random.draw() },
         Kind::Lie => Fault::Lie { node: sick, time: random.between(1, 300) * MS, down },
+        Kind::Misdirect => {
+            let sectors = [-64, -8, -1, 1, 8, 64][pick(random, 6)];
+            Fault::Misdirect { node: sick, sectors, time: random.between(1, 300) * MS, down }
+        }
     }
 }
 
@@ -204,6 +223,7 @@ mod tests {
                 seen.insert(planned.fault.name());
                 if let Fault::Rot { node, .. }
                 | Fault::Lie { node, .. }
+                | Fault::Misdirect { node, .. }
                 | Fault::Wipe { node, .. } = planned.fault
                 {
                     assert!(parameters.sick.contains(&node));
@@ -213,6 +233,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen.len(), 14, "{seen:?}");
+        assert_eq!(seen.len(), 17, "{seen:?}");
     }
 }

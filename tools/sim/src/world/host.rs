@@ -14,6 +14,7 @@ use kontiki_wal::{
 use crate::{
     random::Random,
     world::{
+        clock::Clock,
         machine::{Registers, SharedLedger},
         network::Network,
         parameters::{MS, Parameters, US},
@@ -99,6 +100,8 @@ pub(crate) struct Host {
     /// When each actor is to be called; `u64::MAX` if it is not.
     pub(crate) wake: [u64; ACTORS.len()],
     pub(crate) paused_until: u64,
+    /// Until then the disk does nothing.
+    pub(crate) hung_until: u64,
     /// The power goes inside the next job, behind so many operations, and so many of a hundred things are kept; how long it is
     /// gone.
     pub(crate) cut_inside: Option<(u64, u64, u64)>,
@@ -115,33 +118,6 @@ pub(crate) struct Host {
     pub(crate) was_member: bool,
 }
 
-/// A clock that runs fast or slow, and can jump forward.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    drift: i64,
-    ahead: u64,
-}
-
-impl Clock {
-    /// What it shows at a moment of the world.
-    fn shows(&self, now: u64) -> u64 {
-        let rate = u128::try_from(1_000_000 + self.drift).expect("drift is small");
-        let shown = u128::from(now) * rate / 1_000_000;
-        u64::try_from(shown).expect("a short life") + self.ahead
-    }
-
-    /// The first moment at which it shows `shown`.
-    fn moment(&self, shown: u64) -> u64 {
-        let rate = u128::try_from(1_000_000 + self.drift).expect("drift is small");
-        let without = u128::from(shown.saturating_sub(self.ahead));
-        u64::try_from((without * 1_000_000).div_ceil(rate)).unwrap_or(u64::MAX)
-    }
-
-    pub(crate) fn jump(&mut self, by: u64) {
-        self.ahead += by;
-    }
-}
-
 impl Host {
     pub(crate) fn new(id: u64, parameters: &Parameters) -> Self {
         let drift = parameters.drift[usize::try_from(id - 1).expect("a few nodes")];
@@ -153,10 +129,11 @@ impl Host {
             segment: Stage::None,
             steps: None,
             life: 0,
-            clock: Clock { drift, ahead: 0 },
+            clock: Clock::new(drift),
             random: Random::new(parameters.seed ^ (id << 32) ^ 0x686f_7374),
             wake: [u64::MAX; ACTORS.len()],
             paused_until: 0,
+            hung_until: 0,
             cut_inside: None,
             sync_time: parameters.sync,
             slow: 0,
@@ -250,11 +227,28 @@ impl Host {
         }
     }
 
+    /// Until when a pause, or the disk, keeps an actor from what it does.
+    pub(crate) fn held_until(&self, actor: Actor) -> u64 {
+        match actor {
+            Actor::Syncer | Actor::Preparer => self.paused_until.max(self.hung_until),
+            Actor::Driver | Actor::Applier | Actor::Fetcher => self.paused_until,
+        }
+    }
+
     /// Calls an actor at a moment, unless it is called before.
     pub(crate) fn call(&mut self, actor: Actor, at: u64) {
-        let at = at.max(self.paused_until);
+        let at = at.max(self.held_until(actor));
         let wake = &mut self.wake[actor as usize];
         *wake = at.min(*wake);
+    }
+
+    /// From now on nothing goes wrong; what waited for the disk goes on.
+    pub(crate) fn heal(&mut self, now: u64) {
+        self.disk.forget_faults();
+        self.disk.set_capacity(None);
+        (self.slow, self.paused_until, self.hung_until, self.cut_inside) = (0, 0, 0, None);
+        self.call(Actor::Syncer, now + 1);
+        self.call(Actor::Preparer, now + 1);
     }
 
     /// The log may have work.
@@ -353,6 +347,27 @@ impl Host {
         self.segment = stage;
         self.call(Actor::Preparer, now + 1 + pause);
         Act::GoesOn
+    }
+
+    /// Its disk has what the cluster believes it has.
+    pub(crate) fn is_member(&self) -> bool {
+        matches!(self.standing, Standing::Sound)
+    }
+
+    /// Its disk may hold something else than what was written to it.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.is_rotten || self.has_lied
+    }
+
+    /// How it stands, in a few words.
+    pub(crate) fn stands(&self) -> String {
+        let (id, standing) = (self.id, self.standing);
+        let Some(steps) = &self.steps else { return format!("node {id} {standing:?}, down") };
+        let status = steps.node().status();
+        let kontiki::Status { role, term, last, committed, applied, .. } = status;
+        format!(
+            "node {id} {standing:?} {role:?} term {term} last {last} commit {committed} applied {applied}"
+        )
     }
 }
 

@@ -89,7 +89,7 @@ impl Ledger {
         self.entries.len()
     }
 
-    fn note(&mut self, node: u64, position: Position, bytes: &[u8]) {
+    pub(super) fn note(&mut self, node: u64, position: Position, bytes: &[u8]) {
         let Position { term, index } = position;
         if let Some((known_term, known)) = self.entries.get(&index) {
             if *known_term != term || known != bytes {

@@ -78,8 +78,8 @@ impl Parameters {
         let sync = (sync_least, sync_least + random.between(0, 5) * MS);
         let drift_most = [0, 0, 1_000, 20_000][pick(&mut random, 4)];
         let drift = (0..nodes).map(|_| signed(&mut random, drift_most)).collect();
-        let operations = random.between(100, 600);
-        let clients = random.between(1, 8);
+        let operations = random.between(200, 1_000);
+        let clients = random.between(2, 24);
         let think = random.between(1, 30) * MS;
         let mut parameters = Self {
             seed,
@@ -145,10 +145,10 @@ fn draw_rules(random: &mut Random) -> Rules {
     }
 }
 
-/// Mostly short commands; long ones fill segments.
+/// So that a world fills some segments.
 fn filler(random: &mut Random, command_bytes_max: usize) -> usize {
     let most = command_bytes_max - 64;
-    [0, 100, 600, most][pick(random, 4)].min(most)
+    [100, 600, 1_500, most][pick(random, 4)].min(most)
 }
 
 fn signed(random: &mut Random, most: u64) -> i64 {

@@ -1,17 +1,14 @@
 //! Faults as they strike, and how hosts come back.
 
-use std::path::Path;
-
 use kontiki_disk::{
-    Access, Disk, MemoryDisk,
+    MemoryDisk,
     memory::{EIO, Fault as DiskFault, Kind},
 };
-use kontiki_wal::inspect::{Scan, Verdict};
 
 use crate::world::{
     Event, World,
     faults::Fault,
-    host::{DIRECTORY, Host, Standing, Started},
+    host::{Standing, Started},
     parameters::MS,
 };
 
@@ -47,10 +44,14 @@ impl World<'_> {
                 let disk = self.hosts[place(*node)].disk.reopen();
                 self.end_running(place(*node), disk, *down)
             }
+            // The first start takes every disk: before it is over, what a sick one loses is not missed, and none can be spared.
+            Fault::Lie { .. } | Fault::Misdirect { .. } | Fault::Wipe { .. }
+                if self.hosts.iter().any(|host| !host.was_member) =>
+            {
+                return;
+            }
             Fault::Wipe { node, down } => {
-                // Before everybody knows its disk nobody would miss it.
-                let is_known = self.hosts.iter().all(|host| host.was_member);
-                let ends = is_known && self.end_running(place(*node), MemoryDisk::new(), *down);
+                let ends = self.end_running(place(*node), MemoryDisk::new(), *down);
                 if ends {
                     self.hosts[place(*node)].standing = Standing::Wiped;
                 }
@@ -69,6 +70,8 @@ impl World<'_> {
             Fault::Pause { node, time }
             | Fault::DiskFull { node, time }
             | Fault::Lie { node, time, .. }
+            | Fault::Misdirect { node, time, .. }
+            | Fault::HungDisk { node, time }
             | Fault::SlowDisk { node, time, .. } => (node, Some(time)),
             Fault::CutInside { node, .. }
             | Fault::SyncFails { node, .. }
@@ -93,8 +96,10 @@ impl World<'_> {
             Fault::CutInside { operations, keeps, down, .. } => {
                 host.cut_inside = Some((operations, keeps, down));
             }
-            Fault::SyncFails { nth, .. } => {
-                host.disk.inject(Kind::Sync, nth, fail);
+            Fault::HungDisk { time, .. } => host.hung_until = host.hung_until.max(now + time),
+            Fault::SyncFails { nth, takes_back, .. } => {
+                let fault = if takes_back { DiskFault::TakeBack(EIO) } else { fail };
+                host.disk.inject(Kind::Sync, nth, fault);
                 host.is_hurt = true;
             }
             Fault::WriteFails { nth, .. } => {
@@ -105,6 +110,10 @@ impl World<'_> {
             Fault::Rot { draw, .. } => return host.rot(draw),
             Fault::Lie { .. } => {
                 host.disk.inject(Kind::Sync, 1, DiskFault::Lie);
+                host.has_lied = true;
+            }
+            Fault::Misdirect { sectors, .. } => {
+                host.disk.inject(Kind::Sync, 1, DiskFault::Misdirect(sectors));
                 host.has_lied = true;
             }
             _ => return false,
@@ -133,7 +142,9 @@ impl World<'_> {
                 }
             }
             Fault::SlowDisk { node, delay, .. } => self.hosts[place(node)].slow -= delay,
-            Fault::Lie { node, down, .. } if self.hosts[place(node)].steps.is_some() => {
+            Fault::Lie { node, down, .. } | Fault::Misdirect { node, down, .. }
+                if self.hosts[place(node)].steps.is_some() =>
+            {
                 self.cut_power(place(node), 0, down);
             }
             _ => {}
@@ -147,9 +158,7 @@ impl World<'_> {
         self.links.heal();
         for number in 0..self.hosts.len() {
             let host = &mut self.hosts[number];
-            host.disk.forget_faults();
-            host.disk.set_capacity(None);
-            (host.slow, host.paused_until, host.cut_inside) = (0, 0, None);
+            host.heal(self.now);
             if host.standing == Standing::Sound && host.steps.is_none() {
                 self.queue(MS, Event::Start { host: number });
             }
@@ -168,10 +177,7 @@ impl World<'_> {
     fn end_running(&mut self, number: usize, disk: MemoryDisk, down: u64) -> bool {
         let id = self.hosts[number].id;
         let Some(steps) = &self.hosts[number].steps else { return false };
-        let statistics = steps.wal().statistics();
-        if statistics.rotations > 0 {
-            self.coverage.count("a rotation");
-        }
+        self.coverage.add_to("a rotation", steps.wal().statistics().rotations);
         for client in self.clients.lose(id, self.now) {
             self.free(client);
         }
@@ -207,6 +213,11 @@ impl World<'_> {
         let host = &mut self.hosts[number];
         let may_start = matches!(host.standing, Standing::Sound | Standing::Wiped);
         if host.steps.is_some() || !may_start {
+            return Ok(());
+        }
+        if host.hung_until > self.now {
+            let after = host.hung_until - self.now;
+            self.queue(after, Event::Start { host: number });
             return Ok(());
         }
         let (id, is_torn) = (host.id, host.is_torn());
@@ -261,44 +272,5 @@ impl World<'_> {
         host.is_hurt = is_full;
         self.plan(number);
         Ok(())
-    }
-}
-
-impl Host {
-    /// A bit flips in a segment that is full: what is newer can be what a crash leaves.
-    fn rot(&mut self, draw: u64) -> bool {
-        let directory = Path::new(DIRECTORY).join("wal");
-        let Ok(opened) = self.disk.open_directory(&directory, Access::Read) else { return false };
-        let mut names: Vec<(String, u64)> = opened.list().unwrap_or_default();
-        names.retain(|(name, _)| name.ends_with(".wal"));
-        names.truncate(names.len().saturating_sub(2));
-        if names.is_empty() {
-            return false;
-        }
-        let (name, bytes) = &names[usize::try_from(draw % names.len() as u64).expect("a few")];
-        // The header page in a quarter of all cases: that is what an opening looks at.
-        let offset =
-            if draw.is_multiple_of(4) { draw / 7 % 128 } else { 4096 + draw / 7 % (bytes - 4096) };
-        self.disk.corrupt(directory.join(name), offset, 1 << (draw % 8));
-        self.is_rotten = true;
-        true
-    }
-
-    /// What the last power cut has left ends in a part of a group.
-    fn is_torn(&self) -> bool {
-        let directory = Path::new(DIRECTORY).join("wal");
-        let scan = Scan::open_on(&self.disk, directory);
-        scan.is_ok_and(|scan| matches!(scan.verdict(), Verdict::TornTail { .. }))
-    }
-
-    /// How it stands, in a few words.
-    pub(super) fn stands(&self) -> String {
-        let (id, standing) = (self.id, self.standing);
-        let Some(steps) = &self.steps else { return format!("node {id} {standing:?}, down") };
-        let status = steps.node().status();
-        let kontiki::Status { role, term, last, committed, applied, .. } = status;
-        format!(
-            "node {id} {standing:?} {role:?} term {term} last {last} commit {committed} applied {applied}"
-        )
     }
 }

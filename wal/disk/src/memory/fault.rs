@@ -71,8 +71,14 @@ pub enum Fault {
     /// It answers this error number of the system. A write has then written its first half, a
     /// sync has left its pages clean without writing them, the others have done nothing.
     Fail(i32),
+    /// A sync answers this error number, and the file is what it was after the last one that succeeded, for who reads it,
+    /// too: so btrfs does it (Rebello and others, 2020).
+    TakeBack(i32),
     /// A sync answers `Ok` and has done what a failed one does.
     Lie,
+    /// A sync answers `Ok`, and every sector has been written so many sectors further up, or down if negative, over what was
+    /// there; what would lie outside the file is lost.
+    Misdirect(i64),
     /// The operation panics, and has done nothing.
     Panic,
 }
@@ -166,8 +172,12 @@ enum Power {
 
 impl Plan {
     pub(super) fn add(&mut self, kind: Kind, nth: u64, fault: Fault) {
-        let sync = matches!(kind, Kind::Sync | Kind::SyncDirectory);
-        assert!(sync || fault != Fault::Lie, "only a sync can lie");
+        let fits = match fault {
+            Fault::Fail(_) | Fault::Panic => true,
+            Fault::Lie => matches!(kind, Kind::Sync | Kind::SyncDirectory),
+            Fault::TakeBack(_) | Fault::Misdirect(_) => kind == Kind::Sync,
+        };
+        assert!(fits, "{kind:?} cannot go wrong in this way: {fault:?}");
         self.rule(kind, nth, Effect::Fault(fault));
     }
 

@@ -218,12 +218,21 @@ impl File for MemoryFile {
     fn sync(&self) -> io::Result<()> {
         let (_state, fault) =
             self.disk.admit(self.operation(Kind::Sync, 0..0), Some(&self.node))?;
-        if fault.is_none() {
-            self.node.pages().sync();
-            return Ok(());
+        let mut pages = self.node.pages();
+        match fault {
+            None => pages.sync(),
+            Some(Fault::Misdirect(sectors)) => pages.misdirect(sectors),
+            Some(Fault::Lie) => pages.forget_dirty(),
+            Some(Fault::TakeBack(_)) => {
+                pages.take_back();
+                return fail(fault);
+            }
+            Some(Fault::Fail(_) | Fault::Panic) => {
+                pages.forget_dirty();
+                return fail(fault);
+            }
         }
-        self.node.pages().forget_dirty();
-        if fault == Some(Fault::Lie) { Ok(()) } else { fail(fault) }
+        Ok(())
     }
 
     fn publish(&self, end: u64) {
@@ -255,8 +264,12 @@ impl AsRef<[u8]> for View {
 
 fn fail(fault: Option<Fault>) -> io::Result<()> {
     match fault {
-        Some(Fault::Fail(error)) => Err(io::Error::from_raw_os_error(error)),
-        Some(Fault::Lie) => unreachable!("only a sync can lie"),
+        Some(Fault::Fail(error) | Fault::TakeBack(error)) => {
+            Err(io::Error::from_raw_os_error(error))
+        }
+        Some(Fault::Lie | Fault::Misdirect(_)) => {
+            unreachable!("only a sync can say what is not so")
+        }
         Some(Fault::Panic) => unreachable!("panicked when it was let through"),
         None => Ok(()),
     }

@@ -120,6 +120,33 @@ impl Pages {
         }
     }
 
+    /// A sync that fails as btrfs's does: the pages are those of the last one that succeeded.
+    pub(super) fn take_back(&mut self) {
+        self.cache = self.durable.clone();
+        self.unsynced.clear();
+    }
+
+    /// A sync that says it succeeded and has written each sector so many further up or down. What it was written over shows that
+    /// at once, as if it had left the cache; what was to be written does not show yet that it was not.
+    pub(super) fn misdirect(&mut self, sectors: i64) {
+        let dirty: Vec<u64> =
+            self.unsynced.iter().filter(|(_, unsynced)| unsynced.dirty).map(|(&s, _)| s).collect();
+        let written: Vec<Sector> = dirty.iter().map(|&sector| self.cache.sector(sector)).collect();
+        self.forget_dirty();
+        let end = self.cache.len() / SECTOR_BYTES;
+        for (sector, bytes) in dirty.into_iter().zip(written) {
+            let Some(place) = sector.checked_add_signed(sectors).filter(|&place| place < end)
+            else {
+                continue;
+            };
+            self.durable.set_sector(place, &bytes);
+            if !self.unsynced.contains_key(&place) {
+                self.cache.set_sector(place, &bytes);
+            }
+        }
+        self.length_durable = true;
+    }
+
     /// Flips bits on the medium and in the cache.
     pub(super) fn corrupt(&mut self, offset: u64, mask: u8) {
         for content in [&mut self.cache, &mut self.durable] {

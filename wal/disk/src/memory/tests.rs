@@ -84,6 +84,34 @@ fn a_lying_sync_says_ok_and_writes_nothing() {
 }
 
 #[test]
+fn a_failed_sync_can_take_back_what_was_written() {
+    let (disk, _directory, file) = with_file();
+    file.write_at(0, &[&[7]]).unwrap();
+    file.sync().unwrap();
+    file.write_at(0, &[&[8; 700]]).unwrap();
+    disk.inject(Kind::Sync, 1, Fault::TakeBack(EIO));
+    assert_eq!(file.sync().unwrap_err().raw_os_error(), Some(EIO));
+    assert_eq!(first_bytes(&disk), [7, 0, 0]);
+    file.sync().unwrap();
+    assert_eq!(first_bytes(&disk.image(NOTHING)), [7, 0, 0]);
+    assert_eq!(disk.unsynced(), []);
+}
+
+#[test]
+fn a_misdirected_sync_writes_over_something_else_and_says_it_did_not() {
+    let (disk, _directory, file) = with_file();
+    file.write_at(0, &[&[1]]).unwrap();
+    file.write_at(1024, &[&[3]]).unwrap();
+    disk.inject(Kind::Sync, 1, Fault::Misdirect(1));
+    file.sync().unwrap();
+    assert_eq!(first_bytes(&disk), [1, 1, 3], "what was written is still in the cache");
+    assert_eq!(first_bytes(&disk.image(NOTHING)), [0, 1, 0], "the last one went beyond the file");
+    file.write_at(0, &[&[2]]).unwrap();
+    file.sync().unwrap();
+    assert_eq!(first_bytes(&disk.image(NOTHING)), [2, 1, 0]);
+}
+
+#[test]
 fn a_failing_write_writes_its_first_half() {
     let (disk, _directory, file) = with_file();
     disk.inject(Kind::Write, 2, Fault::Fail(ENOSPC));
