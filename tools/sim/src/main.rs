@@ -73,10 +73,13 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.seed {
         Some(seed) => one(seed, &arguments),
-        None => Ok(many(&arguments)),
+        None => many(&arguments),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("sim: {error}");
+        // Whoever reads has seen enough.
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            eprintln!("sim: {error}");
+        }
         ExitCode::from(3)
     })
 }
@@ -107,34 +110,37 @@ fn one(seed: u64, arguments: &Arguments) -> io::Result<ExitCode> {
                 report.history.iter().try_for_each(|done| writeln!(file, "{}", done.json()))?;
                 file.flush()?;
             }
-            print(seed, &report);
+            print(seed, &report)?;
             Ok(ExitCode::SUCCESS)
         }
         Err(failure) => {
-            tell(&failure, &left_out, arguments);
+            tell(&failure, &left_out, arguments)?;
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
-fn print(seed: u64, report: &Report) {
+fn print(seed: u64, report: &Report) -> io::Result<()> {
+    let mut out = io::stdout().lock();
     let Report { fingerprint, time, events, operations, coverage, .. } = report;
-    println!(
+    writeln!(
+        out,
         "seed {seed}: all held; fingerprint {fingerprint:016x}, {:.1} s, {events} steps, {operations} operations",
         *time as f64 / 1e9
-    );
-    print!("{coverage}");
+    )?;
+    write!(out, "{coverage}")
 }
 
 /// What did not hold, with the fewest faults that it takes.
-fn tell(failure: &Failure, left_out: &BTreeSet<usize>, arguments: &Arguments) {
+fn tell(failure: &Failure, left_out: &BTreeSet<usize>, arguments: &Arguments) -> io::Result<()> {
+    let mut out = io::stdout().lock();
     let Failure { seed, what, at, .. } = failure;
-    println!("seed {seed} FAILED at {:.6} s: {what}", *at as f64 / 1e9);
+    writeln!(out, "seed {seed} FAILED at {:.6} s: {what}", *at as f64 / 1e9)?;
     let left_out = if arguments.as_is { left_out.clone() } else { minimise(failure, left_out) };
-    let Err(Failure { faults, .. }) = world::run(*seed, &left_out, None) else { return };
-    println!("it takes {} faults:", faults.len());
+    let Err(Failure { faults, .. }) = world::run(*seed, &left_out, None) else { return Ok(()) };
+    writeln!(out, "it takes {} faults:", faults.len())?;
     for (number, planned) in &faults {
-        println!("  {number} at {:.6} s: {:?}", planned.at as f64 / 1e9, planned.fault);
+        writeln!(out, "  {number} at {:.6} s: {:?}", planned.at as f64 / 1e9, planned.fault)?;
     }
     let mut lines = std::collections::VecDeque::new();
     let keep = |line: String| {
@@ -144,15 +150,15 @@ fn tell(failure: &Failure, left_out: &BTreeSet<usize>, arguments: &Arguments) {
         }
     };
     let _failed = world::run(*seed, &left_out, Some(Box::new(keep)));
-    println!("the last that happened:");
-    lines.iter().for_each(|line| println!("  {line}"));
+    writeln!(out, "the last that happened:")?;
+    lines.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
     let without: Vec<String> = left_out.iter().map(ToString::to_string).collect();
     let without = if without.is_empty() {
         String::new()
     } else {
         format!(" --without {}", without.join(","))
     };
-    println!("again: sim --seed {seed}{without} --trace trace.ndjson");
+    writeln!(out, "again: sim --seed {seed}{without} --trace trace.ndjson")
 }
 
 /// How all worlds together went.
@@ -163,11 +169,11 @@ struct Sum {
     failure: Option<Failure>,
 }
 
-fn many(arguments: &Arguments) -> ExitCode {
+fn many(arguments: &Arguments) -> io::Result<ExitCode> {
     let begun = Instant::now();
     let first = arguments.seeds.as_ref().map_or_else(draw, |seeds| seeds.start);
     let end = arguments.seeds.as_ref().map_or(u64::MAX, |seeds| seeds.end);
-    println!("seeds from {first} on");
+    writeln!(io::stdout(), "seeds from {first} on")?;
     let (next, sum) = (AtomicU64::new(first), Mutex::new(Sum::default()));
     let is_over = || {
         let has_failed = sum.lock().unwrap_or_else(PoisonError::into_inner).failure.is_some();
@@ -197,19 +203,19 @@ fn many(arguments: &Arguments) -> ExitCode {
         eprint!("\r\x1b[K");
     }
     if let Some(failure) = &sum.failure {
-        tell(failure, &BTreeSet::new(), arguments);
-        return ExitCode::FAILURE;
+        tell(failure, &BTreeSet::new(), arguments)?;
+        return Ok(ExitCode::FAILURE);
     }
     let Sum { worlds, coverage, .. } = &sum;
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
-    println!("{worlds} worlds held, {:.0} a minute", *worlds as f64 / minutes);
-    print!("{coverage}");
+    writeln!(io::stdout(), "{worlds} worlds held, {:.0} a minute", *worlds as f64 / minutes)?;
+    write!(io::stdout(), "{coverage}")?;
     let missing = coverage.missing();
     if arguments.cover && !missing.is_empty() {
-        println!("never occurred: {}", missing.join(", "));
-        return ExitCode::FAILURE;
+        writeln!(io::stdout(), "never occurred: {}", missing.join(", "))?;
+        return Ok(ExitCode::FAILURE);
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
 fn progress(worlds: u64, begun: Instant) {

@@ -1,6 +1,8 @@
 //! A whole cluster in one thread: the production code of nodes and logs over simulated disks, a simulated network and simulated
 //! clocks. One number decides everything that happens; the same number, the same world.
 
+mod agenda;
+mod calm;
 mod checks;
 mod clients;
 mod clock;
@@ -16,61 +18,26 @@ mod storm;
 mod traffic;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     hash::{DefaultHasher, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use kontiki::{Node, Role};
-
 use self::{
+    agenda::{Agenda, Event},
+    calm::Calm,
     checks::Checks,
     clients::Clients,
     coverage::Coverage,
     faults::Planned,
-    history::{Done, Outcome},
-    host::{ACTORS, Act, Actor, Host, LOG, Standing},
-    machine::{Registers, SharedLedger},
-    network::{Network, Sent},
+    history::Done,
+    host::{ACTORS, Act, Actor, Host},
+    machine::SharedLedger,
+    network::Network,
     parameters::{MS, Parameters},
     traffic::Links,
 };
 use crate::random::Random;
-
-/// What may happen next.
-#[derive(Clone, Debug)]
-enum Event {
-    Act {
-        host: usize,
-        actor: Actor,
-    },
-    Start {
-        host: usize,
-    },
-    Deliver(Box<Sent>),
-    Connect,
-    Break {
-        a: u64,
-        b: u64,
-    },
-    Operate {
-        client: usize,
-    },
-    GiveUp {
-        client: usize,
-        serial: u64,
-    },
-    Strike {
-        fault: usize,
-    },
-    Relent {
-        fault: usize,
-    },
-    Heal,
-    /// A look at every disk.
-    Audit,
-    Look,
-}
 
 /// How a world ended in which everything held.
 #[derive(Clone, Debug)]
@@ -110,10 +77,7 @@ struct World<'a> {
     parameters: Parameters,
     left_out: BTreeSet<usize>,
     now: u64,
-    queue: BTreeMap<(u64, u64), Event>,
-    queued: u64,
-    /// When each actor of each host was queued for last.
-    planned: Vec<[u64; ACTORS.len()]>,
+    agenda: Agenda,
     hosts: Vec<Host>,
     network: Network,
     links: Links,
@@ -124,10 +88,7 @@ struct World<'a> {
     coverage: Coverage,
     hasher: DefaultHasher,
     events: u64,
-    /// Since when nothing goes wrong any more.
-    healed_at: Option<u64>,
-    /// Writes of each client that were applied since then.
-    calm_writes: Vec<u64>,
+    calm: Calm,
     trace: Option<Trace<'a>>,
 }
 
@@ -167,9 +128,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             left_out,
             now: 0,
-            queue: BTreeMap::new(),
-            queued: 0,
-            planned: vec![[u64::MAX; ACTORS.len()]; hosts.len()],
+            agenda: Agenda::default(),
             hosts,
             network: Network::new(),
             links: Links::new(parameters.network),
@@ -180,8 +139,7 @@ impl<'a> World<'a> {
             coverage: Coverage::default(),
             hasher: DefaultHasher::new(),
             events: 0,
-            healed_at: None,
-            calm_writes: vec![0; clients],
+            calm: Calm::new(clients),
             trace,
             parameters,
         };
@@ -194,7 +152,7 @@ impl<'a> World<'a> {
             let at = self.random.below(50 * MS);
             self.queue(at, Event::Start { host });
         }
-        (0..self.calm_writes.len()).for_each(|client| self.queue(MS, Event::Operate { client }));
+        self.call_clients();
         let mut last = 0;
         for fault in 0..self.parameters.faults.len() {
             last = self.parameters.faults[fault].at;
@@ -209,7 +167,7 @@ impl<'a> World<'a> {
 
     /// Lets everything happen.
     fn run(&mut self) -> Result<(), String> {
-        while let Some(((at, _), event)) = self.queue.pop_first() {
+        while let Some((at, event)) = self.agenda.pop() {
             self.now = at;
             self.events += 1;
             if self.events > EVENTS_MAX {
@@ -255,8 +213,7 @@ impl<'a> World<'a> {
 
     /// Queues an event for so much later.
     fn queue(&mut self, after: u64, event: Event) {
-        self.queued += 1;
-        self.queue.insert((self.now.saturating_add(after), self.queued), event);
+        self.agenda.add(self.now.saturating_add(after), event);
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {
@@ -269,11 +226,8 @@ impl<'a> World<'a> {
     fn plan(&mut self, host: usize) {
         self.hosts[host].plan(self.now);
         for actor in ACTORS {
-            let wake = self.hosts[host].wake[actor as usize];
-            let planned = &mut self.planned[host][actor as usize];
-            if wake != u64::MAX && *planned != wake {
-                *planned = wake;
-                self.queue(wake - self.now, Event::Act { host, actor });
+            if let Some(at) = self.hosts[host].take_wake(actor) {
+                self.agenda.add(at, Event::Act { host, actor });
             }
         }
     }
@@ -335,107 +289,12 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// A client does its next operation, as long as there is something left to do.
-    fn operate(&mut self, client: usize) {
-        let is_calm = self.healed_at.is_some();
-        let is_enough = match is_calm {
-            true => self.calm_writes[client] >= CALM_WRITES,
-            false => self.clients.begun >= self.parameters.operations,
-        };
-        if is_enough {
-            return;
-        }
-        let runs = |host: &&Host| !is_calm || host.standing == Standing::Sound;
-        let hosts = self.hosts.iter().filter(runs);
-        let nodes: Vec<(u64, &Node<Registers>)> =
-            hosts.filter_map(|host| Some((host.id, host.steps.as_ref()?.node()))).collect();
-        let begun = self.clients.begin(client, &nodes, self.now, &self.parameters);
-        (0..self.hosts.len()).for_each(|host| self.plan(host));
-        match begun {
-            Some(serial) => {
-                let patience = self.clients.patience();
-                self.queue(patience, Event::GiveUp { client, serial });
-            }
-            None => self.free(client),
-        }
-    }
-
-    /// A client has nothing under way.
-    fn free(&mut self, client: usize) {
-        if let Some(done) = self.clients.take_news() {
-            self.note(|| done.json().trim_matches(['{', '}']).to_owned());
-            let (what, is_write) = match done.outcome {
-                Outcome::Wrote { done: true, .. } => ("a write is applied", true),
-                Outcome::Wrote { .. } => ("a swap that does not write", true),
-                Outcome::Read { .. } if done.is_local() => ("a local read", false),
-                Outcome::Read { .. } => ("a linearizable read", false),
-                Outcome::Refused => ("certainly not applied", false),
-                Outcome::Unknown => ("an unknown outcome", false),
-            };
-            self.coverage.count(what);
-            self.calm_writes[done.client] += u64::from(is_write && self.healed_at.is_some());
-        }
-        let think = self.clients.think(&self.parameters);
-        self.queue(think, Event::Operate { client });
-    }
-
-    /// All is well, and everybody knows the same.
-    fn is_over(&mut self) -> Result<bool, String> {
-        let Some(healed_at) = self.healed_at else { return Ok(false) };
-        let sound = || self.hosts.iter().filter(|host| host.standing == Standing::Sound);
-        let state = |host: &Host| {
-            let steps = host.steps.as_ref()?;
-            let cursors = steps.core()?.cursors();
-            let has_all = cursors.committed.0 == self.checks.committed()
-                && cursors.durable >= cursors.committed;
-            has_all.then(|| steps.machine().state().clone())
-        };
-        let states: BTreeSet<_> = sound().map(state).collect();
-        let leaders = sound().filter_map(|host| host.steps.as_ref());
-        let leads = leaders.filter(|steps| steps.node().status().role == Role::Leader).count();
-        let is_served = self.calm_writes.iter().all(|&writes| writes >= CALM_WRITES);
-        let agree = states.len() == 1 && !states.contains(&None);
-        if agree && leads == 1 && is_served {
-            return Ok(true);
-        }
-        if self.now > healed_at + HEAL_MAX {
-            let stand: Vec<String> = self.hosts.iter().map(Host::stands).collect();
-            return Err(format!(
-                "{} s after all faults have ended: {leads} leaders, writes since then {:?}; {}",
-                HEAL_MAX / 1_000_000_000,
-                self.calm_writes,
-                stand.join("; ")
-            ));
-        }
-        Ok(false)
-    }
-
     /// Whatever a node has called durable is on its disk.
     fn audit(&mut self) -> Result<(), String> {
         for host in self.hosts.iter().filter(|host| host.is_member() && !host.is_doubtful()) {
             self.checks.compare_disk(host)?;
         }
         self.queue(AUDIT, Event::Audit);
-        Ok(())
-    }
-
-    /// What is committed is the same everywhere, byte for byte.
-    fn compare_logs(&self) -> Result<(), String> {
-        let mut first: Option<Vec<kontiki_wal::Entry>> = None;
-        for host in self.hosts.iter().filter(|host| host.standing == Standing::Sound) {
-            let Some(steps) = &host.steps else { continue };
-            let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
-            let entries = log.read(1..self.checks.committed() + 1, usize::MAX);
-            let entries: Result<Vec<_>, _> = entries.collect();
-            let entries = match entries {
-                Err(kontiki_wal::ReadError::Corruption(_)) if host.is_rotten => continue,
-                entries => entries.map_err(|error| format!("node {}: {error}", host.id))?,
-            };
-            let known = first.get_or_insert_with(|| entries.clone());
-            if *known != entries {
-                return Err(format!("node {} has other committed entries than the first", host.id));
-            }
-        }
         Ok(())
     }
 }
@@ -448,9 +307,5 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 /// Between two looks at all disks.
 const AUDIT: u64 = 500 * MS;
-/// Writes that each client does once all is well.
-const CALM_WRITES: u64 = 3;
-/// By then the world has recovered from everything.
-const HEAL_MAX: u64 = 60_000 * MS;
 /// A world that takes more steps does not come to an end.
 const EVENTS_MAX: u64 = 5_000_000;

@@ -4,34 +4,34 @@
 
 use std::{
     collections::BTreeMap,
-    env,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
+use kontiki_sim::random::Random;
 use redis::Connection;
 
-use crate::support::{Cluster, Node, connect_within, poll, query};
+use crate::support::{Cluster, Node, connect_within, poll, query, seeded};
 
 /// One after the other, ten times the leader and ten times a follower, in random order.
 #[test]
 fn twenty_kills_lose_nothing_and_writes_resume_within_three_seconds() {
-    let mut random = Random::seeded();
+    let mut random = seeded();
     let mut cluster = Cluster::start(3);
     let ports: Vec<_> = cluster.nodes.iter().map(|node| node.client_port).collect();
     let writers = [0, 1, 2].map(|writer| Writer::start(writer, &ports));
 
     let mut longest = Duration::ZERO;
-    for (round, leader_dies) in random.shuffled(KILLS).into_iter().enumerate() {
+    for (round, leader_dies) in shuffled(&mut random, KILLS).into_iter().enumerate() {
         let leader = cluster.leader();
-        let other = (leader + 1 + random.below(2)) % 3;
+        let other = (leader + if random.chance(50) { 1 } else { 2 }) % 3;
         let victim = if leader_dies { leader } else { other };
         // A moment in the middle of the work, not always right after the restart.
-        thread::sleep(Duration::from_millis(random.below(200) as u64));
+        thread::sleep(Duration::from_millis(random.below(200)));
 
         let killed = Instant::now();
         cluster.nodes[victim].process.kill();
@@ -197,33 +197,13 @@ impl Written {
     }
 }
 
-/// SplitMix64, seeded by RAFTD_TEST_SEED or the clock; the seed is printed.
-struct Random(u64);
-
-impl Random {
-    fn seeded() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let seed = env::var("RAFTD_TEST_SEED").map_or(now, |seed| seed.parse().unwrap());
-        println!("RAFTD_TEST_SEED={seed}");
-        Self(seed)
+/// As many true as false, in random order.
+fn shuffled(random: &mut Random, count: usize) -> Vec<bool> {
+    let mut list: Vec<_> = (0..count).map(|place| place % 2 == 0).collect();
+    for place in (1..count).rev() {
+        list.swap(place, usize::try_from(random.below(place as u64 + 1)).unwrap());
     }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % end as u64).unwrap()
-    }
-
-    /// As many true as false, in random order.
-    fn shuffled(&mut self, count: usize) -> Vec<bool> {
-        let mut list: Vec<_> = (0..count).map(|place| place % 2 == 0).collect();
-        for place in (1..count).rev() {
-            list.swap(place, self.below(place + 1));
-        }
-        list
-    }
+    list
 }
 
 const KILLS: usize = 20;

@@ -9,8 +9,11 @@ mod commands;
 mod data;
 mod demo;
 mod kill;
+mod network;
 mod outcomes;
 #[path = "../../../../raft/tests/cluster/ports.rs"]
 mod ports;
+mod recorded;
 mod redis_tools;
+mod storm;
 mod support;

@@ -11,9 +11,10 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use kontiki_sim::random::Random;
 use redis::{Connection, FromRedisValue, RedisResult, Value};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -46,7 +47,22 @@ impl Process {
 
     /// Starts it with these variables in its environment, and no others of ours.
     pub(crate) fn start_in(name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_raftd"));
+        Self::spawn(name, Command::new(env!("CARGO_BIN_EXE_raftd")), arguments, variables)
+    }
+
+    /// Starts it by another program, which these words are for and which becomes raftd.
+    pub(crate) fn start_by(prefix: &[String], name: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(&prefix[0]);
+        command.args(&prefix[1..]).arg(env!("CARGO_BIN_EXE_raftd"));
+        Self::spawn(name, command, arguments, &[])
+    }
+
+    fn spawn(
+        name: &str,
+        mut command: Command,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         for (variable, _) in env::vars_os() {
             let ours = variable.to_str().is_some_and(|name| name.starts_with("RAFTD_"));
             if ours || variable == "RUST_LOG" {
@@ -299,6 +315,14 @@ pub(crate) fn connect_within(port: u16, timeout: Duration) -> RedisResult<Connec
     let connection = client.get_connection_with_timeout(timeout)?;
     connection.set_read_timeout(Some(DEADLINE))?;
     Ok(connection)
+}
+
+/// Numbers from RAFTD_TEST_SEED, or from the clock; the seed is printed.
+pub(crate) fn seeded() -> Random {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let seed = env::var("RAFTD_TEST_SEED").map_or(now, |seed| seed.parse().unwrap());
+    println!("RAFTD_TEST_SEED={seed}");
+    Random::new(seed)
 }
 
 /// Sends one command.

@@ -249,7 +249,8 @@ impl Checks {
         let Some(seen) = self.nodes.get(&host.id).filter(|seen| !seen.durable.is_empty()) else {
             return Ok(());
         };
-        let held = host.durable_terms()?;
+        let held =
+            host.durable_terms().map_err(|what| format!("node {}'s disk: {what}", host.id))?;
         let differs = |(_, (said, held)): &(u64, (&u64, Option<&u64>))| Some(*said) != *held;
         let held = (0..seen.durable.len()).map(|place| held.get(place));
         let mut both = (1..).zip(seen.durable.iter().zip(held));

@@ -12,7 +12,10 @@ use kontiki::{Node, Proposal, Read, Reading};
 use crate::{
     random::Random,
     world::{
+        World,
+        agenda::Event,
         history::{Call, Done, Outcome},
+        host::{Host, Standing},
         machine::{Command, Registers},
         parameters::{MS, Parameters, pick},
     },
@@ -202,6 +205,60 @@ impl Clients {
             self.seen[usize::from(key)] = value;
         }
         self.history.push(Done { client, node, call, start, end: now, outcome });
+    }
+}
+
+impl World<'_> {
+    /// Every client that has nothing under way goes on.
+    pub(super) fn call_clients(&mut self) {
+        (0..self.clients.pending.len())
+            .for_each(|client| self.queue(MS, Event::Operate { client }));
+    }
+
+    /// A client does its next operation, as long as there is something left to do.
+    pub(super) fn operate(&mut self, client: usize) {
+        let is_calm = self.calm.since.is_some();
+        let is_enough = match is_calm {
+            true => self.calm.is_enough(client),
+            false => self.clients.begun >= self.parameters.operations,
+        };
+        if is_enough {
+            return;
+        }
+        let runs = |host: &&Host| !is_calm || host.standing == Standing::Sound;
+        let hosts = self.hosts.iter().filter(runs);
+        let nodes: Vec<(u64, &Node<Registers>)> =
+            hosts.filter_map(|host| Some((host.id, host.steps.as_ref()?.node()))).collect();
+        let begun = self.clients.begin(client, &nodes, self.now, &self.parameters);
+        (0..self.hosts.len()).for_each(|host| self.plan(host));
+        match begun {
+            Some(serial) => {
+                let patience = self.clients.patience();
+                self.queue(patience, Event::GiveUp { client, serial });
+            }
+            None => self.free(client),
+        }
+    }
+
+    /// A client has nothing under way.
+    pub(super) fn free(&mut self, client: usize) {
+        if let Some(done) = self.clients.take_news() {
+            self.note(|| done.json().trim_matches(['{', '}']).to_owned());
+            let (what, is_write) = match done.outcome {
+                Outcome::Wrote { done: true, .. } => ("a write is applied", true),
+                Outcome::Wrote { .. } => ("a swap that does not write", true),
+                Outcome::Read { .. } if done.is_local() => ("a local read", false),
+                Outcome::Read { .. } => ("a linearizable read", false),
+                Outcome::Refused => ("certainly not applied", false),
+                Outcome::Unknown => ("an unknown outcome", false),
+            };
+            self.coverage.count(what);
+            if is_write {
+                self.calm.take_write(done.client);
+            }
+        }
+        let think = self.clients.think(&self.parameters);
+        self.queue(think, Event::Operate { client });
     }
 }
 

@@ -99,6 +99,8 @@ pub(crate) struct Host {
     random: Random,
     /// When each actor is to be called; `u64::MAX` if it is not.
     pub(crate) wake: [u64; ACTORS.len()],
+    /// For when each was put on the agenda last.
+    planned: [u64; ACTORS.len()],
     pub(crate) paused_until: u64,
     /// Until then the disk does nothing.
     pub(crate) hung_until: u64,
@@ -132,6 +134,7 @@ impl Host {
             clock: Clock::new(drift),
             random: Random::new(parameters.seed ^ (id << 32) ^ 0x686f_7374),
             wake: [u64::MAX; ACTORS.len()],
+            planned: [u64::MAX; ACTORS.len()],
             paused_until: 0,
             hung_until: 0,
             cut_inside: None,
@@ -240,6 +243,14 @@ impl Host {
         let at = at.max(self.held_until(actor));
         let wake = &mut self.wake[actor as usize];
         *wake = at.min(*wake);
+    }
+
+    /// When an actor is to be called, if that is not on the agenda yet.
+    pub(crate) fn take_wake(&mut self, actor: Actor) -> Option<u64> {
+        let (wake, planned) = (self.wake[actor as usize], &mut self.planned[actor as usize]);
+        let is_new = wake != u64::MAX && *planned != wake;
+        *planned = if is_new { wake } else { *planned };
+        is_new.then_some(wake)
     }
 
     /// From now on nothing goes wrong; what waited for the disk goes on.

@@ -6,7 +6,8 @@ use kontiki_disk::{
 };
 
 use crate::world::{
-    Event, World,
+    World,
+    agenda::Event,
     faults::Fault,
     host::{Standing, Started},
     parameters::MS,
@@ -16,7 +17,7 @@ impl World<'_> {
     /// A fault begins.
     pub(super) fn strike(&mut self, number: usize) {
         let fault = self.parameters.faults[number].fault.clone();
-        if self.healed_at.is_some() {
+        if self.calm.since.is_some() {
             return;
         }
         self.note(|| format!("\"event\":\"fault\",\"number\":{number},\"fault\":\"{fault:?}\""));
@@ -123,7 +124,7 @@ impl World<'_> {
 
     /// A fault ends.
     pub(super) fn relent(&mut self, number: usize) {
-        if self.healed_at.is_some() {
+        if self.calm.since.is_some() {
             return;
         }
         let place = |node: u64| usize::try_from(node - 1).expect("a few nodes");
@@ -149,23 +150,6 @@ impl World<'_> {
             }
             _ => {}
         }
-    }
-
-    /// From now on nothing goes wrong.
-    pub(super) fn heal(&mut self) {
-        self.note(|| "\"event\":\"heal\"".to_owned());
-        self.healed_at = Some(self.now);
-        self.links.heal();
-        for number in 0..self.hosts.len() {
-            let host = &mut self.hosts[number];
-            host.heal(self.now);
-            if host.standing == Standing::Sound && host.steps.is_none() {
-                self.queue(MS, Event::Start { host: number });
-            }
-            self.plan(number);
-        }
-        (0..self.calm_writes.len()).for_each(|client| self.queue(MS, Event::Operate { client }));
-        self.queue(MS, Event::Look);
     }
 
     pub(super) fn cut_power(&mut self, number: usize, keeps: u64, down: u64) {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use kontiki::steps::protocol_message;
 
 use crate::world::{
-    Event, World,
+    World,
+    agenda::Event,
     network::Sent,
     parameters::{MS, Rules},
 };
