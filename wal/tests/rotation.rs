@@ -47,6 +47,29 @@ fn a_rotation_that_had_to_wait_is_counted_once_and_one_that_had_not_is_not_count
     assert_eq!(wal.statistics().rotation_waits, 2);
 }
 
+/// Its pages are the likeliest to be in the cache still.
+#[test]
+fn of_two_spares_the_one_that_was_freed_last_is_used_first() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk);
+    let log = wal.log(LogId(1)).unwrap();
+    let append = |segments: u64| {
+        while wal.statistics().segments < segments {
+            drop(log.push(vec![7; 500]).unwrap());
+            while wal.work(Duration::ZERO) {}
+        }
+    };
+    append(4);
+    drop(log.compact_before(log.last() + 1).unwrap());
+    while wal.work(Duration::ZERO) {}
+    disk.start_trace();
+    append(4);
+    let renames = disk.take_trace().into_iter().filter(|done| done.kind == Kind::Rename);
+    let used: Vec<String> =
+        renames.map(|done| done.name).filter(|name| name.ends_with(".spare")).collect();
+    assert_eq!(used, ["0000000000000002.spare", "0000000000000001.spare"]);
+}
+
 /// At the bound of all segments, where only upkeep goes on in one more.
 #[test]
 fn a_rotation_by_upkeep_ends_the_wait_of_entries_and_the_next_wait_is_counted() {

@@ -103,13 +103,15 @@ fn one(seed: u64, arguments: &Arguments) -> io::Result<ExitCode> {
             ended
         }
     };
+    if let Some(path) = &arguments.history {
+        let history =
+            ended.as_ref().map_or_else(|failure| &failure.history, |report| &report.history);
+        let mut file = BufWriter::new(File::create(path)?);
+        history.iter().try_for_each(|done| writeln!(file, "{}", done.json()))?;
+        file.flush()?;
+    }
     match ended {
         Ok(report) => {
-            if let Some(path) = &arguments.history {
-                let mut file = BufWriter::new(File::create(path)?);
-                report.history.iter().try_for_each(|done| writeln!(file, "{}", done.json()))?;
-                file.flush()?;
-            }
             print(seed, &report)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -137,8 +139,13 @@ fn tell(failure: &Failure, left_out: &BTreeSet<usize>, arguments: &Arguments) ->
     let Failure { seed, what, at, .. } = failure;
     writeln!(out, "seed {seed} FAILED at {:.6} s: {what}", *at as f64 / 1e9)?;
     let left_out = if arguments.as_is { left_out.clone() } else { minimise(failure, left_out) };
-    let Err(Failure { faults, .. }) = world::run(*seed, &left_out, None) else { return Ok(()) };
-    writeln!(out, "it takes {} faults:", faults.len())?;
+    let Err(Failure { faults, what, at, .. }) = world::run(*seed, &left_out, None) else {
+        return writeln!(
+            out,
+            "and held when it was tried again: the world is not the same each time"
+        );
+    };
+    writeln!(out, "with {} faults, at {:.6} s: {what}", faults.len(), at as f64 / 1e9)?;
     for (number, planned) in &faults {
         writeln!(out, "  {number} at {:.6} s: {:?}", planned.at as f64 / 1e9, planned.fault)?;
     }

@@ -31,10 +31,10 @@ use self::{
     coverage::Coverage,
     faults::Planned,
     history::Done,
-    host::{ACTORS, Act, Actor, Host},
+    host::{ACTORS, Act, Actor, Host, Standing},
     machine::SharedLedger,
     network::Network,
-    parameters::{MS, Parameters},
+    parameters::{MS, Parameters, pick},
     traffic::Links,
 };
 use crate::random::Random;
@@ -42,7 +42,7 @@ use crate::random::Random;
 /// How a world ended in which everything held.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Of everything that happened: the same for the same seed.
+    /// Of the moments of all that happened, and of who did what: the same for the same seed.
     pub fingerprint: u64,
     /// Nanoseconds in the world.
     pub time: u64,
@@ -67,6 +67,8 @@ pub struct Failure {
     pub at: u64,
     /// The faults that were left in, by their numbers.
     pub faults: Vec<(usize, Planned)>,
+    /// What clients did and saw until then.
+    pub history: Vec<Done>,
 }
 
 /// Takes each line of a trace.
@@ -107,7 +109,8 @@ pub fn run(
     if let Err(what) = ended {
         let faults = world.parameters.faults.iter().cloned().enumerate();
         let faults = faults.filter(|(number, _)| !left_out.contains(number)).collect();
-        return Err(Failure { seed, what, at: world.now, faults });
+        let history = std::mem::take(&mut world.clients.history);
+        return Err(Failure { seed, what, at: world.now, faults, history });
     }
     Ok(Report {
         fingerprint: world.hasher.finish(),
@@ -183,7 +186,7 @@ impl<'a> World<'a> {
         for steps in self.hosts.iter().filter_map(|host| host.steps.as_ref()) {
             self.coverage.add_to("a rotation", steps.wal().statistics().rotations);
         }
-        history::check(&self.clients.history, &self.ledger.look())
+        history::check(&self.clients.history, &self.ledger.look(), &mut self.coverage)
     }
 
     fn happen(&mut self, event: Event) -> Result<(), String> {
@@ -249,6 +252,7 @@ impl<'a> World<'a> {
             self.coverage.count("a fetch from the log");
         }
         let act = self.hosts[number].act(actor, now);
+        self.take_met(number);
         if actor == Actor::Driver {
             self.observe(number)?;
         }
@@ -259,14 +263,29 @@ impl<'a> World<'a> {
         match act {
             Act::GoesOn => self.plan(number),
             Act::Ended => self.ended(number)?,
-            Act::PowerGone { keeps, down } => self.cut_power(number, keeps, down),
+            Act::PowerGone { keeps, down } => {
+                self.coverage.count("power cut inside a job");
+                self.cut_power(number, keeps, down);
+            }
         }
         Ok(())
     }
 
     fn observe(&mut self, number: usize) -> Result<(), String> {
-        let news = self.checks.observe(&self.hosts[number])?;
-        let id = self.hosts[number].id;
+        let host = &self.hosts[number];
+        let (id, core) = (host.id, host.steps.as_ref().and_then(|steps| steps.core()));
+        if host.standing == Standing::Wiped && core.is_some() {
+            return Err(format!(
+                "node {id} takes part with another disk than the one that was admitted"
+            ));
+        }
+        let news = self.checks.observe(host)?;
+        for _ in 0..news.commits {
+            if self.random.chance(5) {
+                let any = pick(&mut self.random, self.hosts.len());
+                self.compare_disk(any)?;
+            }
+        }
         if news.leads {
             self.coverage.count("a leader is elected");
         }
@@ -276,12 +295,13 @@ impl<'a> World<'a> {
         if self.trace.is_some()
             && let Some(core) = self.hosts[number].steps.as_ref().and_then(|steps| steps.core())
         {
-            let (status, committed) = (core.status(), self.checks.committed());
+            let status = core.status();
+            let vote = self.checks.vote(id, status.term.0);
             self.note(|| {
-                let kontiki_core::Status { role, term, committed: own, durable, last, .. } = status;
+                let kontiki_core::Status { role, term, committed, durable, last, .. } = status;
                 format!(
-                    "\"node\":{id},\"event\":\"turn\",\"role\":\"{role:?}\",\"term\":{term},\"commit\":{own},\
-                     \"durable\":{durable},\"last\":{},\"committed_anywhere\":{committed}",
+                    "\"node\":{id},\"event\":\"turn\",\"role\":\"{role:?}\",\"term\":{term},\"vote\":{vote},\
+                     \"commit\":{committed},\"durable\":{durable},\"last\":{}",
                     last.index
                 )
             });
@@ -291,11 +311,15 @@ impl<'a> World<'a> {
 
     /// Whatever a node has called durable is on its disk.
     fn audit(&mut self) -> Result<(), String> {
-        for host in self.hosts.iter().filter(|host| host.is_member() && !host.is_doubtful()) {
-            self.checks.compare_disk(host)?;
-        }
+        (0..self.hosts.len()).try_for_each(|host| self.compare_disk(host))?;
         self.queue(AUDIT, Event::Audit);
         Ok(())
+    }
+
+    fn compare_disk(&self, number: usize) -> Result<(), String> {
+        let host = &self.hosts[number];
+        let can_tell = host.is_sound() && !host.is_doubtful();
+        if can_tell { self.checks.compare_disk(host) } else { Ok(()) }
     }
 }
 

@@ -107,7 +107,8 @@ impl MemoryDisk {
     ///
     /// # Panics
     /// If `nth` is 0, or a fault was planned for something that cannot have it
-    /// ([`Fault::Lie`] for anything but the two syncs, those of a file's sync for another one).
+    /// ([`Fault::Lie`] for anything but the two syncs, [`Fault::TakeBack`] and [`Fault::Misdirect`] for
+    /// anything but a file's sync).
     pub fn inject(&self, kind: Kind, nth: u64, fault: Fault) {
         self.state.lock().plan.add(kind, nth, fault);
     }
@@ -127,6 +128,11 @@ impl MemoryDisk {
     /// Whether a fault or a gate that was planned has not met its operation yet.
     pub fn has_faults(&self) -> bool {
         self.state.lock().plan.has_rules()
+    }
+
+    /// The faults that have met their operation since the last call, each with the kind of that.
+    pub fn take_met(&self) -> Vec<(Kind, Fault)> {
+        std::mem::take(&mut self.state.lock().met)
     }
 
     /// Cuts the power after `operations` more operations: the next one finds it off, and from then
@@ -230,6 +236,7 @@ impl MemoryDisk {
         }
         state.plan.spend()?;
         state.operations += 1;
+        state.met.extend(fault.map(|fault| (operation.kind, fault)));
         if let Some(node) = node
             && let Some(name) = state.entries(&operation.directory).name_of(node)
         {
@@ -282,6 +289,7 @@ struct State {
     capacity: Option<u64>,
     plan: Plan,
     operations: u64,
+    met: Vec<(Kind, Fault)>,
     trace: Option<Vec<Operation>>,
     cuts: Option<Vec<Cut>>,
 }

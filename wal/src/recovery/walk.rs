@@ -209,36 +209,47 @@ impl Gathered {
             return Ok(());
         }
         let place = Place::new(segment.sequence, offset);
-        self.take(found, body, place, segment.lsn(frame_end)).or_else(|what| wrong(what, 0, 0))
+        let taken = self.take(found, body, place, segment.lsn(frame_end));
+        taken.or_else(|(what, expected, value)| wrong(what, expected, value))
     }
 
-    /// Takes a whole frame in; `Err` says why it cannot follow what was passed.
+    /// Takes a whole frame in; `Err` says why it cannot follow what was passed, and in which number, if it is one.
     fn take(
         &mut self,
         found: &Found,
         body: &[u8],
         place: Place,
         end: Lsn,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), (&'static str, u64, u64)> {
+        let without_numbers = |what| (what, 0, 0);
         if found.header.kind == FrameKind::Freed {
-            return self.free(body);
+            return self.free(body).map_err(without_numbers);
         }
-        let Some(change) = change(&found.header, body)? else { return Ok(()) };
+        let change = change(&found.header, body).map_err(without_numbers)?;
+        let Some(change) = change else { return Ok(()) };
         let log = found.header.log;
-        let follows = self.catalog.check(log, &change).is_ok() && self.has_its_term(log, &change);
-        if !follows {
-            return Err("order of a log's frames");
-        }
+        let order = self.catalog.check(log, &change);
+        order.map_err(|_| without_numbers("order of a log's frames"))?;
+        self.check_term_before(log, &change)?;
         self.catalog.apply(log, change, place, end);
         Ok(())
     }
 
-    /// Of a compaction, whether the term before what stays is that of the entry that lies there. Who writes one takes it from
-    /// the log, so `check` does not ask; with a higher one the next checkpoint could not be read.
-    fn has_its_term(&self, log: LogId, change: &Change) -> bool {
-        let Change::Compact { first, term_before } = *change else { return true };
+    /// The term before what a compaction keeps is that of the entry that lies there. Who writes one takes it from the log, so
+    /// the catalog does not ask; with a higher one the next checkpoint could not be read.
+    fn check_term_before(
+        &self,
+        log: LogId,
+        change: &Change,
+    ) -> Result<(), (&'static str, u64, u64)> {
+        let Change::Compact { first, term_before } = *change else { return Ok(()) };
         let before = first.checked_sub(1).and_then(|index| self.catalog.bounds(log).term(index));
-        before.is_none_or(|term| term == term_before)
+        match before {
+            Some(term) if term != term_before => {
+                Err(("term before what a compaction keeps", term, term_before))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Segments go. That nothing in them lives is not checked here: what replaced it can lie in a segment that is freed

@@ -5,11 +5,15 @@ use std::{
     env,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
-/// Runs the test of this name again in a network namespace of its own, and passes its verdict on; true in there. Where that
-/// cannot be done it says so.
-pub(crate) fn is_alone(test: &str) -> bool {
+use crate::support::skipped;
+
+/// Runs this test again in a network namespace of its own, for at most so long, and passes its verdict on; true in there. Where
+/// that cannot be done it says so.
+pub(crate) fn is_alone(time_max: Duration) -> bool {
     if env::var_os(ALONE).is_some() {
         return true;
     }
@@ -17,22 +21,23 @@ pub(crate) fn is_alone(test: &str) -> bool {
         let run = Command::new(program).args(arguments).output();
         run.is_ok_and(|output| output.status.success())
     };
-    if !can("unshare", &["--net", "ip", "link", "add", "hub", "type", "bridge"])
-        || !can("nsenter", &["--version"])
-    {
-        println!("skipped: network namespaces cannot be made (root, iproute2 and util-linux)");
+    let bridge = ["--net", "ip", "link", "add", "hub", "type", "bridge"];
+    if !can("unshare", &bridge) || !can("nsenter", &["--version"]) {
+        skipped("no network namespace can be made: that takes root, iproute2 and util-linux");
         return false;
     }
-    let output = Command::new("unshare")
-        .args(["--net", env::current_exe().unwrap().to_str().unwrap()])
-        .args([test, "--exact", "--nocapture"])
+    let name = thread::current().name().unwrap().to_owned();
+    let output = Command::new("timeout")
+        .args([&time_max.as_secs().to_string(), "unshare", "--net"])
+        .arg(env::current_exe().unwrap())
+        .args([&name, "--exact", "--nocapture"])
         .env(ALONE, "1")
         .output()
         .unwrap();
-    let said =
+    let [said, errors] =
         [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
-    println!("{}", said[0]);
-    assert!(output.status.success(), "{}\n{}", said[0], said[1]);
+    println!("{said}");
+    assert!(output.status.success() && said.contains("1 passed"), "{}: {errors}", output.status);
     false
 }
 
@@ -75,15 +80,17 @@ impl Network {
             .into()
     }
 
-    /// From now on nothing of `from` reaches `to`.
+    /// From now on nothing of `from` reaches `to`: it goes to an address of the link that nobody has, and nobody is told.
     pub(crate) fn block(&self, from: u64, to: u64) {
-        self.run_in(from, "ip", &["route", "replace", "blackhole", &address(to)]);
+        let nobody = ["lladdr", "02:00:00:00:00:00", "dev", "eth0", "nud", "permanent"];
+        let to = address(to);
+        self.run_in(from, "ip", &[&["neigh", "replace", &to], &nobody[..]].concat());
     }
 
     /// Everybody reaches everybody again.
     pub(crate) fn heal(&self) {
         for node in 1..=self.holders.len() as u64 {
-            self.run_in(node, "ip", &["route", "flush", "type", "blackhole"]);
+            self.run_in(node, "ip", &["neigh", "flush", "dev", "eth0", "nud", "permanent"]);
         }
     }
 

@@ -1,11 +1,8 @@
 //! The tools that every Redis user has, where they are installed.
 
-use std::{
-    io::{self, Write as _},
-    process::{Command, Output},
-};
+use std::process::{Command, Output};
 
-use crate::support::Cluster;
+use crate::support::{Cluster, skipped};
 
 #[test]
 fn redis_cli_works_on_every_node() {
@@ -58,9 +55,7 @@ fn redis_benchmark_runs_on_every_node() {
 fn installed(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok();
     if !found {
-        let line = format!("skipped: {tool} is not installed on this machine\n");
-        // Past the capture of the test harness, so that a passing run shows it too.
-        io::stderr().write_all(line.as_bytes()).unwrap();
+        skipped(&format!("{tool} is not installed on this machine"));
     }
     found
 }

@@ -6,7 +6,7 @@ use std::{
     env, fs,
     path::Path,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -14,13 +14,13 @@ use std::{
 };
 
 use kontiki_sim::random::Random;
-use redis::{Connection, RedisResult};
+use redis::Connection;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{
     network::{Network, address, is_alone},
-    recorded::{Client, Recorded, check, lines, read_all, read_late},
+    recorded::{Client, Heard, History, check, connect, lines, read_all, read_late},
     support::{DEADLINE, Process, info, poll, query, seeded, succeeds_soon, turn},
 };
 
@@ -28,45 +28,36 @@ use crate::{
 #[test]
 fn what_clients_see_in_a_storm_is_linearizable() {
     let _turn = turn();
-    if !is_alone("storm::what_clients_see_in_a_storm_is_linearizable") {
+    let seconds = env::var("RAFTD_STORM_SECONDS").map_or(60, |text| text.parse().unwrap());
+    if !is_alone(Duration::from_secs(seconds) + 6 * DEADLINE) {
         return;
     }
-    let seconds = env::var("RAFTD_STORM_SECONDS").map_or(60, |text| text.parse().unwrap());
     let mut storm = Storm::start(seeded());
-    let (begun, stop) = (storm.begun, Arc::new(AtomicBool::new(false)));
-    let clients = (1..=CLIENTS).map(|number| {
-        let client = Client::new(number, NODES, begun, storm.random.draw());
-        let stop = Arc::clone(&stop);
-        thread::spawn(move || client.run(&stop))
-    });
-    let clients: Vec<_> = clients.collect();
-    let end = begun + Duration::from_secs(seconds);
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (1..=CLIENTS)
+        .map(|number| {
+            let (stop, history) = (Arc::clone(&stop), Arc::clone(&storm.history));
+            let client = Client::new(number, NODES, storm.begun, storm.random.draw(), history);
+            thread::spawn(move || client.run(&stop))
+        })
+        .collect();
+    let end = storm.begun + Duration::from_secs(seconds);
+    // Each kind once, in some order, then any.
+    let mut kinds = KINDS.to_vec();
     while Instant::now() < end {
-        storm.strike();
+        let place = usize::try_from(storm.random.below(kinds.len() as u64)).unwrap();
+        let kind = if kinds.len() > 1 { kinds.swap_remove(place) } else { storm.any_kind() };
+        storm.strike(kind);
         if storm.wiped.is_none() && Instant::now() + Duration::from_secs(seconds / 2) > end {
             storm.wipe();
         }
     }
     let mut calm = storm.calm();
     stop.store(true, Ordering::Relaxed);
-    let mut history: Vec<Recorded> =
-        clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
-    history.append(&mut storm.late);
+    clients.into_iter().for_each(|client| client.join().unwrap());
     assert_same_state(&mut calm);
-    let last = read_all(&history, begun, &mut calm[0]);
-    history.extend(last);
-    let known = history.iter().filter(|recorded| recorded.is_known).count();
-    let term = info(&mut calm[0], "raft_term");
-    println!(
-        "{} operations, {known} with a known outcome, term {term}; {:?}",
-        history.len(),
-        storm.struck
-    );
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("storm.jsonl");
-    fs::write(&file, lines(&history)).unwrap();
-    println!("the history: {}", file.display());
-    check(&history);
-    assert!(known > 1_000, "the test proves little");
+    read_all(&storm.history, storm.begun, &mut calm[0]);
+    storm.judge(&mut calm[0], seconds);
 }
 
 /// What goes wrong, and the nodes that it happens to.
@@ -76,22 +67,29 @@ struct Storm {
     processes: Vec<Option<Process>>,
     data: TempDir,
     begun: Instant,
-    /// What leaders answered who had just been replaced and did not know.
-    late: Vec<Recorded>,
+    history: History,
     random: Random,
     /// It has another disk than the one that the others know.
     wiped: Option<u64>,
     /// How often what happened.
     struck: BTreeMap<&'static str, u64>,
+    /// Reads that a leader was asked for which had been replaced and did not know, and which it served.
+    served_late: usize,
 }
 
 impl Storm {
     fn start(random: Random) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let (network, struck) = (Network::new(NODES), BTreeMap::new());
-        let processes = (0..NODES).map(|_| None).collect();
-        let (begun, late, wiped) = (Instant::now(), Vec::new(), None);
-        let mut storm = Self { network, processes, data, begun, late, random, wiped, struck };
+        let mut storm = Self {
+            network: Network::new(NODES),
+            processes: (0..NODES).map(|_| None).collect(),
+            data: tempfile::tempdir().unwrap(),
+            begun: Instant::now(),
+            history: History::default(),
+            random,
+            wiped: None,
+            struck: BTreeMap::new(),
+            served_late: 0,
+        };
         (1..=NODES).for_each(|node| storm.serve(node));
         for process in storm.processes.iter().flatten() {
             process.wait_for("ready ");
@@ -101,91 +99,101 @@ impl Storm {
 
     fn serve(&mut self, node: u64) {
         let list = (1..=NODES).map(|node| format!("{node}={}:7101", address(node)));
-        let list = list.collect::<Vec<_>>().join(",");
-        let (id, data) = (node.to_string(), self.data.path().join(node.to_string()));
-        let client = format!("{}:6379", address(node));
-        let arguments = [
-            "serve",
-            "--id",
-            &id,
-            "--data",
-            data.to_str().unwrap(),
-            "--peers",
-            &list,
-            "--client",
-            &client,
-            "--exit-with-parent",
-        ];
-        let process =
-            Process::start_by(&self.network.prefix(node), &format!("node {node}"), &arguments);
-        *self.process(node) = Some(process);
+        let (id, list) = (node.to_string(), list.collect::<Vec<_>>().join(","));
+        let (data, client) =
+            (self.data.path().join(node.to_string()), format!("{}:6379", address(node)));
+        let data = data.to_str().unwrap();
+        let arguments =
+            ["serve", "--id", &id, "--data", data, "--peers", &list, "--client", &client];
+        let arguments = [&arguments[..], &["--exit-with-parent"]].concat();
+        let prefix = self.network.prefix(node);
+        *self.process(node) = Some(Process::start_by(&prefix, &format!("node {node}"), &arguments));
     }
 
     fn process(&mut self, node: u64) -> &mut Option<Process> {
         &mut self.processes[usize::try_from(node - 1).unwrap()]
     }
 
-    /// One thing goes wrong for a while.
-    fn strike(&mut self) {
-        let node = self.random.between(1, NODES);
+    fn any_kind(&mut self) -> &'static str {
+        KINDS[usize::try_from(self.random.below(KINDS.len() as u64)).unwrap()]
+    }
+
+    /// One thing goes wrong for a while, half of the time for the leader.
+    fn strike(&mut self, kind: &'static str) {
+        let any = self.random.between(1, NODES);
         let leader = if self.random.chance(50) { self.leader() } else { None };
-        let node = leader.unwrap_or(node);
-        let others: Vec<u64> = (1..=NODES).filter(|&other| other != node).collect();
-        let other = others[usize::try_from(self.random.below(NODES - 1)).unwrap()];
+        let node = leader.unwrap_or(any);
         let time = Duration::from_millis(self.random.between(300, 3_000));
-        let kind = KINDS[usize::try_from(self.random.below(KINDS.len() as u64)).unwrap()];
-        *self.struck.entry(kind).or_default() += 1;
-        match kind {
-            "one is alone" => others.iter().for_each(|&other| self.cut(node, other)),
-            "one is not heard" => others.iter().for_each(|&other| self.network.block(node, other)),
-            "one hears nobody" => others.iter().for_each(|&other| self.network.block(other, node)),
-            "one does not reach another" => self.network.block(node, other),
-            "halves" => {
-                let half = |one: u64| one <= NODES / 2;
-                let pairs = (1..=NODES).flat_map(|a| (1..=NODES).map(move |b| (a, b)));
-                pairs.filter(|&(a, b)| half(a) && !half(b)).for_each(|(a, b)| self.cut(a, b));
-            }
-            "a link comes and goes" => {
-                let end = Instant::now() + time;
-                while Instant::now() < end {
-                    self.cut(node, other);
-                    thread::sleep(Duration::from_millis(self.random.between(5, 100)));
-                    self.network.heal();
-                    thread::sleep(Duration::from_millis(self.random.between(5, 100)));
-                }
-                return;
-            }
-            "the leader is stopped" => return self.stop_leader(),
-            _ => {
-                if let Some(mut process) = self.process(node).take() {
-                    process.kill();
-                    thread::sleep(time / 3);
-                    self.serve(node);
-                }
-                return;
-            }
-        }
+        let has_struck = match kind {
+            "a link comes and goes" => self.flap(node, time),
+            "the leader is stopped" => self.stop_leader().is_some(),
+            "one is killed" => self.kill(node, time / 3),
+            _ => self.cut(kind, node, time),
+        };
+        *self.struck.entry(kind).or_default() += u64::from(has_struck);
+    }
+
+    /// Some do not reach some others for a while.
+    fn cut(&mut self, kind: &str, node: u64, time: Duration) -> bool {
+        let all = || (1..=NODES).flat_map(|a| (1..=NODES).map(move |b| (a, b)));
+        let all = all().filter(|(a, b)| a != b);
+        let other = self.other(node);
+        let half = |one: u64| one <= NODES / 2;
+        let links: Vec<(u64, u64)> = match kind {
+            "one is alone" => all.filter(|&(a, b)| a == node || b == node).collect(),
+            "one is not heard" => all.filter(|&(a, _)| a == node).collect(),
+            "one hears nobody" => all.filter(|&(_, b)| b == node).collect(),
+            "one does not reach another" => vec![(node, other)],
+            "halves" => all.filter(|&(a, b)| half(a) != half(b)).collect(),
+            _ => panic!("{kind} is none of the kinds"),
+        };
+        links.into_iter().for_each(|(a, b)| self.network.block(a, b));
         // How long it lasts is what is drawn.
         thread::sleep(time);
         self.network.heal();
+        true
+    }
+
+    fn flap(&mut self, node: u64, time: Duration) -> bool {
+        let (end, other) = (Instant::now() + time, self.other(node));
+        while Instant::now() < end {
+            self.network.block(node, other);
+            self.network.block(other, node);
+            thread::sleep(Duration::from_millis(self.random.between(5, 100)));
+            self.network.heal();
+            thread::sleep(Duration::from_millis(self.random.between(5, 100)));
+        }
+        true
+    }
+
+    fn other(&mut self, node: u64) -> u64 {
+        1 + (node + self.random.below(NODES - 1)) % NODES
     }
 
     /// Until another one leads; what it is asked meanwhile, it answers when it runs again.
-    fn stop_leader(&mut self) {
-        let Some(leader) = self.leader() else { return };
-        let Ok(mut client) = connect(leader, DEADLINE) else { return };
-        self.signal(leader, Signal::STOP);
-        poll("another leader", || self.leader().filter(|&other| other != leader));
-        // The clients that waited for the one that is stopped go on with the others.
-        thread::sleep(Duration::from_millis(200));
-        let begun = self.begun;
-        let late = read_late(begun, &mut client, || self.signal(leader, Signal::CONT));
-        self.late.extend(late);
+    fn stop_leader(&mut self) -> Option<()> {
+        let old = self.leader()?;
+        let mut late = connect(old, DEADLINE, DEADLINE).ok()?;
+        self.signal(old, Signal::STOP);
+        let new = poll("another leader", || self.leader().filter(|&other| other != old));
+        let through = connect(new, DEADLINE, DEADLINE);
+        if let Ok(mut through) = through {
+            let (history, begun) = (Arc::clone(&self.history), self.begun);
+            let (through, late) = ((new, &mut through), (old, &mut late));
+            let wake = || self.signal(old, Signal::CONT);
+            let served = read_late(&history, begun, through, late, wake);
+            self.served_late += served;
+        }
+        self.signal(old, Signal::CONT);
+        Some(())
     }
 
-    fn cut(&self, a: u64, b: u64) {
-        self.network.block(a, b);
-        self.network.block(b, a);
+    fn kill(&mut self, node: u64, down: Duration) -> bool {
+        let Some(mut process) = self.process(node).take() else { return false };
+        process.kill();
+        thread::sleep(down);
+        self.serve(node);
+        true
     }
 
     fn signal(&mut self, node: u64, signal: Signal) {
@@ -195,7 +203,7 @@ impl Storm {
     /// Who says that it leads, if anybody does and is heard.
     fn leader(&self) -> Option<u64> {
         (1..=NODES).find(|&node| {
-            connect(node, GREETING_MAX)
+            connect(node, GREETING_MAX, DEADLINE)
                 .is_ok_and(|mut connection| info(&mut connection, "raft_role") == "leader")
         })
     }
@@ -204,7 +212,6 @@ impl Storm {
     fn wipe(&mut self) {
         let node = self.random.between(1, NODES);
         self.wiped = Some(node);
-        *self.struck.entry("a disk is wiped").or_default() += 1;
         self.process(node).take().unwrap().kill();
         fs::remove_dir_all(self.data.path().join(node.to_string())).unwrap();
         self.serve(node);
@@ -214,13 +221,48 @@ impl Storm {
     /// Nothing goes wrong any more, and all that are left serve; clients of each.
     fn calm(&mut self) -> Vec<Connection> {
         self.network.heal();
-        let sound: Vec<u64> = (1..=NODES).filter(|&node| self.wiped != Some(node)).collect();
-        let mut clients: Vec<Connection> =
-            sound.iter().map(|&node| poll("a greeting", || connect(node, DEADLINE).ok())).collect();
+        let sound = (1..=NODES).filter(|&node| self.wiped != Some(node));
+        let greet = |node| poll("a greeting", || connect(node, DEADLINE, DEADLINE).ok());
+        let mut clients: Vec<Connection> = sound.map(greet).collect();
         for client in &mut clients {
             succeeds_soon(client, &["SET", "calm", "1"]);
         }
         clients
+    }
+
+    /// What clients saw is what registers do, and enough of it to show something.
+    fn judge(&self, client: &mut Connection, seconds: u64) {
+        let history = self.history.lock().unwrap();
+        let count =
+            |is_it: fn(Heard) -> bool| history.iter().filter(|one| is_it(one.heard)).count();
+        let read = count(|heard| matches!(heard, Heard::Seen(_)));
+        let wrote = count(|heard| matches!(heard, Heard::Done(_)));
+        let [refused, unknown] = [Heard::Refused, Heard::Unknown]
+            .map(|heard| history.iter().filter(|one| one.heard == heard).count());
+        let term: u64 = info(client, "raft_term").parse().unwrap();
+        println!(
+            "{read} read, {wrote} written, {refused} refused, {unknown} unknown; term {term}; {:?}, {} served late",
+            self.struck, self.served_late
+        );
+        check(&history);
+        assert!(read > 1_000 && wrote > 1_000 && unknown > 0, "the test proves little");
+        if seconds >= 60 {
+            assert!(
+                term > 3 && KINDS.iter().all(|kind| self.struck[kind] > 0),
+                "{:?}",
+                self.struck
+            );
+        }
+    }
+}
+
+impl Drop for Storm {
+    /// Whoever looks for the cause of a failure wants to see what clients saw.
+    fn drop(&mut self) {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("storm.jsonl");
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = fs::write(&file, lines(&history));
+        println!("the history: {}: {written:?}", file.display());
     }
 }
 
@@ -233,17 +275,11 @@ fn assert_same_state(clients: &mut [Connection]) {
     });
 }
 
-fn connect(node: u64, within: Duration) -> RedisResult<Connection> {
-    let client = redis::Client::open(format!("redis://{}:6379", address(node)))?;
-    let connection = client.get_connection_with_timeout(within)?;
-    connection.set_read_timeout(Some(DEADLINE))?;
-    Ok(connection)
-}
-
 const NODES: u64 = 5;
 const CLIENTS: u64 = 8;
 /// Who runs greets by then.
 const GREETING_MAX: Duration = Duration::from_millis(200);
+
 const KINDS: [&str; 8] = [
     "one is alone",
     "one is not heard",

@@ -7,6 +7,7 @@ use kontiki::Role;
 use crate::world::{
     World,
     agenda::Event,
+    history::Done,
     host::{Host, LOG, Standing},
     parameters::MS,
 };
@@ -16,23 +17,36 @@ use crate::world::{
 pub(super) struct Calm {
     /// When it began, if it has.
     pub(super) since: Option<u64>,
-    /// Writes of each client that were applied in it.
-    writes: Vec<u64>,
+    /// Of each client: its writes that were begun in it and applied, and its linearizable reads that were served.
+    served: Vec<[u64; 2]>,
+}
+
+/// What a client still has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Write,
+    Read,
 }
 
 impl Calm {
     pub(super) fn new(clients: usize) -> Self {
-        Self { since: None, writes: vec![0; clients] }
+        Self { since: None, served: vec![[0; 2]; clients] }
     }
 
-    /// A client's write was applied.
-    pub(super) fn take_write(&mut self, client: usize) {
-        self.writes[client] += u64::from(self.since.is_some());
+    /// A client's operation was served.
+    pub(super) fn take_served(&mut self, done: &Done, wanted: Wanted) {
+        let counts = self.since.is_some_and(|since| done.start >= since);
+        self.served[done.client][wanted as usize] += u64::from(counts);
     }
 
-    /// A client has written often enough.
-    pub(super) fn is_enough(&self, client: usize) -> bool {
-        self.writes[client] >= CALM_WRITES
+    /// What a client has not done often enough yet.
+    pub(super) fn wants(&self, client: usize) -> Option<Wanted> {
+        let [writes, reads] = self.served[client];
+        match (writes < CALM_MIN, reads < CALM_MIN) {
+            (true, _) => Some(Wanted::Write),
+            (false, true) => Some(Wanted::Read),
+            (false, false) => None,
+        }
     }
 }
 
@@ -62,31 +76,40 @@ impl World<'_> {
             let steps = host.steps.as_ref()?;
             let cursors = steps.core()?.cursors();
             let has_all = cursors.committed.0 == self.checks.committed()
-                && cursors.durable >= cursors.committed;
+                && cursors.durable >= cursors.committed
+                && steps.node().status().applied == cursors.committed.0;
             has_all.then(|| steps.machine().state().clone())
         };
         let states: BTreeSet<_> = sound().map(state).collect();
         let leaders = sound().filter_map(|host| host.steps.as_ref());
         let leads = leaders.filter(|steps| steps.node().status().role == Role::Leader).count();
-        let is_served = (0..self.calm.writes.len()).all(|client| self.calm.is_enough(client));
+        let is_served = (0..self.calm.served.len()).all(|client| self.calm.wants(client).is_none());
         let agree = states.len() == 1 && !states.contains(&None);
-        if agree && leads == 1 && is_served {
+        let wiped = self.hosts.iter().filter(|host| host.standing == Standing::Wiped);
+        let is_told = |host: &Host| {
+            let steps = host.steps.as_ref();
+            steps.is_some_and(|steps| steps.node().status().role == Role::NotAdmitted)
+        };
+        let told = wiped.clone().filter(|host| is_told(host)).count();
+        if agree && leads == 1 && is_served && told == wiped.count() {
+            self.coverage.add_to("a wiped disk is not admitted", told as u64);
             return Ok(true);
         }
         if self.now > healed_at + HEAL_MAX {
             let stand: Vec<String> = self.hosts.iter().map(Host::stands).collect();
             return Err(format!(
-                "{} s after all faults have ended: {leads} leaders, writes since then {:?}; {}",
+                "{} s after all faults have ended: {leads} leaders, writes and reads since then {:?}; {}",
                 HEAL_MAX / 1_000_000_000,
-                self.calm.writes,
+                self.calm.served,
                 stand.join("; ")
             ));
         }
         Ok(false)
     }
 
-    /// What is committed is the same everywhere, byte for byte.
+    /// What is committed is the same everywhere, byte for byte, and what was applied.
     pub(super) fn compare_logs(&self) -> Result<(), String> {
+        self.checks.compare_applied(&self.ledger.look())?;
         let mut first: Option<Vec<kontiki_wal::Entry>> = None;
         for host in self.hosts.iter().filter(|host| host.standing == Standing::Sound) {
             let Some(steps) = &host.steps else { continue };
@@ -106,7 +129,7 @@ impl World<'_> {
     }
 }
 
-/// Writes that each client does once all is well.
-const CALM_WRITES: u64 = 3;
+/// Writes and reads that each client does once all is well.
+const CALM_MIN: u64 = 2;
 /// By then the world has recovered from everything.
 const HEAL_MAX: u64 = 60_000 * MS;

@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use kontiki_core::{AppendOutcome, Incarnation, Message, NodeId, Role, State, VoteKind};
+use kontiki_core::{AppendOutcome, Incarnation, Message, Role, State, VoteKind};
 use kontiki_wal::Log;
 
-use crate::world::host::{Host, LOG};
+use crate::world::{
+    host::{Host, LOG},
+    machine::Ledger,
+};
 
 /// What was seen of one node.
 #[derive(Debug, Default)]
@@ -22,8 +25,9 @@ struct Seen {
     is_leader: bool,
     /// By which its disk is known.
     name: Option<Incarnation>,
-    /// Its last turn ended with a failure, and its disk cannot be asked what it had by then.
-    is_unseen: bool,
+    /// Its last turn ended with a failure, and its disk cannot be asked what it had by then: the terms of its log, as far as which
+    /// it may still vouch for entries.
+    unseen: Vec<u64>,
 }
 
 /// What was seen of all.
@@ -48,6 +52,8 @@ pub(crate) struct News {
     pub(crate) leads: bool,
     /// It has cut entries off that were durable.
     pub(crate) truncated: bool,
+    /// So many entries are committed that nobody had committed before.
+    pub(crate) commits: u64,
 }
 
 impl Checks {
@@ -60,6 +66,11 @@ impl Checks {
         self.committed.len() as u64
     }
 
+    /// Whom a node has told that it votes for in a term; 0 if nobody.
+    pub(crate) fn vote(&self, id: u64, term: u64) -> u64 {
+        self.votes.get(&(id, term)).copied().unwrap_or(0)
+    }
+
     /// Looks at a node that has just done a turn.
     pub(crate) fn observe(&mut self, host: &Host) -> Result<News, String> {
         let Some(steps) = &host.steps else { return Ok(News::default()) };
@@ -70,7 +81,7 @@ impl Checks {
         core.check();
         let (id, status, cursors) = (host.id, core.status(), core.cursors());
         let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
-        self.nodes.entry(id).or_default().is_unseen = false;
+        self.nodes.entry(id).or_default().unseen.clear();
         let mut news =
             News { truncated: self.take_durable(id, cursors.durable.0, &log)?, ..News::default() };
         let seen = self.nodes.entry(id).or_default();
@@ -83,8 +94,9 @@ impl Checks {
         }
         (seen.term, seen.committed) = (term, committed);
         let leads = status.role == Role::Leader;
-        news.leads = leads && !std::mem::replace(&mut seen.is_leader, leads);
-        // Where the log does not take a write yet, it has what that replaces: then only what is durable is the protocol's.
+        let led = std::mem::replace(&mut seen.is_leader, leads);
+        news.leads = leads && !led;
+        // The log still shows the entries that a queued write replaces: then only those that are durable are the protocol's.
         let is_level = log.last() == cursors.last.index.0
             && log.term(log.last()).unwrap_or(0) == cursors.last.term.0;
         let known = if is_level { u64::MAX } else { cursors.durable.0 };
@@ -92,6 +104,7 @@ impl Checks {
             && index <= committed.min(known)
             && let Some(term) = log.term(index)
         {
+            news.commits += u64::from(index > self.committed());
             self.take_committed(id, index, term)?;
             self.nodes.entry(id).or_default().checked = index;
         }
@@ -108,11 +121,18 @@ impl Checks {
     fn take_durable(&mut self, id: u64, durable: u64, log: &Log) -> Result<bool, String> {
         let seen = self.nodes.entry(id).or_default();
         let held = seen.durable.len();
-        seen.durable.truncate(usize::try_from(durable).expect("a short log"));
+        let end = usize::try_from(durable).expect("a short log");
         while let Some(&term) = seen.durable.last()
-            && log.term(seen.durable.len() as u64) != Some(term)
+            && (seen.durable.len() > end || log.term(seen.durable.len() as u64) != Some(term))
         {
             seen.durable.pop();
+            let index = seen.durable.len();
+            if self.committed.get(index).is_some_and(|committed| committed.0 == term) {
+                return Err(format!(
+                    "node {id} has cut off entry {} of term {term}, which was durable there and is committed",
+                    index + 1
+                ));
+            }
         }
         let truncated = seen.durable.len() < held;
         for index in seen.durable.len() as u64 + 1..=durable {
@@ -200,10 +220,14 @@ impl Checks {
         }
         if let Message::AppendResponse(response) = message
             && let AppendOutcome::Matched(index) = response.outcome
-            && index.0 > seen.durable.len() as u64
-            && !seen.is_unseen
+            && let index = usize::try_from(index.0).expect("a short log")
+            && index > seen.durable.len()
         {
             let durable = seen.durable.len();
+            if index <= seen.unseen.len() {
+                seen.durable.extend_from_slice(&seen.unseen[durable..index]);
+                return Ok(());
+            }
             return Err(format!(
                 "node {from} acknowledges index {index}, and {durable} are durable there: {response:?}"
             ));
@@ -229,36 +253,64 @@ impl Checks {
     /// Looks at the disk of a node whose last turn ended with a failure: what it learned of its log in that turn, it does not tell
     /// any more.
     fn take_failed(&mut self, host: &Host) -> Result<(), String> {
-        let can_tell = host.is_member() && !host.is_doubtful();
-        let seen = self.nodes.entry(host.id).or_default();
-        seen.is_unseen = !can_tell;
-        if can_tell {
+        let Some(steps) = &host.steps else { return Ok(()) };
+        let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
+        if host.is_sound() && !host.is_doubtful() {
             self.compare_disk(host)?;
-            let Some(steps) = &host.steps else { return Ok(()) };
-            let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
             // What the log has replaced since, the disk can still have as it was.
-            let on_disk = (1..).zip(host.durable_terms()?);
+            let on_disk = (1..).zip(host.durable()?.terms);
             let stands = on_disk.take_while(|&(index, term)| log.term(index) == Some(term));
             self.nodes.entry(host.id).or_default().durable = stands.map(|(_, term)| term).collect();
+        } else {
+            let terms = (1..=log.last()).map_while(|index| log.term(index));
+            self.nodes.entry(host.id).or_default().unseen = terms.collect();
         }
         Ok(())
     }
 
-    /// What a node has called durable is what its disk holds, were the power cut now and nothing kept that was not synced.
+    /// What a node has called durable, and what it has vouched for, is what its disk holds, were the power cut now and nothing
+    /// kept that was not synced.
     pub(crate) fn compare_disk(&self, host: &Host) -> Result<(), String> {
-        let Some(seen) = self.nodes.get(&host.id).filter(|seen| !seen.durable.is_empty()) else {
+        let (id, Some(seen)) = (host.id, self.nodes.get(&host.id)) else { return Ok(()) };
+        if seen.durable.is_empty() && seen.said == 0 {
             return Ok(());
-        };
-        let held =
-            host.durable_terms().map_err(|what| format!("node {}'s disk: {what}", host.id))?;
-        let differs = |(_, (said, held)): &(u64, (&u64, Option<&u64>))| Some(*said) != *held;
-        let held = (0..seen.durable.len()).map(|place| held.get(place));
-        let mut both = (1..).zip(seen.durable.iter().zip(held));
-        let Some((index, (said, held))) = both.find(differs) else { return Ok(()) };
-        let id = host.id;
-        Err(format!(
-            "node {id} has called entry {index} of term {said} durable, and its disk holds there {held:?}"
-        ))
+        }
+        let held = host.durable().map_err(|what| format!("node {id}'s disk: {what}"))?;
+        for (index, &said) in (1..).zip(&seen.durable) {
+            let term = held.terms.get(usize::try_from(index - 1).expect("a short log")).copied();
+            if term != Some(said) {
+                return Err(format!(
+                    "node {id} has called entry {index} of term {said} durable, and its disk holds there {term:?}"
+                ));
+            }
+        }
+        self.check_promises(id, seen.said, held.state.as_ref())
+            .map_err(|what| format!("{what}, by its disk"))
+    }
+
+    /// The newest term that a node has spoken in is the one that it remembers, or an earlier one than that; so is its vote.
+    fn check_promises(&self, id: u64, said: u64, state: Option<&State>) -> Result<(), String> {
+        let hard = state.map(|state| state.hard).unwrap_or_default();
+        let vote = self.votes.get(&(id, hard.term.0)).copied();
+        let remembered = hard.vote.map(|vote| vote.0);
+        if hard.term.0 < said || vote.is_some() && vote != remembered {
+            let term = hard.term;
+            return Err(format!(
+                "node {id} has spoken in term {said} and voted for {vote:?}, and remembers {term} and {remembered:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// What was applied is what was committed.
+    pub(crate) fn compare_applied(&self, ledger: &Ledger) -> Result<(), String> {
+        for (index, term) in ledger.positions() {
+            let place = usize::try_from(index - 1).expect("a short log");
+            if self.committed.get(place).map(|committed| committed.0) != Some(term) {
+                return Err(format!("entry {index} of term {term} was applied and not committed"));
+            }
+        }
+        Ok(())
     }
 
     /// A node has started on what its disk holds: what was durable there still is. False if it is not.
@@ -267,6 +319,7 @@ impl Checks {
         let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
         let seen = self.nodes.entry(host.id).or_default();
         (seen.committed, seen.checked, seen.is_leader) = (0, 0, false);
+        seen.unseen.clear();
         seen.term = steps.core().map_or(0, |core| core.status().term.0);
         let mut terms = (1..).zip(&seen.durable);
         let are_entries_kept = terms.all(|(index, &term)| log.term(index) == Some(term));
@@ -275,10 +328,10 @@ impl Checks {
         let name = state.as_ref().map(|state| state.incarnation);
         let is_known = !host.was_member || name == seen.name;
         seen.name = name;
-        let hard = state.map(|state| state.hard).unwrap_or_default();
-        let vote = self.votes.get(&(host.id, hard.term.0));
-        let is_vote_kept = vote.is_none_or(|&vote| hard.vote == Some(NodeId(vote)));
-        let is_kept = is_known && are_entries_kept && is_vote_kept && hard.term.0 >= seen.said;
+        let said = seen.said;
+        let is_kept = is_known
+            && are_entries_kept
+            && self.check_promises(host.id, said, state.as_ref()).is_ok();
         if is_kept {
             self.take_durable(host.id, log.last(), &log)?;
         }

@@ -14,6 +14,7 @@ use crate::{
     world::{
         World,
         agenda::Event,
+        calm::Wanted,
         history::{Call, Done, Outcome},
         host::{Host, Standing},
         machine::{Command, Registers},
@@ -41,6 +42,8 @@ enum Waits {
 #[derive(Debug)]
 pub(crate) struct Clients {
     pending: Vec<Option<Pending>>,
+    /// Which have done enough for now: nothing of them is on the agenda.
+    rests: Vec<bool>,
     woken: Arc<Mutex<Vec<usize>>>,
     /// What was done, in the order in which it ended.
     pub(crate) history: Vec<Done>,
@@ -74,6 +77,7 @@ impl Clients {
         let keys = usize::try_from(parameters.keys).expect("a few");
         Self {
             pending: (0..count).map(|_| None).collect(),
+            rests: vec![true; count],
             woken: Arc::default(),
             history: Vec::new(),
             told: 0,
@@ -109,6 +113,7 @@ impl Clients {
         nodes: &[(u64, &Node<Registers>)],
         now: u64,
         parameters: &Parameters,
+        wanted: Option<Wanted>,
     ) -> Option<u64> {
         if nodes.is_empty() || self.pending[client].is_some() {
             return None;
@@ -120,7 +125,11 @@ impl Clients {
         };
         let key = u8::try_from(self.random.below(parameters.keys)).expect("a few");
         let [reads, local, swaps] = parameters.mix;
-        let drawn = self.random.below(100);
+        let drawn = match wanted {
+            None => self.random.below(100),
+            Some(Wanted::Read) => 0,
+            Some(Wanted::Write) => 99,
+        };
         self.begun += 1;
         let (call, waits) = if drawn < reads + local {
             let freshness = if drawn < reads { Read::Linearizable } else { Read::Local };
@@ -209,27 +218,32 @@ impl Clients {
 }
 
 impl World<'_> {
-    /// Every client that has nothing under way goes on.
+    /// Every client that rests goes on.
     pub(super) fn call_clients(&mut self) {
-        (0..self.clients.pending.len())
-            .for_each(|client| self.queue(MS, Event::Operate { client }));
+        for client in 0..self.clients.rests.len() {
+            if std::mem::take(&mut self.clients.rests[client]) {
+                self.queue(MS, Event::Operate { client });
+            }
+        }
     }
 
     /// A client does its next operation, as long as there is something left to do.
     pub(super) fn operate(&mut self, client: usize) {
         let is_calm = self.calm.since.is_some();
+        let wanted = if is_calm { self.calm.wants(client) } else { None };
         let is_enough = match is_calm {
-            true => self.calm.is_enough(client),
+            true => wanted.is_none(),
             false => self.clients.begun >= self.parameters.operations,
         };
         if is_enough {
+            self.clients.rests[client] = true;
             return;
         }
         let runs = |host: &&Host| !is_calm || host.standing == Standing::Sound;
         let hosts = self.hosts.iter().filter(runs);
         let nodes: Vec<(u64, &Node<Registers>)> =
             hosts.filter_map(|host| Some((host.id, host.steps.as_ref()?.node()))).collect();
-        let begun = self.clients.begin(client, &nodes, self.now, &self.parameters);
+        let begun = self.clients.begin(client, &nodes, self.now, &self.parameters, wanted);
         (0..self.hosts.len()).for_each(|host| self.plan(host));
         match begun {
             Some(serial) => {
@@ -244,17 +258,17 @@ impl World<'_> {
     pub(super) fn free(&mut self, client: usize) {
         if let Some(done) = self.clients.take_news() {
             self.note(|| done.json().trim_matches(['{', '}']).to_owned());
-            let (what, is_write) = match done.outcome {
-                Outcome::Wrote { done: true, .. } => ("a write is applied", true),
-                Outcome::Wrote { .. } => ("a swap that does not write", true),
-                Outcome::Read { .. } if done.is_local() => ("a local read", false),
-                Outcome::Read { .. } => ("a linearizable read", false),
-                Outcome::Refused => ("certainly not applied", false),
-                Outcome::Unknown => ("an unknown outcome", false),
+            let (what, served) = match done.outcome {
+                Outcome::Wrote { done: true, .. } => ("a write is applied", Some(Wanted::Write)),
+                Outcome::Wrote { .. } => ("a swap that does not write", None),
+                Outcome::Read { .. } if done.is_local() => ("a local read", None),
+                Outcome::Read { .. } => ("a linearizable read", Some(Wanted::Read)),
+                Outcome::Refused => ("certainly not applied", None),
+                Outcome::Unknown => ("an unknown outcome", None),
             };
             self.coverage.count(what);
-            if is_write {
-                self.calm.take_write(done.client);
+            if let Some(served) = served {
+                self.calm.take_served(&done, served);
             }
         }
         let think = self.clients.think(&self.parameters);

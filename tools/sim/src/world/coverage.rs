@@ -3,18 +3,27 @@
 use std::{collections::BTreeMap, fmt};
 
 /// Counts of what happened, by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage(BTreeMap<&'static str, u64>);
+
+impl Default for Coverage {
+    fn default() -> Self {
+        Self(ALL.iter().map(|&what| (what, 0)).collect())
+    }
+}
 
 impl Coverage {
     /// It happened once more.
+    ///
+    /// # Panics
+    /// If it is none of [`ALL`].
     pub fn count(&mut self, what: &'static str) {
         self.add_to(what, 1);
     }
 
     /// It happened so many times more.
     pub fn add_to(&mut self, what: &'static str, count: u64) {
-        *self.0.entry(what).or_default() += count;
+        *self.0.get_mut(what).expect("what is counted has a name in ALL") += count;
     }
 
     /// How often it happened.
@@ -25,7 +34,7 @@ impl Coverage {
     /// Takes in what happened in another world.
     pub fn add(&mut self, other: &Self) {
         for (what, count) in &other.0 {
-            *self.0.entry(what).or_default() += count;
+            self.add_to(what, *count);
         }
     }
 
@@ -45,7 +54,7 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets. A node's log is not compacted yet, so that no segment is used again.
-pub const ALL: [&str; 39] = [
+pub const ALL: [&str; 45] = [
     "power cut",
     "power cut inside a job",
     "kill",
@@ -55,6 +64,10 @@ pub const ALL: [&str; 39] = [
     "sync fails",
     "sync fails and takes back",
     "write fails",
+    "a create fails",
+    "a rename fails",
+    "a removal fails",
+    "a sync of names fails",
     "disk full",
     "slow disk",
     "hung disk",
@@ -85,6 +98,8 @@ pub const ALL: [&str; 39] = [
     "certainly not applied",
     "an unknown outcome",
     "writes are held",
+    "a search comes to its end",
+    "a search is given up",
 ];
 
 #[cfg(test)]

@@ -2,10 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use kontiki_core::State;
 use kontiki_disk::{Access, Disk};
 use kontiki_wal::inspect::{Scan, Verdict};
 
-use crate::world::host::{DIRECTORY, Host, LOG};
+use crate::{
+    random::Random,
+    world::{
+        host::{DIRECTORY, Host, LOG},
+        parameters::pick,
+    },
+};
 
 impl Host {
     /// A bit flips in a segment that is full: what is newer can be what a crash leaves.
@@ -18,11 +25,12 @@ impl Host {
         if names.is_empty() {
             return false;
         }
-        let (name, bytes) = &names[usize::try_from(draw % names.len() as u64).expect("a few")];
+        let mut random = Random::new(draw);
+        let (name, bytes) = &names[pick(&mut random, names.len())];
         // The header page in a quarter of all cases: that is what an opening looks at.
         let offset =
-            if draw.is_multiple_of(4) { draw / 7 % 128 } else { 4096 + draw / 7 % (bytes - 4096) };
-        self.disk.corrupt(directory.join(name), offset, 1 << (draw % 8));
+            if random.chance(25) { random.below(128) } else { random.between(4096, bytes - 1) };
+        self.disk.corrupt(directory.join(name), offset, 1 << random.below(8));
         self.is_rotten = true;
         true
     }
@@ -33,23 +41,35 @@ impl Host {
         scan.is_ok_and(|scan| matches!(scan.verdict(), Verdict::TornTail { .. }))
     }
 
-    /// The terms of the entries, from index 1, that are there after a power cut now that keeps nothing that was not synced; an error
-    /// where the log that is left is damaged.
-    pub(super) fn durable_terms(&self) -> Result<Vec<u64>, String> {
+    /// What is there after a power cut now that keeps nothing that was not synced; an error where the log that is left is
+    /// damaged.
+    pub(super) fn durable(&self) -> Result<Durable, String> {
         let image = self.disk.image(|_| false);
         if image.open_directory(&log_directory(), Access::Read).is_err() {
-            return Ok(Vec::new());
+            return Ok(Durable::default());
         }
         let scan = Scan::open_on(&image, log_directory()).map_err(|error| error.to_string())?;
         if let Verdict::Corrupt(corruptions) = scan.verdict() {
             return Err(format!("{corruptions:?}"));
         }
         let bounds = scan.logs().into_iter().find(|(log, _)| *log == LOG);
-        let Some((_, bounds)) = bounds else { return Ok(Vec::new()) };
+        let Some((_, bounds)) = bounds else { return Ok(Durable::default()) };
         let ends = bounds.runs().iter().skip(1).map(|run| run.0).chain([bounds.last + 1]);
         let runs = bounds.runs().iter().zip(ends);
-        Ok(runs.flat_map(|(&(first, term), end)| (first..end).map(move |_| term)).collect())
+        let terms = runs.flat_map(|(&(first, term), end)| (first..end).map(move |_| term));
+        let state = bounds.state.as_ref().map(|bytes| State::decode(bytes));
+        let state = state.transpose().map_err(|error| error.to_string())?.flatten();
+        Ok(Durable { terms: terms.collect(), state })
     }
+}
+
+/// What of a node's log is durable.
+#[derive(Debug, Default)]
+pub(super) struct Durable {
+    /// The terms of the entries, from index 1.
+    pub(super) terms: Vec<u64>,
+    /// What it remembers of terms and votes.
+    pub(super) state: Option<State>,
 }
 
 fn log_directory() -> PathBuf {

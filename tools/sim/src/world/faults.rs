@@ -1,5 +1,7 @@
 //! What goes wrong in a world: planned before it begins, so that each fault can be left out and the rest stays the same.
 
+use kontiki_disk::memory::Kind;
+
 use crate::{
     random::Random,
     world::parameters::{MS, Parameters, pick},
@@ -34,18 +36,20 @@ pub enum Fault {
     SyncFails { node: u64, nth: u64, takes_back: bool },
     /// A later write fails.
     WriteFails { node: u64, nth: u64 },
+    /// A later change of a name fails, or the sync of the names.
+    NameFails { node: u64, kind: Kind, nth: u64 },
     /// There is no space for a new file, for a while.
     DiskFull { node: u64, time: u64 },
     /// Each group takes so much longer, for a while.
     SlowDisk { node: u64, delay: u64, time: u64 },
-    /// Nothing comes back from a disk for a while.
+    /// Nothing that a node writes or syncs comes back for a while.
     HungDisk { node: u64, time: u64 },
     /// A node's clock goes forward.
     ClockJump { node: u64, by: u64 },
     /// A bit of an older segment flips, of a sick disk.
     Rot { node: u64, draw: u64 },
-    /// A sync of a sick disk does nothing and says it did; after a while the power goes.
-    Lie { node: u64, time: u64, down: u64 },
+    /// A sync of a sick disk, of a file or of the names, does nothing and says it did; after a while the power goes.
+    Lie { node: u64, of_names: bool, time: u64, down: u64 },
     /// A sync of a sick disk writes everything so many sectors beside its place and says it did not; after a while the power goes.
     Misdirect { node: u64, sectors: i64, time: u64, down: u64 },
     /// A sick disk is exchanged for an empty one.
@@ -65,6 +69,10 @@ impl Fault {
             Self::SyncFails { takes_back: false, .. } => "sync fails",
             Self::SyncFails { takes_back: true, .. } => "sync fails and takes back",
             Self::WriteFails { .. } => "write fails",
+            Self::NameFails { kind: Kind::Create, .. } => "a create fails",
+            Self::NameFails { kind: Kind::Rename, .. } => "a rename fails",
+            Self::NameFails { kind: Kind::Remove, .. } => "a removal fails",
+            Self::NameFails { .. } => "a sync of names fails",
             Self::DiskFull { .. } => "disk full",
             Self::SlowDisk { .. } => "slow disk",
             Self::HungDisk { .. } => "hung disk",
@@ -78,26 +86,27 @@ impl Fault {
 }
 
 /// Kinds of faults, each with how often it is drawn where it is on.
-const KINDS: [(Kind, u64); 15] = [
-    (Kind::PowerCut, 6),
-    (Kind::Kill, 3),
-    (Kind::CutInside, 6),
-    (Kind::Pause, 3),
-    (Kind::Partition, 6),
-    (Kind::Clog, 3),
-    (Kind::SyncFails, 2),
-    (Kind::WriteFails, 1),
-    (Kind::DiskFull, 2),
-    (Kind::SlowDisk, 2),
-    (Kind::HungDisk, 1),
-    (Kind::ClockJump, 1),
-    (Kind::Rot, 2),
-    (Kind::Lie, 1),
-    (Kind::Misdirect, 1),
+const KINDS: [(Drawn, u64); 16] = [
+    (Drawn::PowerCut, 6),
+    (Drawn::Kill, 3),
+    (Drawn::CutInside, 6),
+    (Drawn::Pause, 3),
+    (Drawn::Partition, 6),
+    (Drawn::Clog, 3),
+    (Drawn::SyncFails, 2),
+    (Drawn::WriteFails, 1),
+    (Drawn::NameFails, 1),
+    (Drawn::DiskFull, 2),
+    (Drawn::SlowDisk, 2),
+    (Drawn::HungDisk, 1),
+    (Drawn::ClockJump, 1),
+    (Drawn::Rot, 2),
+    (Drawn::Lie, 1),
+    (Drawn::Misdirect, 1),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Drawn {
     PowerCut,
     Kill,
     CutInside,
@@ -106,6 +115,7 @@ enum Kind {
     Clog,
     SyncFails,
     WriteFails,
+    NameFails,
     DiskFull,
     SlowDisk,
     HungDisk,
@@ -118,7 +128,7 @@ enum Kind {
 /// The faults of a world that storms for about so long, in their order.
 pub(super) fn draw(parameters: &Parameters, storm: u64) -> Vec<Planned> {
     let mut random = Random::new(parameters.seed ^ 0x6661_756c_7473);
-    let on: Vec<(Kind, u64)> = KINDS
+    let on: Vec<(Drawn, u64)> = KINDS
         .into_iter()
         .filter(|(kind, _)| random.chance(60) && fits(*kind, parameters))
         .collect();
@@ -147,42 +157,52 @@ pub(super) fn draw(parameters: &Parameters, storm: u64) -> Vec<Planned> {
     planned
 }
 
-fn fits(kind: Kind, parameters: &Parameters) -> bool {
+fn fits(kind: Drawn, parameters: &Parameters) -> bool {
     match kind {
-        Kind::Rot | Kind::Lie | Kind::Misdirect => !parameters.sick.is_empty(),
-        Kind::Partition | Kind::Clog => parameters.nodes > 1,
+        Drawn::Rot | Drawn::Lie | Drawn::Misdirect => !parameters.sick.is_empty(),
+        Drawn::Partition | Drawn::Clog => parameters.nodes > 1,
         _ => true,
     }
 }
 
-fn draw_one(kind: Kind, parameters: &Parameters, random: &mut Random) -> Fault {
+fn draw_one(kind: Drawn, parameters: &Parameters, random: &mut Random) -> Fault {
     let node = random.between(1, parameters.nodes);
-    let sick = parameters.sick.first().copied().unwrap_or(node);
+    let sick = match parameters.sick.len() {
+        0 => node,
+        count => parameters.sick[pick(random, count)],
+    };
     let time = random.between(20, 2_000) * MS;
     let down = random.between(1, 1_500) * MS;
     let keeps = [0, 30, 50, 90, 100][pick(random, 5)];
     match kind {
-        Kind::PowerCut => Fault::PowerCut { node, keeps, down },
-        Kind::Kill => Fault::Kill { node, down },
-        Kind::CutInside => Fault::CutInside { node, operations: random.below(5), keeps, down },
-        Kind::Pause => Fault::Pause { node, time },
-        Kind::Partition => Fault::Partition { links: links(parameters.nodes, random), time },
-        Kind::Clog => {
+        Drawn::PowerCut => Fault::PowerCut { node, keeps, down },
+        Drawn::Kill => Fault::Kill { node, down },
+        Drawn::CutInside => Fault::CutInside { node, operations: random.below(5), keeps, down },
+        Drawn::Pause => Fault::Pause { node, time },
+        Drawn::Partition => Fault::Partition { links: links(parameters.nodes, random), time },
+        Drawn::Clog => {
             let to = 1 + (node + random.below(parameters.nodes - 1)) % parameters.nodes;
             Fault::Clog { from: node, to, delay: random.between(1, 300) * MS, time }
         }
-        Kind::SyncFails => {
+        Drawn::SyncFails => {
             let (nth, takes_back) = (random.between(1, 20), random.chance(50));
             Fault::SyncFails { node, nth, takes_back }
         }
-        Kind::WriteFails => Fault::WriteFails { node, nth: random.between(1, 20) },
-        Kind::DiskFull => Fault::DiskFull { node, time },
-        Kind::SlowDisk => Fault::SlowDisk { node, delay: random.between(1, 1_000) * MS, time },
-        Kind::HungDisk => Fault::HungDisk { node, time: random.between(500, 8_000) * MS },
-        Kind::ClockJump => Fault::ClockJump { node, by: random.between(1, 2_000) * MS },
-        Kind::Rot => Fault::Rot { node: sick, draw: random.draw() },
-        Kind::Lie => Fault::Lie { node: sick, time: random.between(1, 300) * MS, down },
-        Kind::Misdirect => {
+        Drawn::WriteFails => Fault::WriteFails { node, nth: random.between(1, 20) },
+        Drawn::NameFails => {
+            let kind = [Kind::Create, Kind::Rename, Kind::Remove, Kind::SyncDirectory];
+            Fault::NameFails { node, kind: kind[pick(random, 4)], nth: random.between(1, 5) }
+        }
+        Drawn::DiskFull => Fault::DiskFull { node, time },
+        Drawn::SlowDisk => Fault::SlowDisk { node, delay: random.between(1, 1_000) * MS, time },
+        Drawn::HungDisk => Fault::HungDisk { node, time: random.between(500, 8_000) * MS },
+        Drawn::ClockJump => Fault::ClockJump { node, by: random.between(1, 2_000) * MS },
+        Drawn::Rot => Fault::Rot { node: sick, draw: random.draw() },
+        Drawn::Lie => {
+            let (of_names, time) = (random.chance(25), random.between(1, 300) * MS);
+            Fault::Lie { node: sick, of_names, time, down }
+        }
+        Drawn::Misdirect => {
             let sectors = [-64, -8, -1, 1, 8, 64][pick(random, 6)];
             Fault::Misdirect { node: sick, sectors, time: random.between(1, 300) * MS, down }
         }
@@ -233,6 +253,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen.len(), 17, "{seen:?}");
+        assert_eq!(seen.len(), 21, "{seen:?}");
     }
 }

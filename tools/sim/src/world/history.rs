@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use crate::{
     linear::{self, Action, Operation, Verdict},
-    world::machine::{Command, Ledger},
+    world::{
+        coverage::Coverage,
+        machine::{Command, Ledger},
+    },
 };
 
 /// What a client asked for.
@@ -139,7 +142,7 @@ impl Done {
 ///
 /// # Errors
 /// What does not hold.
-pub fn check(history: &[Done], ledger: &Ledger) -> Result<(), String> {
+pub fn check(history: &[Done], ledger: &Ledger, coverage: &mut Coverage) -> Result<(), String> {
     history.iter().try_for_each(|done| check_one(done, ledger))?;
     check_order(history, ledger)?;
     let mut keys: Vec<u8> = history.iter().map(Done::key).collect();
@@ -148,12 +151,16 @@ pub fn check(history: &[Done], ledger: &Ledger) -> Result<(), String> {
     for key in keys {
         let of_key = history.iter().filter(|done| done.key() == key);
         let operations: Vec<Operation> = of_key.filter_map(Done::operation).collect();
-        if let Verdict::Violated(unplaced) = linear::check(&operations, STEPS_MAX) {
-            let mut what = format!("register {key} is not linearizable: no place for");
-            for operation in unplaced.iter().take(5) {
-                write!(what, " {operation:?}").expect("a string takes all");
+        match linear::check(&operations, STEPS_MAX) {
+            Verdict::Linearizable => coverage.count("a search comes to its end"),
+            Verdict::Undecided => coverage.count("a search is given up"),
+            Verdict::Violated(unplaced) => {
+                let mut what = format!("register {key} is not linearizable: no place for");
+                for operation in unplaced.iter().take(5) {
+                    write!(what, " {operation:?}").expect("a string takes all");
+                }
+                return Err(what);
             }
-            return Err(what);
         }
     }
     Ok(())
@@ -229,7 +236,7 @@ mod tests {
         let mut ledger = Ledger::default();
         for (id, expected) in [(1, None), (2, None), (3, Some(2))] {
             let command = Command { id, key: KEY, expected };
-            ledger.note(1, Position { term: 1, index: id }, &command.encode(0));
+            ledger.note(1, id - 1, Position { term: 1, index: id }, &command.encode(0));
         }
         ledger
     }
@@ -246,6 +253,10 @@ mod tests {
     fn read(value: u64, start: u64, end: u64) -> Done {
         let call = Call::Read { key: KEY, is_local: false };
         done(call, start, end, Outcome::Read { value: Some(value), applied: value })
+    }
+
+    fn check(history: &[Done], ledger: &Ledger) -> Result<(), String> {
+        super::check(history, ledger, &mut Coverage::default())
     }
 
     #[test]

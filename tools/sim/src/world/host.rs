@@ -5,7 +5,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use kontiki::{Node, OpenError, StartError, steps::Steps};
 use kontiki_core::Instant;
-use kontiki_disk::MemoryDisk;
+use kontiki_disk::{
+    MemoryDisk,
+    memory::{Fault, Kind},
+};
 use kontiki_wal::{
     LogId,
     steps::{SegmentJob, SyncJob},
@@ -110,11 +113,13 @@ pub(crate) struct Host {
     /// How long a group takes, and how much longer for now.
     sync_time: (u64, u64),
     pub(crate) slow: u64,
-    /// A fault of the disk that was injected may still be the cause of something.
+    /// An operation of its disk has failed in the life of this process.
     pub(crate) is_hurt: bool,
+    /// There is no space for a new file.
+    pub(crate) is_full: bool,
     /// A bit of its log has flipped.
     pub(crate) is_rotten: bool,
-    /// A sync of its disk did nothing, and said it did.
+    /// A sync of its disk did nothing, or something else, and said it did.
     pub(crate) has_lied: bool,
     /// It has taken part in the cluster.
     pub(crate) was_member: bool,
@@ -141,6 +146,7 @@ impl Host {
             sync_time: parameters.sync,
             slow: 0,
             is_hurt: false,
+            is_full: false,
             is_rotten: false,
             has_lied: false,
             was_member: false,
@@ -256,10 +262,38 @@ impl Host {
     /// From now on nothing goes wrong; what waited for the disk goes on.
     pub(crate) fn heal(&mut self, now: u64) {
         self.disk.forget_faults();
-        self.disk.set_capacity(None);
+        self.fill(false);
         (self.slow, self.paused_until, self.hung_until, self.cut_inside) = (0, 0, 0, None);
         self.call(Actor::Syncer, now + 1);
         self.call(Actor::Preparer, now + 1);
+    }
+
+    /// From now on there is no space on its disk, or there is again.
+    pub(crate) fn fill(&mut self, is_full: bool) {
+        self.is_full = is_full;
+        self.disk.set_capacity(is_full.then_some(0));
+    }
+
+    /// Takes in the faults that its disk has met since the last time; their names.
+    pub(crate) fn take_met(&mut self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        for (kind, fault) in self.disk.take_met() {
+            let says_so = matches!(fault, Fault::Fail(_) | Fault::TakeBack(_) | Fault::Panic);
+            self.is_hurt |= says_so;
+            self.has_lied |= !says_so;
+            names.push(match (fault, kind) {
+                (Fault::Lie, _) => "lie",
+                (Fault::Misdirect(_), _) => "misdirected write",
+                (Fault::TakeBack(_), _) => "sync fails and takes back",
+                (_, Kind::Sync) => "sync fails",
+                (_, Kind::Write) => "write fails",
+                (_, Kind::Create) => "a create fails",
+                (_, Kind::Rename) => "a rename fails",
+                (_, Kind::Remove) => "a removal fails",
+                (_, Kind::SyncDirectory) => "a sync of names fails",
+            });
+        }
+        names
     }
 
     /// The log may have work.
@@ -361,8 +395,8 @@ impl Host {
     }
 
     /// Its disk has what the cluster believes it has.
-    pub(crate) fn is_member(&self) -> bool {
-        matches!(self.standing, Standing::Sound)
+    pub(crate) fn is_sound(&self) -> bool {
+        self.standing == Standing::Sound
     }
 
     /// Its disk may hold something else than what was written to it.

@@ -89,8 +89,21 @@ impl Ledger {
         self.entries.len()
     }
 
-    pub(super) fn note(&mut self, node: u64, position: Position, bytes: &[u8]) {
+    /// The positions of all commands that were applied.
+    pub fn positions(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.entries.iter().map(|(&index, &(term, _))| (index, term))
+    }
+
+    /// A node applies a command, after that at `before`; 0 if it is its first.
+    pub(super) fn note(&mut self, node: u64, before: u64, position: Position, bytes: &[u8]) {
         let Position { term, index } = position;
+        let known_before = self.entries.range(..index).next_back().map_or(0, |(&index, _)| index);
+        if known_before != before {
+            let what = format!(
+                "node {node} applies {position} after {before}, and others have one at {known_before} between"
+            );
+            self.violation.get_or_insert(what);
+        }
         if let Some((known_term, known)) = self.entries.get(&index) {
             if *known_term != term || known != bytes {
                 let what = format!(
@@ -163,14 +176,7 @@ impl StateMachine for Registers {
     /// The reply is 1 if it wrote, else 0.
     fn apply(&mut self, context: &ApplyContext, command: &[u8]) -> io::Result<Bytes> {
         let position = context.position;
-        let mut ledger = self.ledger.look();
-        if position.index <= self.applied {
-            let (node, applied) = (self.node, self.applied);
-            let what = format!("node {node} applies {position} behind index {applied}");
-            ledger.violation.get_or_insert(what);
-        }
-        ledger.note(self.node, position, command);
-        drop(ledger);
+        self.ledger.look().note(self.node, self.applied, position, command);
         self.applied = position.index;
         let Some(command) = Command::decode(command) else { return Ok(Bytes::new()) };
         let wrote = write(&mut self.state, &command);
@@ -208,19 +214,21 @@ mod tests {
     fn who_applies_something_else_or_twice_is_told() {
         let command = |id| Command { id, key: 1, expected: None }.encode(0);
         let position = |term, index| Position { term, index };
-        let told = |notes: &[(u64, u64, u64)]| {
+        let told = |notes: &[(u64, u64, u64, u64)]| {
             let mut ledger = Ledger::default();
-            for &(term, index, id) in notes {
-                ledger.note(1, position(term, index), &command(id));
+            for &(before, term, index, id) in notes {
+                ledger.note(1, before, position(term, index), &command(id));
             }
             ledger.take_violation()
         };
-        assert_eq!(told(&[(1, 1, 1), (1, 2, 2), (1, 1, 1), (1, 2, 2)]), None);
+        assert_eq!(told(&[(0, 1, 1, 1), (1, 1, 3, 2), (0, 1, 1, 1), (1, 1, 3, 2)]), None);
         for wrong in [
-            [(1, 1, 1), (1, 1, 2)],
-            [(1, 1, 1), (2, 1, 1)],
-            [(1, 1, 1), (1, 2, 1)],
-            [(1, 5, 1), (1, 4, 2)],
+            [(0, 1, 1, 1), (0, 1, 1, 2)],
+            [(0, 1, 1, 1), (0, 2, 1, 1)],
+            [(0, 1, 1, 1), (1, 1, 2, 1)],
+            [(0, 1, 5, 1), (0, 1, 4, 2)],
+            [(0, 1, 1, 1), (0, 1, 2, 2)],
+            [(0, 1, 1, 1), (1, 1, 1, 1)],
         ] {
             assert!(told(&wrong).is_some(), "{wrong:?}");
         }

@@ -68,7 +68,7 @@ impl Parameters {
     /// Those of a seed.
     pub fn draw(seed: u64) -> Self {
         let mut random = Random::new(seed ^ 0x7061_7261_6d65_7465);
-        let nodes = [3, 3, 3, 5, 5, 1, 2, 4, 7][pick(&mut random, 9)];
+        let nodes = [3, 3, 3, 3, 5, 5, 1, 2, 4, 6, 7][pick(&mut random, 11)];
         let sick_count = random.below((nodes - 1) / 2 + 1);
         let mut ids: Vec<u64> = (1..=nodes).collect();
         let sick = (0..sick_count).map(|_| ids.swap_remove(pick(&mut random, ids.len()))).collect();
@@ -176,7 +176,7 @@ mod tests {
             assert_eq!(parameters.drift.len() as u64, parameters.nodes);
         }
         assert!(drawn.iter().any(|parameters| !parameters.sick.is_empty()));
-        for nodes in [1, 2, 3, 4, 5, 7] {
+        for nodes in 1..=7 {
             assert!(drawn.iter().any(|parameters| parameters.nodes == nodes), "{nodes} nodes");
         }
     }

@@ -22,6 +22,7 @@ impl World<'_> {
         }
         self.note(|| format!("\"event\":\"fault\",\"number\":{number},\"fault\":\"{fault:?}\""));
         let place = |node: u64| usize::try_from(node - 1).expect("a few nodes");
+        // What of it has an effect later is counted when it has.
         let has_struck = match &fault {
             Fault::Partition { links, time } => {
                 self.links.block(links);
@@ -65,7 +66,7 @@ impl World<'_> {
         }
     }
 
-    /// A fault of one host that goes on.
+    /// A fault of one host that goes on; true if it has an effect at once.
     fn strike_host(&mut self, number: usize, fault: &Fault) -> bool {
         let (node, time) = match *fault {
             Fault::Pause { node, time }
@@ -77,6 +78,7 @@ impl World<'_> {
             Fault::CutInside { node, .. }
             | Fault::SyncFails { node, .. }
             | Fault::WriteFails { node, .. }
+            | Fault::NameFails { node, .. }
             | Fault::ClockJump { node, .. }
             | Fault::Rot { node, .. } => (node, None),
             _ => return false,
@@ -86,40 +88,50 @@ impl World<'_> {
             self.queue(time, Event::Relent { fault: number });
         }
         let (now, host) = (self.now, &mut self.hosts[place]);
-        let fail = DiskFault::Fail(EIO);
+        let runs = host.steps.is_some();
+        let inject = |kind, nth, fault| {
+            host.disk.inject(kind, nth, fault);
+            false
+        };
         match *fault {
-            Fault::Pause { time, .. } => host.paused_until = host.paused_until.max(now + time),
-            Fault::DiskFull { .. } => {
-                host.disk.set_capacity(Some(0));
-                host.is_hurt = true;
+            Fault::SyncFails { nth, takes_back: true, .. } => {
+                inject(Kind::Sync, nth, DiskFault::TakeBack(EIO))
             }
-            Fault::SlowDisk { delay, .. } => host.slow += delay,
+            Fault::SyncFails { nth, .. } => inject(Kind::Sync, nth, DiskFault::Fail(EIO)),
+            Fault::WriteFails { nth, .. } => inject(Kind::Write, nth, DiskFault::Fail(EIO)),
+            Fault::NameFails { kind, nth, .. } => inject(kind, nth, DiskFault::Fail(EIO)),
+            Fault::Lie { of_names: true, .. } => inject(Kind::SyncDirectory, 1, DiskFault::Lie),
+            Fault::Lie { .. } => inject(Kind::Sync, 1, DiskFault::Lie),
+            Fault::Misdirect { sectors, .. } => {
+                inject(Kind::Sync, 1, DiskFault::Misdirect(sectors))
+            }
             Fault::CutInside { operations, keeps, down, .. } => {
                 host.cut_inside = Some((operations, keeps, down));
+                false
             }
-            Fault::HungDisk { time, .. } => host.hung_until = host.hung_until.max(now + time),
-            Fault::SyncFails { nth, takes_back, .. } => {
-                let fault = if takes_back { DiskFault::TakeBack(EIO) } else { fail };
-                host.disk.inject(Kind::Sync, nth, fault);
-                host.is_hurt = true;
+            Fault::Rot { draw, .. } => host.rot(draw),
+            Fault::Pause { time, .. } => {
+                host.paused_until = host.paused_until.max(now + time);
+                runs
             }
-            Fault::WriteFails { nth, .. } => {
-                host.disk.inject(Kind::Write, nth, fail);
-                host.is_hurt = true;
+            Fault::DiskFull { .. } => {
+                host.fill(true);
+                runs
             }
-            Fault::ClockJump { by, .. } => host.clock.jump(by),
-            Fault::Rot { draw, .. } => return host.rot(draw),
-            Fault::Lie { .. } => {
-                host.disk.inject(Kind::Sync, 1, DiskFault::Lie);
-                host.has_lied = true;
+            Fault::SlowDisk { delay, .. } => {
+                host.slow += delay;
+                runs
             }
-            Fault::Misdirect { sectors, .. } => {
-                host.disk.inject(Kind::Sync, 1, DiskFault::Misdirect(sectors));
-                host.has_lied = true;
+            Fault::HungDisk { time, .. } => {
+                host.hung_until = host.hung_until.max(now + time);
+                runs
             }
-            _ => return false,
+            Fault::ClockJump { by, .. } => {
+                host.clock.jump(by);
+                runs
+            }
+            _ => false,
         }
-        true
     }
 
     /// A fault ends.
@@ -132,12 +144,12 @@ impl World<'_> {
             Fault::Partition { links, .. } => self.links.unblock(&links),
             Fault::Clog { from, to, delay, .. } => self.links.unclog((from, to), delay),
             Fault::DiskFull { node, .. } => {
-                let host = &self.hosts[place(node)];
+                let host = &mut self.hosts[place(node)];
                 let is_held = host
                     .steps
                     .as_ref()
                     .is_some_and(|steps| steps.node().status().writes_held.is_some());
-                host.disk.set_capacity(None);
+                host.fill(false);
                 if is_held {
                     self.coverage.count("writes are held");
                 }
@@ -165,11 +177,19 @@ impl World<'_> {
         for client in self.clients.lose(id, self.now) {
             self.free(client);
         }
+        self.take_met(number);
         self.hosts[number].end(&self.network, disk);
         let others = (1..=self.parameters.nodes).filter(|&other| other != id);
         self.break_later(others.map(|other| (id, other)).collect::<Vec<_>>());
         self.queue(down, Event::Start { host: number });
         true
+    }
+
+    /// What a disk has done wrong since the last time is counted, and remembered.
+    pub(super) fn take_met(&mut self, number: usize) {
+        for name in self.hosts[number].take_met() {
+            self.coverage.count(name);
+        }
     }
 
     /// A node has ended by itself.
@@ -178,10 +198,11 @@ impl World<'_> {
         let status = host.steps.as_ref().map(|steps| steps.node().status());
         let cause = status.as_ref().and_then(|status| status.fatal.clone()).unwrap_or_default();
         let id = host.id;
-        if !host.is_hurt && !host.is_rotten && !host.has_lied {
+        let is_corrupt = status.is_some_and(|status| status.corruption.is_some());
+        if !host.is_doubtful() && (is_corrupt || !host.is_hurt) {
             return Err(format!("node {id} has ended without a cause: {cause}"));
         }
-        if status.is_some_and(|status| status.corruption.is_some()) {
+        if is_corrupt {
             host.standing = Standing::Refused;
         }
         self.coverage.count("a node ends by itself");
@@ -205,15 +226,18 @@ impl World<'_> {
             return Ok(());
         }
         let (id, is_torn) = (host.id, host.is_torn());
-        let is_full = host.is_hurt;
-        match host.start(self.now, &self.parameters, &self.network, &self.ledger) {
+        host.is_hurt = false;
+        let started = host.start(self.now, &self.parameters, &self.network, &self.ledger);
+        self.take_met(number);
+        let host = &mut self.hosts[number];
+        match started {
             Started::Runs => self.started(number, is_torn)?,
-            Started::Later(reason) if is_full => {
+            Started::Later(reason) if host.is_full || host.is_hurt => {
                 self.coverage.count("a start is put off");
                 self.note(|| format!("\"node\":{id},\"event\":\"put off\",\"cause\":{reason:?}"));
                 self.queue(200 * MS, Event::Start { host: number });
             }
-            Started::Refused(reason) if host.is_rotten || host.has_lied => {
+            Started::Refused(reason) if host.is_doubtful() => {
                 let found =
                     if host.has_lied { "a lie is found out" } else { "a damaged log is refused" };
                 host.standing = Standing::Refused;
@@ -237,7 +261,6 @@ impl World<'_> {
         self.note(|| format!("\"node\":{id},\"event\":\"start\""));
         let host = &mut self.hosts[number];
         if host.standing == Standing::Wiped {
-            self.coverage.count("a wiped disk is not admitted");
             self.plan(number);
             return Ok(());
         }
@@ -252,8 +275,6 @@ impl World<'_> {
             self.end_running(number, disk, 0);
             return Ok(());
         }
-        let is_full = host.disk.has_faults();
-        host.is_hurt = is_full;
         self.plan(number);
         Ok(())
     }

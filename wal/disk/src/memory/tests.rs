@@ -79,8 +79,11 @@ fn a_lying_sync_says_ok_and_writes_nothing() {
     let (disk, _directory, file) = with_file();
     file.write_at(0, &[&[7]]).unwrap();
     disk.inject(Kind::Sync, 1, Fault::Lie);
+    disk.inject(Kind::Sync, 5, Fault::Lie);
     file.sync().unwrap();
     assert_eq!(first_bytes(&disk.image(NOTHING)), [0, 0, 0]);
+    assert_eq!(disk.take_met(), [(Kind::Sync, Fault::Lie)], "and not the one that waits");
+    assert_eq!(disk.take_met(), []);
 }
 
 #[test]

@@ -186,7 +186,8 @@ fn a_term_or_an_index_that_cannot_follow_is_found_in_a_sealed_segment() {
     expect_at(4, FrameKind::Entries, 3, what, |draft| draft.header.term = 2);
     expect_at(4, FrameKind::Entries, 3, what, |draft| draft.header.first_index += 1);
     expect_at(4, FrameKind::Compact, 0, what, |draft| draft.header.first_index += 1000);
-    expect_at(4, FrameKind::Compact, 0, what, |draft| draft.header.term += 1);
+    let term = "term before what a compaction keeps";
+    expect_at(4, FrameKind::Compact, 0, term, |draft| draft.header.term += 1);
 }
 
 #[test]
