@@ -15,12 +15,14 @@ mod made;
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     sync::Mutex,
 };
 
 use kontiki_disk::MemoryDisk;
 use kontiki_sim::session::DIRECTORY;
+use kontiki_snapshot::{Header, Place, Store};
 use kontiki_wal::inspect::Scan;
 
 /// WAL-CASE 29
@@ -53,6 +55,11 @@ fn every_directory_is_repaired_to_a_whole_log_or_refused() {
     run_all("recovery", fuzz::repair);
 }
 
+#[test]
+fn every_image_is_refused_or_is_what_a_writer_writes() {
+    run_all("image", fuzz::image);
+}
+
 /// What is packed and unpacked is the same log; so the corpus is of logs and not of noise.
 #[test]
 fn a_real_log_in_the_short_form_is_still_that_log() {
@@ -72,7 +79,7 @@ fn a_real_log_in_the_short_form_is_still_that_log() {
 
 #[test]
 fn the_corpus_is_small() {
-    for target in ["frame", "codecs", "recovery"] {
+    for target in TARGETS {
         let inputs = inputs(target);
         assert!((10..100).contains(&inputs.len()), "{target} has {} inputs", inputs.len());
         for input in inputs {
@@ -107,13 +114,14 @@ fn write_if_asked() {
     if std::env::var_os("KONTIKI_CORPUS").is_none_or(|value| value != "write") {
         return;
     }
-    for target in ["frame", "codecs", "recovery"] {
+    for target in TARGETS {
         for input in inputs(target) {
             if input.file_name().unwrap().to_str().unwrap().starts_with("made-") {
                 fs::remove_file(input).unwrap();
             }
         }
     }
+    write_images();
     for (name, disk) in made::disks() {
         let write = |target: &str, what: &str, bytes: &[u8]| {
             fs::write(corpus(target).join(format!("made-{name}{what}")), bytes).unwrap();
@@ -122,6 +130,25 @@ fn write_if_asked() {
         write("recovery", "-as-it-is", &fuzz::directory::pack(&disk, 0));
         write_frames(&disk, write);
         write_pages(&disk, write);
+    }
+}
+
+/// Images of different lengths, as `fuzz::image` takes them, whole and with a full block to be put before their own.
+fn write_images() {
+    for (membership, state) in [(0, 0), (0, 1), (3, 100), (1000, 0), (100, 5000), (7, 30_000)] {
+        let place = Place { index: 9, term: 2 };
+        let header = Header { cluster: 1, log: 1, place, membership: vec![5; membership] };
+        let mut store = Store::open(&MemoryDisk::new(), "images").unwrap();
+        let mut writer = store.create(header).unwrap();
+        writer.write_all(&vec![3; state]).unwrap();
+        let finished = writer.finish().unwrap();
+        let image = store.publish(finished).unwrap();
+        let mut bytes = vec![0; usize::try_from(image.bytes()).unwrap()];
+        image.read_piece(0, &mut bytes).unwrap();
+        for choices in [0, 3] {
+            let name = format!("made-{membership}-{state}-{choices}");
+            fs::write(corpus("image").join(name), [&[choices], &bytes[..]].concat()).unwrap();
+        }
     }
 }
 
@@ -161,6 +188,8 @@ fn write_pages(disk: &MemoryDisk, write: impl Fn(&str, &str, &[u8])) {
         write("codecs", "-index", &[&[2], &numbers[..], &[1], &file[index..at]].concat());
     }
 }
+
+const TARGETS: [&str; 4] = ["frame", "codecs", "recovery", "image"];
 
 /// Each test sets the limit of the one heap.
 static HEAP_IS_LIMITED: Mutex<()> = Mutex::new(());

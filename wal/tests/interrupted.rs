@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki_disk::{Access, Directory, Disk, File, MemoryDisk};
+use kontiki_disk::{Access, Directory, Disk, File, GrowingFile, MemoryDisk};
 use kontiki_wal::{
     AppendError, LogId, OpenError, Wal,
     inspect::{Effort, Scan, Verdict},
@@ -67,6 +67,10 @@ impl Directory for Interrupted<dyn Directory> {
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>> {
         self.inner.create(name, bytes)
+    }
+
+    fn create_growing(&self, name: &str) -> io::Result<Box<dyn GrowingFile>> {
+        self.inner.create_growing(name)
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {

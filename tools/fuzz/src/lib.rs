@@ -3,10 +3,11 @@
 //!
 //! `frame` and `codecs` decode bytes. `recovery` and `look` take a directory of segments in a short form (`directory`),
 //! whose checksums are mended first, so that what lies behind them is reached: `recovery` opens it for writing and goes
-//! on, `look` reads it without changing it, `repair` cuts and salvages it.
+//! on, `look` reads it without changing it, `repair` cuts and salvages it. `image` receives an image of a state machine.
 
 mod codecs;
 pub mod directory;
+mod image;
 pub mod mend;
 mod recovery;
 mod repair;
@@ -17,6 +18,7 @@ use cap::Cap;
 
 pub use self::{
     codecs::{codecs, frame},
+    image::image,
     recovery::{look, recovery},
     repair::repair,
 };

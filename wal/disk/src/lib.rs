@@ -1,7 +1,7 @@
 //! The only door to the disk that Kontiki has.
 //!
 //! [`Disk`], [`Directory`] and [`File`] say what a disk can do: files of a fixed length, positional
-//! writes, syncs, and views that borrow a map. [`real()`] is the machine's disk; [`MemoryDisk`]
+//! writes, syncs, and views that borrow a map; and files that grow once ([`GrowingFile`]). [`real()`] is the machine's disk; [`MemoryDisk`]
 //! keeps what was synced apart from what was not, and can cut the power, fail and wait.
 //! This crate knows nothing of logs; it is the only one with `unsafe`, in one module (`map`).
 //!
@@ -42,7 +42,7 @@ use rustix::io::Errno;
 pub use crate::{
     memory::MemoryDisk,
     real::{WriteMode, real, real_writing},
-    seam::{Access, Directory, Disk, File},
+    seam::{Access, Directory, Disk, File, GrowingFile},
 };
 
 /// Whether an operation failed because the process, or the system, has too many files open. The real disk raises the

@@ -48,7 +48,7 @@ use self::{
     entries::{Entries, Names},
     fault::Plan,
     handles::{Lock, MemoryDirectory},
-    node::Node,
+    node::{Node, Pages},
 };
 use crate::{
     seam::{Access, Directory, Disk},
@@ -318,6 +318,21 @@ impl State {
     fn visible(&self, file: &Path) -> Option<&Arc<Node>> {
         let name = file.file_name()?.to_str()?;
         self.directories.get(file.parent()?)?.visible.get(name)
+    }
+
+    /// A new file under a name, in a directory that a handle was given out for.
+    fn make_file(&mut self, directory: &Path, name: &str, bytes: u64) -> io::Result<Arc<Node>> {
+        if self.entries(directory).visible.contains_key(name) {
+            let message = format!("{name} exists already");
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        if self.capacity.is_some_and(|capacity| self.bytes_used() + bytes > capacity) {
+            return Err(io::Error::from_raw_os_error(ENOSPC));
+        }
+        self.nodes_made += 1;
+        let node = Node::new(self.nodes_made, Pages::zeros(bytes));
+        self.entries(directory).create(name.into(), Arc::clone(&node));
+        Ok(node)
     }
 
     /// Bytes of all files with a name.

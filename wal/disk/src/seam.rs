@@ -61,6 +61,13 @@ pub trait Directory: Debug + Send + Sync + 'static {
     /// if the name is no plain one; otherwise what the system says.
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>>;
 
+    /// Makes an empty file that grows as it is written, for what is written once, from its beginning to its end, and only read
+    /// from then on.
+    ///
+    /// # Errors
+    /// As for [`create`](Directory::create).
+    fn create_growing(&self, name: &str) -> io::Result<Box<dyn GrowingFile>>;
+
     /// Opens an existing file. While a handle or a view of a file lives, opening it again gives
     /// the same handle, so that what was published stays published.
     ///
@@ -100,6 +107,32 @@ pub trait Directory: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// What the system says; then it is unknown which of them are durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A new file that is written from its beginning to its end. Who reads it opens it by its name, and finds a [`File`] of the length
+/// that it has by then.
+pub trait GrowingFile: Debug + Send {
+    /// Length in bytes: of all that was appended.
+    fn len(&self) -> u64;
+
+    /// True if nothing was appended.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes `parts` one behind the other at the end. Nothing of it is durable before [`sync`](GrowingFile::sync), and until
+    /// then each sector of it survives a power cut or not, by itself, and the length as well.
+    ///
+    /// # Errors
+    /// `StorageFull` if there is no space; otherwise what the system says. Then any part may have been written, and the file
+    /// is of no use any more.
+    fn append(&mut self, parts: &[&[u8]]) -> io::Result<()>;
+
+    /// Makes all that was appended durable, and the length with it.
+    ///
+    /// # Errors
+    /// As for [`File::sync`].
     fn sync(&self) -> io::Result<()>;
 }
 

@@ -442,3 +442,22 @@ fn a_pipe_is_no_file_of_the_directory_and_nobody_waits_at_it() {
         assert!(names(&*directory).is_empty());
     }
 }
+
+#[test]
+fn a_file_that_grows_is_read_like_any_other() {
+    in_a_directory(|directory| {
+        let mut file = directory.create_growing("a").unwrap();
+        assert!(file.is_empty());
+        assert_eq!(kind(directory.create_growing("a")), ErrorKind::AlreadyExists);
+        file.append(&[b"one, ", b"", b"two"]).unwrap();
+        file.sync().unwrap();
+        file.append(&[&[7; 10_000]]).unwrap();
+        file.sync().unwrap();
+        assert_eq!(file.len(), 10_008);
+        let opened = directory.open("a").unwrap();
+        assert_eq!(opened.len(), 10_008);
+        assert_eq!(bytes_of(&*opened, 0, 9), b"one, two\x07");
+        directory.rename("a", "b").unwrap();
+        assert_eq!(directory.list().unwrap(), [("b".to_owned(), 10_008)]);
+    });
+}

@@ -87,6 +87,23 @@ impl Network {
         self.run_in(from, "ip", &[&["neigh", "replace", &to], &nobody[..]].concat());
     }
 
+    /// From now on what a node sends beyond a trickle is lost, packet by packet. False if the system cannot do that.
+    pub(crate) fn choke(&self, node: u64) -> bool {
+        let trickle = ["root", "tbf", "rate", "256kbit", "burst", "4kb", "limit", "8kb"];
+        let prefix = self.prefix(node);
+        let choked = Command::new(&prefix[0])
+            .args(&prefix[1..])
+            .args(["tc", "qdisc", "replace", "dev", "eth0"])
+            .args(trickle)
+            .output();
+        choked.is_ok_and(|output| output.status.success())
+    }
+
+    /// A node sends as it likes again.
+    pub(crate) fn unchoke(&self, node: u64) {
+        self.run_in(node, "tc", &["qdisc", "del", "dev", "eth0", "root"]);
+    }
+
     /// Everybody reaches everybody again.
     pub(crate) fn heal(&self) {
         for node in 1..=self.holders.len() as u64 {

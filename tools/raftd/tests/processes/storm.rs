@@ -126,6 +126,7 @@ impl Storm {
         let time = Duration::from_millis(self.random.between(300, 3_000));
         let has_struck = match kind {
             "a link comes and goes" => self.flap(node, time),
+            "packets are lost" => self.choke(node, time),
             "the leader is stopped" => self.stop_leader().is_some(),
             "one is killed" => self.kill(node, time / 3),
             _ => self.cut(kind, node, time),
@@ -166,6 +167,15 @@ impl Storm {
         true
     }
 
+    fn choke(&self, node: u64, time: Duration) -> bool {
+        let is_choked = self.network.choke(node);
+        if is_choked {
+            thread::sleep(time);
+            self.network.unchoke(node);
+        }
+        is_choked
+    }
+
     fn other(&mut self, node: u64) -> u64 {
         1 + (node + self.random.below(NODES - 1)) % NODES
     }
@@ -200,12 +210,14 @@ impl Storm {
         self.process(node).iter().for_each(|process| process.signal(signal));
     }
 
-    /// Who says that it leads, if anybody does and is heard.
+    /// Who says that it leads, if anybody does and is heard. One that is being stopped can have greeted and not answer.
     fn leader(&self) -> Option<u64> {
-        (1..=NODES).find(|&node| {
-            connect(node, GREETING_MAX, DEADLINE)
-                .is_ok_and(|mut connection| info(&mut connection, "raft_role") == "leader")
-        })
+        let leads = |node: &u64| {
+            let connection = connect(*node, GREETING_MAX, GREETING_MAX);
+            let told = connection.and_then(|mut client| query::<String>(&mut client, &["INFO"]));
+            told.is_ok_and(|text| text.lines().any(|line| line == "raft_role:leader"))
+        };
+        (1..=NODES).find(leads)
     }
 
     /// A node comes back with an empty disk, and is not let in.
@@ -247,11 +259,9 @@ impl Storm {
         check(&history);
         assert!(read > 1_000 && wrote > 1_000 && unknown > 0, "the test proves little");
         if seconds >= 60 {
-            assert!(
-                term > 3 && KINDS.iter().all(|kind| self.struck[kind] > 0),
-                "{:?}",
-                self.struck
-            );
+            // Not every kernel can make packets be lost.
+            let came = |kind: &str| self.struck[kind] > 0 || kind == "packets are lost";
+            assert!(term > 3 && KINDS.into_iter().all(came), "{:?}", self.struck);
         }
     }
 }
@@ -280,13 +290,14 @@ const CLIENTS: u64 = 8;
 /// Who runs greets by then.
 const GREETING_MAX: Duration = Duration::from_millis(200);
 
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "one is alone",
     "one is not heard",
     "one hears nobody",
     "one does not reach another",
     "halves",
     "a link comes and goes",
+    "packets are lost",
     "the leader is stopped",
     "one is killed",
 ];

@@ -31,6 +31,19 @@ impl Content {
         self.bytes
     }
 
+    /// Makes it longer, with zeros, or shorter.
+    pub(super) fn resize(&mut self, bytes: u64) {
+        self.blocks.resize(size(bytes).div_ceil(BLOCK_BYTES), Arc::clone(&ZEROS));
+        // What lies behind the end is zeros, also when the file grows over it again.
+        let rest = size(bytes) % BLOCK_BYTES;
+        if bytes < self.bytes && rest > 0 {
+            let block = Arc::make_mut(self.blocks.last_mut().expect("the rest lies in a block"));
+            block.bytes[rest..].fill(0);
+            block.hash = OnceLock::new();
+        }
+        self.bytes = bytes;
+    }
+
     /// Fills `into` from `offset`; the caller has checked that the file is long enough.
     pub(super) fn read(&self, offset: u64, into: &mut [u8]) {
         assert!(offset + into.len() as u64 <= self.bytes);
@@ -130,6 +143,19 @@ mod tests {
         assert_eq!(&bytes, b"\0across the border\0");
         before.read(4089, &mut bytes);
         assert_eq!(bytes, [0; 19]);
+    }
+
+    #[test]
+    fn what_was_cut_off_is_zeros_when_it_grows_again() {
+        let mut content = Content::zeros(0);
+        content.resize(5000);
+        content.write(4000, &[1; 1000]);
+        content.resize(4100);
+        content.resize(9000);
+        let mut bytes = [9; 5000];
+        content.read(4000, &mut bytes);
+        assert!(bytes[..100].iter().all(|&byte| byte == 1));
+        assert!(bytes[100..].iter().all(|&byte| byte == 0));
     }
 
     #[test]

@@ -17,11 +17,11 @@ use parking_lot::Mutex;
 use super::{
     MemoryDisk,
     fault::{Fault, Kind, Operation},
-    node::{Node, Pages},
+    node::Node,
 };
 use crate::{
     check_name, read_only,
-    seam::{Directory, File},
+    seam::{Directory, File, GrowingFile},
     size,
 };
 
@@ -102,17 +102,20 @@ impl Directory for MemoryDirectory {
         let (mut state, fault) =
             self.disk.admit(self.operation(Kind::Create, name, "", bytes), None)?;
         fail(fault)?;
-        if state.entries(&self.path).visible.contains_key(name) {
-            let message = format!("{name} exists already");
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-        }
-        if state.capacity.is_some_and(|capacity| state.bytes_used() + bytes > capacity) {
-            return Err(io::Error::from_raw_os_error(super::ENOSPC));
-        }
-        state.nodes_made += 1;
-        let node = Node::new(state.nodes_made, Pages::zeros(bytes));
-        state.entries(&self.path).create(name.into(), Arc::clone(&node));
+        let node = state.make_file(&self.path, name, bytes)?;
         Ok(self.handle(name, &node))
+    }
+
+    fn create_growing(&self, name: &str) -> io::Result<Box<dyn GrowingFile>> {
+        check_name(name)?;
+        self.check_writable()?;
+        let (mut state, fault) =
+            self.disk.admit(self.operation(Kind::Create, name, "", 0), None)?;
+        fail(fault)?;
+        let node = state.make_file(&self.path, name, 0)?;
+        let (disk, directory) = (self.disk.clone(), self.path.clone());
+        let (name, lock) = (name.to_owned(), self.lock.clone());
+        Ok(Box::new(MemoryGrowingFile { disk, directory, name, node, bytes: 0, _lock: lock }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
@@ -218,21 +221,7 @@ impl File for MemoryFile {
     fn sync(&self) -> io::Result<()> {
         let (_state, fault) =
             self.disk.admit(self.operation(Kind::Sync, 0..0), Some(&self.node))?;
-        let mut pages = self.node.pages();
-        match fault {
-            None => pages.sync(),
-            Some(Fault::Misdirect(sectors)) => pages.misdirect(sectors),
-            Some(Fault::Lie) => pages.forget_dirty(),
-            Some(Fault::TakeBack(_)) => {
-                pages.take_back();
-                return fail(fault);
-            }
-            Some(Fault::Fail(_) | Fault::Panic) => {
-                pages.forget_dirty();
-                return fail(fault);
-            }
-        }
-        Ok(())
+        sync(&self.node, fault)
     }
 
     fn publish(&self, end: u64) {
@@ -248,6 +237,75 @@ impl File for MemoryFile {
         self.read_at(range.start, &mut bytes)?;
         Ok(Bytes::from_owner(View { bytes, _file: self }))
     }
+}
+
+/// A file of the memory disk that is appended to.
+#[derive(Debug)]
+struct MemoryGrowingFile {
+    disk: MemoryDisk,
+    directory: PathBuf,
+    name: String,
+    node: Arc<Node>,
+    bytes: u64,
+    _lock: Option<Arc<Lock>>,
+}
+
+impl MemoryGrowingFile {
+    fn operation(&self, kind: Kind, range: Range<u64>) -> Operation {
+        let (directory, name) = (self.directory.clone(), self.name.clone());
+        Operation { kind, directory, name, to: String::new(), range }
+    }
+}
+
+impl GrowingFile for MemoryGrowingFile {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    fn append(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        let count: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        let operation = self.operation(Kind::Write, self.bytes..self.bytes + count);
+        let (state, fault) = self.disk.admit(operation, Some(&self.node))?;
+        if state.capacity.is_some_and(|capacity| state.bytes_used() + count > capacity) {
+            return Err(io::Error::from_raw_os_error(super::ENOSPC));
+        }
+        let mut pages = self.node.pages();
+        if fault.is_some() {
+            let half = &parts.concat()[..size(count / 2)];
+            pages.grow(count / 2);
+            pages.write(self.bytes, &[half]);
+            return fail(fault);
+        }
+        pages.grow(count);
+        pages.write(self.bytes, parts);
+        self.bytes += count;
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let (_state, fault) =
+            self.disk.admit(self.operation(Kind::Sync, 0..0), Some(&self.node))?;
+        sync(&self.node, fault)
+    }
+}
+
+/// Does what a sync of a file does that meets this fault.
+fn sync(node: &Node, fault: Option<Fault>) -> io::Result<()> {
+    let mut pages = node.pages();
+    match fault {
+        None => pages.sync(),
+        Some(Fault::Misdirect(sectors)) => pages.misdirect(sectors),
+        Some(Fault::Lie) => pages.forget_dirty(),
+        Some(Fault::TakeBack(_)) => {
+            pages.take_back();
+            return fail(fault);
+        }
+        Some(Fault::Fail(_) | Fault::Panic) => {
+            pages.forget_dirty();
+            return fail(fault);
+        }
+    }
+    Ok(())
 }
 
 /// A copy that holds the directory's lock as a lent map would.

@@ -34,8 +34,8 @@ pub(super) struct Pages {
     durable: Content,
     /// Every sector in which the two may differ.
     unsynced: BTreeMap<u64, Unsynced>,
-    /// Until the first successful sync a power cut may leave the file empty.
-    length_durable: bool,
+    /// A power cut may leave the file so long, which is as long as it was at the last sync that succeeded, or as long as it is.
+    durable_bytes: u64,
 }
 
 /// A sector whose newest bytes are not known to be on the medium.
@@ -55,12 +55,7 @@ impl Pages {
     /// A new file of zeros.
     pub(super) fn zeros(bytes: u64) -> Self {
         let zeros = Content::zeros(bytes);
-        Self {
-            cache: zeros.clone(),
-            durable: zeros,
-            unsynced: BTreeMap::new(),
-            length_durable: false,
-        }
+        Self { cache: zeros.clone(), durable: zeros, unsynced: BTreeMap::new(), durable_bytes: 0 }
     }
 
     pub(super) fn cache(&self) -> &Content {
@@ -69,6 +64,11 @@ impl Pages {
 
     pub(super) fn durable(&self) -> &Content {
         &self.durable
+    }
+
+    /// Makes room at the end for what is about to be appended.
+    pub(super) fn grow(&mut self, bytes: u64) {
+        self.cache.resize(self.cache.len() + bytes);
     }
 
     pub(super) fn write(&mut self, offset: u64, parts: &[&[u8]]) {
@@ -103,14 +103,15 @@ impl Pages {
 
     /// A sync that succeeds: dirty sectors reach the medium; clean ones do not, whatever they hold.
     pub(super) fn sync(&mut self) {
-        let Self { cache, durable, unsynced, .. } = self;
+        let Self { cache, durable, unsynced, durable_bytes } = self;
+        durable.resize(cache.len());
+        *durable_bytes = cache.len();
         unsynced.retain(|&sector, unsynced| {
             if unsynced.dirty {
                 durable.set_sector(sector, &cache.sector(sector));
             }
             !unsynced.dirty
         });
-        self.length_durable = true;
     }
 
     /// A sync that fails as ext4's does: the pages stay readable and count as clean.
@@ -122,7 +123,9 @@ impl Pages {
 
     /// A sync that fails as btrfs's does: the pages are those of the last one that succeeded.
     pub(super) fn take_back(&mut self) {
+        let bytes = self.cache.len();
         self.cache = self.durable.clone();
+        self.cache.resize(bytes);
         self.unsynced.clear();
     }
 
@@ -133,6 +136,8 @@ impl Pages {
             self.unsynced.iter().filter(|(_, unsynced)| unsynced.dirty).map(|(&s, _)| s).collect();
         let written: Vec<Sector> = dirty.iter().map(|&sector| self.cache.sector(sector)).collect();
         self.forget_dirty();
+        self.durable.resize(self.cache.len());
+        self.durable_bytes = self.cache.len();
         let end = self.cache.len() / SECTOR_BYTES;
         for (sector, bytes) in dirty.into_iter().zip(written) {
             let Some(place) = sector.checked_add_signed(sectors).filter(|&place| place < end)
@@ -144,12 +149,14 @@ impl Pages {
                 self.cache.set_sector(place, &bytes);
             }
         }
-        self.length_durable = true;
     }
 
     /// Flips bits on the medium and in the cache.
     pub(super) fn corrupt(&mut self, offset: u64, mask: u8) {
         for content in [&mut self.cache, &mut self.durable] {
+            if offset >= content.len() {
+                continue;
+            }
             let mut byte = [0];
             content.read(offset, &mut byte);
             content.write(offset, &[byte[0] ^ mask]);
@@ -167,7 +174,7 @@ impl Pages {
     }
 
     pub(super) fn length_durable(&self) -> bool {
-        self.length_durable
+        self.durable_bytes == self.cache.len()
     }
 
     /// The file after a power cut. `keep` is asked in the order of [`Self::each_unsynced`]; of
@@ -178,6 +185,9 @@ impl Pages {
         mut keep: impl FnMut(u64, usize) -> bool,
     ) -> Self {
         let mut content = self.durable.clone();
+        content.resize(if keep_length { self.cache.len() } else { self.durable_bytes });
+        let end = content.len();
+        let mut keep = |sector, version| keep(sector, version) && sector * SECTOR_BYTES < end;
         for (&sector, unsynced) in &self.unsynced {
             for (version, bytes) in unsynced.older.iter().enumerate() {
                 if keep(sector, version) {
@@ -188,14 +198,11 @@ impl Pages {
                 content.set_sector(sector, &self.cache.sector(sector));
             }
         }
-        if !keep_length {
-            content = Content::zeros(0);
-        }
         Self {
             cache: content.clone(),
             durable: content,
             unsynced: BTreeMap::new(),
-            length_durable: true,
+            durable_bytes: end,
         }
     }
 }

@@ -273,3 +273,39 @@ fn an_image_and_a_reopened_disk_are_disks_of_their_own() {
     }
     assert_eq!(first_bytes(&disk), [0, 0, 0]);
 }
+
+#[test]
+fn of_a_file_that_grows_a_power_cut_leaves_what_was_synced_or_more() {
+    let disk = MemoryDisk::new();
+    let directory = open(&disk);
+    let mut file = directory.create_growing("a").unwrap();
+    directory.sync().unwrap();
+    file.append(&[&[1; 512], &[1; 88]]).unwrap();
+    file.sync().unwrap();
+    file.append(&[&[2; 600]]).unwrap();
+    let contents = |disk: MemoryDisk| disk.contents("d/a").unwrap();
+    let whole = [[1; 600], [2; 600]].concat();
+    assert_eq!(contents(disk.image(NOTHING)), whole[..600]);
+    assert_eq!(contents(disk.image(ALL)), whole);
+    let length = disk.unsynced().iter().position(|item| matches!(item, Unsynced::Length { .. }));
+    let grown = contents(disk.image(|item| Some(item) == length));
+    assert_eq!((&grown[..600], &grown[600..]), (&whole[..600], &[0; 600][..]), "and holds zeros");
+    assert_eq!(contents(disk.image(|item| Some(item) != length)).len(), 600);
+    file.sync().unwrap();
+    assert_eq!(contents(disk.image(NOTHING)), whole);
+    assert_eq!((file.len(), directory.open("a").unwrap().len()), (1200, 1200));
+}
+
+#[test]
+fn a_file_that_cannot_grow_says_so() {
+    let disk = MemoryDisk::new();
+    let directory = open(&disk);
+    let mut file = directory.create_growing("a").unwrap();
+    assert_eq!(directory.create_growing("a").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    disk.set_capacity(Some(1000));
+    file.append(&[&[1; 600]]).unwrap();
+    assert_eq!(file.append(&[&[1; 600]]).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    disk.set_capacity(None);
+    disk.inject(Kind::Write, 1, Fault::Fail(EIO));
+    assert_eq!(file.append(&[&[1; 600]]).unwrap_err().raw_os_error(), Some(EIO));
+}

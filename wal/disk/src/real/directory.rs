@@ -13,13 +13,13 @@ use rustix::{fs::OFlags, io::Errno};
 
 use super::{
     WriteMode,
-    file::{RealFile, allocate},
+    file::{RealFile, RealGrowingFile, allocate},
     limit::{make_room, with_room},
     lock::Lock,
 };
 use crate::{
     LOCK_NAME, check_name, read_only,
-    seam::{Directory, File},
+    seam::{Directory, File, GrowingFile},
 };
 
 /// An open directory.
@@ -122,14 +122,18 @@ impl Directory for RealDirectory {
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn File>> {
         let path = self.locate_writable(name)?;
-        let options = fs::OpenOptions::new().read(true).write(true).create_new(true).clone();
-        let file = with_room(|| options.open(&path))?;
+        let file = create_new(&path)?;
         if let Err(error) = allocate(&file, bytes) {
             // The cause is what the caller has to know; a file that stays is found by `list`.
             let _ = fs::remove_file(&path);
             return Err(error);
         }
         Ok(self.share(file, name)?)
+    }
+
+    fn create_growing(&self, name: &str) -> io::Result<Box<dyn GrowingFile>> {
+        let file = create_new(&self.locate_writable(name)?)?;
+        Ok(Box::new(RealGrowingFile::new(file, self.lock.clone())))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
@@ -163,6 +167,11 @@ impl Directory for RealDirectory {
     fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
     }
+}
+
+fn create_new(path: &Path) -> io::Result<fs::File> {
+    let options = fs::OpenOptions::new().read(true).write(true).create_new(true).clone();
+    with_room(|| options.open(path))
 }
 
 fn not_plain(name: &str) -> io::Error {

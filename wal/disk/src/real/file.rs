@@ -6,7 +6,11 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::{WriteMode, lock::Lock};
-use crate::{map::Mapping, read_only, seam::File};
+use crate::{
+    map::Mapping,
+    read_only,
+    seam::{File, GrowingFile},
+};
 
 /// An open file.
 #[derive(Debug)]
@@ -75,6 +79,38 @@ impl File for RealFile {
     fn view(self: Arc<Self>, range: Range<u64>) -> io::Result<Bytes> {
         self.mapping.prepare(&self.file)?;
         Ok(Bytes::from_owner(View { file: self, range }))
+    }
+}
+
+/// A new file that is appended to.
+#[derive(Debug)]
+pub(super) struct RealGrowingFile {
+    file: fs::File,
+    bytes: u64,
+    /// Held as long as somebody writes.
+    _lock: Option<Arc<Lock>>,
+}
+
+impl RealGrowingFile {
+    pub(super) fn new(file: fs::File, lock: Option<Arc<Lock>>) -> Self {
+        Self { file, bytes: 0, _lock: lock }
+    }
+}
+
+impl GrowingFile for RealGrowingFile {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    fn append(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        write_all(&self.file, self.bytes, parts)?;
+        self.bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        Ok(())
+    }
+
+    /// The length is among what fdatasync makes durable: without it the bytes could not be read.
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }
 
