@@ -58,6 +58,22 @@ pub enum StoreError {
     /// An image is damaged.
     #[error(transparent)]
     Corruption(#[from] Corruption),
+    /// An image of a version that this program does not know. Nothing was changed.
+    #[error("{image} has version {found}: another release of this program has written it")]
+    Version {
+        /// File name of the image.
+        image: String,
+        /// Its version.
+        found: u16,
+    },
+    /// The membership of an image is beyond its limit.
+    #[error("a membership of {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// An image that is no newer than the newest one.
     #[error("an image at index {index}, and one at index {newest} is there")]
     Stale {
@@ -66,12 +82,12 @@ pub enum StoreError {
         /// Index of the newest one.
         newest: u64,
     },
-    /// A piece of an image that does not follow on what has come.
-    #[error("a piece at offset {offset}, and {expected} bytes have come")]
+    /// A piece of an image that does not follow on what has come, or lies behind its end.
+    #[error("a piece at offset {offset}, and there are {expected} bytes")]
     Offset {
         /// Where the piece begins.
         offset: u64,
-        /// Where the next one has to begin.
+        /// Where the next one has to begin, or the image ends.
         expected: u64,
     },
 }

@@ -64,21 +64,17 @@ impl Header {
         bytes
     }
 
-    /// How much of the file is the header, by its fixed part.
-    pub(crate) fn length(fixed: &[u8; FIXED_BYTES]) -> Result<usize, Fault> {
+    /// The version of the bytes, by the fixed part, which begins as it does in every version.
+    pub(crate) fn version(fixed: &[u8; FIXED_BYTES]) -> Result<u16, Fault> {
         let magic = LittleEndian::read_u32(fixed);
         if magic != MAGIC {
             return Err(Fault::new(0, "mark of an image", MAGIC.into(), magic.into()));
         }
-        let version = LittleEndian::read_u16(&fixed[4..]);
-        if version != FORMAT_VERSION {
-            return Err(Fault::new(
-                4,
-                "version of an image",
-                FORMAT_VERSION.into(),
-                version.into(),
-            ));
-        }
+        Ok(LittleEndian::read_u16(&fixed[4..]))
+    }
+
+    /// How much of the file is the header, by its fixed part.
+    pub(crate) fn length(fixed: &[u8; FIXED_BYTES]) -> Result<usize, Fault> {
         let length = LittleEndian::read_u32(&fixed[40..]);
         match usize::try_from(length) {
             Ok(length) if length <= MEMBERSHIP_BYTES_MAX => Ok(FIXED_BYTES + length),
@@ -103,13 +99,10 @@ impl Header {
         }
         let (flags, unused) =
             (LittleEndian::read_u16(&bytes[6..]), LittleEndian::read_u32(&bytes[44..]));
-        if flags != 0 || unused != 0 {
-            return Err(Fault::new(
-                6,
-                "what is 0 in a header",
-                0,
-                u64::from(flags) | u64::from(unused),
-            ));
+        for (offset, found) in [(6, flags.into()), (44, unused.into())] {
+            if found != 0 {
+                return Err(Fault::new(offset, "what is 0 in a header", 0, found));
+            }
         }
         let place = Place {
             index: LittleEndian::read_u64(&bytes[24..]),
@@ -137,7 +130,12 @@ mod tests {
     }
 
     fn decode(bytes: &[u8]) -> Result<Header, Fault> {
-        let length = Header::length(bytes.first_chunk().unwrap())?;
+        let fixed = bytes.first_chunk().unwrap();
+        let version = Header::version(fixed)?;
+        if version != FORMAT_VERSION {
+            return Err(Fault::new(4, "version", FORMAT_VERSION.into(), version.into()));
+        }
+        let length = Header::length(fixed)?;
         Header::decode(&bytes[..length])
     }
 

@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 use kontiki_disk::File;
 
 use crate::{
+    FORMAT_VERSION,
     block::{BLOCK_BYTES, Chain, END_BYTES, PREFIX_BYTES},
     fault::{Fault, StoreError},
     header::{FIXED_BYTES, Header},
@@ -26,7 +27,16 @@ impl Image {
     pub(crate) fn open(name: &str, file: Arc<dyn File>) -> Result<Self, StoreError> {
         let mut fixed = [0; FIXED_BYTES];
         read_at(&*file, name, 0, &mut fixed)?;
+        let found = Header::version(&fixed).map_err(|fault| fault.of(name))?;
+        if found != FORMAT_VERSION {
+            return Err(StoreError::Version { image: name.to_owned(), found });
+        }
         let length = Header::length(&fixed).map_err(|fault| fault.of(name))?;
+        if length as u64 > file.len() {
+            return Err(Fault::new(0, "end of an image", length as u64, file.len())
+                .of(name)
+                .into());
+        }
         let mut bytes = vec![0; length];
         read_at(&*file, name, 0, &mut bytes)?;
         let header = Header::decode(&bytes).map_err(|fault| fault.of(name))?;
@@ -60,6 +70,7 @@ impl Image {
             at: 0,
             total: 0,
             is_over: false,
+            failed: None,
         }
     }
 
@@ -77,9 +88,12 @@ impl Image {
     /// receives all of them.
     ///
     /// # Errors
-    /// `Io`.
+    /// `Offset` behind the end, `Io`.
     pub fn read_piece(&self, offset: u64, into: &mut [u8]) -> Result<usize, StoreError> {
-        let left = self.file.len().saturating_sub(offset);
+        let expected = self.file.len();
+        let Some(left) = expected.checked_sub(offset) else {
+            return Err(StoreError::Offset { offset, expected });
+        };
         let count = usize::try_from(left).map_or(into.len(), |left| left.min(into.len()));
         read_at(&*self.file, &self.name, offset, &mut into[..count])?;
         Ok(count)
@@ -100,22 +114,38 @@ pub struct Reader {
     /// Bytes of all blocks so far.
     total: u64,
     is_over: bool,
+    /// What went wrong: nothing is given out behind it.
+    failed: Option<StoreError>,
 }
 
 impl Reader {
-    /// Reads the next block; false behind the last one.
+    /// Goes on to the next block; false behind the last one. What failed once fails again.
     fn next_block(&mut self) -> Result<bool, StoreError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         if self.is_over {
             return Ok(false);
         }
-        let Self { image: Image { name, file, .. }, offset, chain, block, at, total, is_over } =
-            self;
+        let read = self.read_block();
+        if let Err(error) = &read {
+            self.block.clear();
+            self.at = 0;
+            self.failed = Some(error.clone());
+        }
+        read
+    }
+
+    fn read_block(&mut self) -> Result<bool, StoreError> {
+        let Self {
+            image: Image { name, file, .. }, offset, chain, block, at, total, is_over, ..
+        } = self;
         let mut prefix = [0; PREFIX_BYTES];
         read_at(&**file, name, *offset, &mut prefix)?;
         let (length, is_last) = Chain::length(&prefix, *offset).map_err(|fault| fault.of(name))?;
         let full = BLOCK_BYTES as u64;
         if !is_last && *total % full != 0 {
-            let what = "length of the block before";
+            let what = "length of a block that is not the last";
             return Err(Fault::new(*offset, what, full, *total % full).of(name).into());
         }
         block.resize(length, 0);

@@ -40,7 +40,7 @@ pub use self::{
     fault::{Corruption, StoreError},
     header::{Header, MEMBERSHIP_BYTES_MAX, Place},
     image::{Image, Reader},
-    store::Store,
+    store::{Damaged, Store},
     writer::{Finished, Receiver, Writer},
 };
 

@@ -5,21 +5,33 @@ use std::{path::Path, sync::Arc};
 use kontiki_disk::{Access, Directory, Disk};
 
 use crate::{
-    fault::{Corruption, Fault, StoreError},
-    header::{Header, Place},
+    fault::{Fault, StoreError},
+    header::{Header, MEMBERSHIP_BYTES_MAX, Place},
     image::Image,
     writer::{Finished, Receiver, Writer},
 };
 
-/// A directory of images. One owner changes it; what it gives out can be written and read elsewhere meanwhile.
+/// A directory of images. One owner changes it; what it gives out can be written and read elsewhere meanwhile, and holds the
+/// directory's lock as the store does.
 #[derive(Debug)]
 pub struct Store {
     directory: Arc<dyn Directory>,
     /// Newest first.
     images: Vec<Image>,
-    damaged: Vec<Corruption>,
+    damaged: Vec<Damaged>,
     /// Counts the temporary names.
     temporaries: u64,
+    /// A sync of the directory failed: what is durable in it is not known, and nothing is done any more.
+    failed: Option<StoreError>,
+}
+
+/// An image that cannot be used.
+#[derive(Clone, Debug)]
+pub struct Damaged {
+    /// Name of its file.
+    pub image: String,
+    /// What is wrong with it.
+    pub error: StoreError,
 }
 
 impl Store {
@@ -27,7 +39,8 @@ impl Store {
     /// header is read.
     ///
     /// # Errors
-    /// `Io`, with kind `WouldBlock` if somebody else has it open.
+    /// `Io`, with kind `WouldBlock` if somebody else has it open; `Version` if an image is of another release, and nothing was
+    /// changed then.
     pub fn open(disk: &dyn Disk, directory: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = directory.as_ref();
         let name = path.display().to_string();
@@ -35,27 +48,39 @@ impl Store {
             .open_directory(path, Access::Write)
             .map_err(StoreError::io("the opening", &name))?;
         let files = directory.list().map_err(StoreError::io("the listing", &name))?;
-        let mut store = Self { directory, images: Vec::new(), damaged: Vec::new(), temporaries: 0 };
-        for (name, _) in files {
-            if name.ends_with(TEMPORARY) {
-                store.directory.remove(&name).map_err(StoreError::io("the removal", &name))?;
-            } else if let Some(place) = place_of(&name) {
-                store.take_in(&name, place)?;
+        let (images, damaged, failed) = (Vec::new(), Vec::new(), None);
+        let mut store = Self { directory, images, damaged, temporaries: 0, failed };
+        for (name, _) in &files {
+            if let Some(place) = place_of(name) {
+                store.take_in(name, place)?;
             }
+        }
+        for (name, _) in files.iter().filter(|(name, _)| is_temporary(name)) {
+            store.directory.remove(name).map_err(StoreError::io("the removal", name))?;
         }
         Ok(store)
     }
 
     fn take_in(&mut self, name: &str, place: Place) -> Result<(), StoreError> {
-        let file = self.directory.open(name).map_err(StoreError::io("the opening", name))?;
-        match Image::open(name, file) {
-            Ok(image) if image.header().place == place => self.images.insert(0, image),
-            Ok(image) => {
-                let found = image.header().place.index;
-                self.damaged.push(Fault::new(24, "place of an image", place.index, found).of(name));
+        let file = self.directory.open(name).map_err(StoreError::io("the opening", name));
+        let opened = file.and_then(|file| Image::open(name, file)).and_then(|image| {
+            let said = image.header().place;
+            for (offset, expected, found) in
+                [(24, place.index, said.index), (32, place.term, said.term)]
+            {
+                if expected != found {
+                    return Err(Fault::new(offset, "place of an image", expected, found)
+                        .of(name)
+                        .into());
+                }
             }
-            Err(StoreError::Corruption(corruption)) => self.damaged.push(corruption),
-            Err(error) => return Err(error),
+            Ok(image)
+        });
+        match opened {
+            Ok(image) => self.images.insert(0, image),
+            Err(error @ StoreError::Version { .. }) => return Err(error),
+            // A sector that cannot be read is no reason not to use another image.
+            Err(error) => self.damaged.push(Damaged { image: name.to_owned(), error }),
         }
         Ok(())
     }
@@ -65,20 +90,31 @@ impl Store {
         &self.images
     }
 
-    /// Images whose headers are damaged.
-    pub fn damaged(&self) -> &[Corruption] {
+    /// Images that cannot be used.
+    pub fn damaged(&self) -> &[Damaged] {
         &self.damaged
+    }
+
+    /// Somebody has read an image and found it damaged: it counts as one that cannot be used from now on.
+    pub fn set_aside(&mut self, image: &Image, error: StoreError) {
+        let name = image.name();
+        if let Some(place) = self.images.iter().position(|known| known.name() == name) {
+            self.images.remove(place);
+            self.damaged.push(Damaged { image: name.to_owned(), error });
+        }
     }
 
     /// Begins an image.
     ///
     /// # Errors
-    /// `Stale` if it would not be newer than the newest one; `Io`.
-    ///
-    /// # Panics
-    /// If the membership is longer than [`MEMBERSHIP_BYTES_MAX`](crate::MEMBERSHIP_BYTES_MAX).
+    /// `Stale` if it would not be newer than the newest one that can be used; `TooLarge`; `Io`.
     pub fn create(&mut self, header: Header) -> Result<Writer, StoreError> {
+        self.check_failed()?;
         self.check_newer(header.place)?;
+        let (bytes, limit) = (header.membership.len(), MEMBERSHIP_BYTES_MAX);
+        if bytes > limit {
+            return Err(StoreError::TooLarge { bytes, limit });
+        }
         let name = self.temporary_name();
         Writer::create(Arc::clone(&self.directory), name, header)
     }
@@ -88,32 +124,49 @@ impl Store {
     /// # Errors
     /// `Io`.
     pub fn receive(&mut self) -> Result<Receiver, StoreError> {
+        self.check_failed()?;
         let name = self.temporary_name();
         Receiver::create(Arc::clone(&self.directory), name)
     }
 
     /// Makes an image visible: from now on it is the newest one, whatever happens. The caller has seen to it that the log is
-    /// durable up to its place.
+    /// durable up to its place. A damaged one of the same place is replaced.
     ///
     /// # Errors
-    /// `Stale` if a newer one became visible meanwhile; `Io`: then it may be visible after the next opening, whole, or not.
+    /// `Stale` if a newer one became visible meanwhile; `Io`. If the directory could not be synced it may be visible after the
+    /// next opening, whole, or not, and this store does nothing any more.
+    ///
+    /// # Panics
+    /// If it was begun by another store.
     pub fn publish(&mut self, finished: Finished) -> Result<Image, StoreError> {
+        self.check_failed()?;
         let Finished { temporary, header } = finished;
+        assert!(
+            Arc::ptr_eq(&self.directory, &temporary.directory),
+            "an image is published by the store that began it"
+        );
         self.check_newer(header.place)?;
-        let name = name_of(header.place);
-        let directory = &self.directory;
+        let (name, directory) = (name_of(header.place), &self.directory);
+        // Opened first: behind the renaming nothing but the sync can fail.
+        let file = directory.open(temporary.name());
+        let file = file.map_err(StoreError::io("the opening", temporary.name()))?;
+        let image = Image::open(&name, file)?;
+        assert!(*image.header() == header, "a file holds what was written to it");
         directory.rename(temporary.name(), &name).map_err(StoreError::io("the renaming", &name))?;
         temporary.keep();
         // The name is durable before anybody relies on it: the log's prefix goes on the strength of it.
-        directory.sync().map_err(StoreError::io("a sync of the directory", &name))?;
-        let file = directory.open(&name).map_err(StoreError::io("the opening", &name))?;
-        let image = Image::open(&name, file)?;
+        let synced = directory.sync().map_err(StoreError::io("a sync of the directory", &name));
+        if let Err(error) = synced {
+            self.failed = Some(error.clone());
+            return Err(error);
+        }
+        self.damaged.retain(|damaged| damaged.image != name);
         self.images.insert(0, image.clone());
         Ok(image)
     }
 
-    /// Removes all but the newest `keep` images, and those that are damaged once so many whole ones are there; how many. Who holds
-    /// an image can read on.
+    /// Removes all but the newest `keep` images, and those that cannot be used once so many others are there; how many. Who
+    /// holds an image can read on.
     ///
     /// # Errors
     /// `Io`; the next call goes on.
@@ -122,6 +175,7 @@ impl Store {
     /// If `keep` is 0.
     pub fn prune(&mut self, keep: usize) -> Result<usize, StoreError> {
         assert!(keep > 0, "a log that was compacted needs its image");
+        self.check_failed()?;
         let mut removed = 0;
         let remove =
             |name: &str| self.directory.remove(name).map_err(StoreError::io("the removal", name));
@@ -140,6 +194,10 @@ impl Store {
         Ok(removed)
     }
 
+    fn check_failed(&self) -> Result<(), StoreError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
     fn check_newer(&self, place: Place) -> Result<(), StoreError> {
         match self.images.first().map(|image| image.header().place) {
             Some(newest) if !place.is_newer_than(newest) => {
@@ -151,8 +209,17 @@ impl Store {
 
     fn temporary_name(&mut self) -> String {
         self.temporaries += 1;
-        format!("{:016x}{TEMPORARY}", self.temporaries)
+        temporary_name(self.temporaries)
     }
+}
+
+fn temporary_name(number: u64) -> String {
+    format!("{number:016x}{TEMPORARY}")
+}
+
+fn is_temporary(name: &str) -> bool {
+    let number = name.strip_suffix(TEMPORARY).and_then(|text| u64::from_str_radix(text, 16).ok());
+    number.is_some_and(|number| temporary_name(number) == name)
 }
 
 /// Sorted by name, images are sorted by index.

@@ -18,7 +18,7 @@ use crate::{
 /// A file under a name that nobody looks for; removed when it is dropped, or at the next opening of the store.
 #[derive(Debug)]
 pub(crate) struct Temporary {
-    directory: Arc<dyn Directory>,
+    pub(crate) directory: Arc<dyn Directory>,
     name: String,
     is_kept: bool,
 }
@@ -76,6 +76,7 @@ pub struct Writer {
     block: Vec<u8>,
     /// Bytes of all blocks that were written.
     total: u64,
+    failed: Option<StoreError>,
 }
 
 impl Writer {
@@ -88,16 +89,23 @@ impl Writer {
         let (temporary, mut file) = Temporary::create(directory, name)?;
         file.append(&[&bytes]).map_err(StoreError::io("a write", temporary.name()))?;
         let (chain, block) = (Chain::behind(&bytes), Vec::with_capacity(BLOCK_BYTES));
-        Ok(Self { temporary, file, header, chain, block, total: 0 })
+        Ok(Self { temporary, file, header, chain, block, total: 0, failed: None })
     }
 
+    /// Writes what there is of a block. What failed once fails again: the file is of no use any more.
     fn put_block(&mut self) -> Result<(), StoreError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         if self.block.is_empty() {
             return Ok(());
         }
         let prefix = self.chain.append(&self.block);
         let put = self.file.append(&[&prefix, &self.block]);
-        put.map_err(StoreError::io("a write", self.temporary.name()))?;
+        if let Err(error) = put.map_err(StoreError::io("a write", self.temporary.name())) {
+            self.failed = Some(error.clone());
+            return Err(error);
+        }
         self.total += self.block.len() as u64;
         self.block.clear();
         Ok(())
@@ -106,7 +114,7 @@ impl Writer {
     /// Ends the image and makes it durable.
     ///
     /// # Errors
-    /// `Io`; then nothing of it is left.
+    /// `Io`, also of an earlier write; then nothing of it is left.
     pub fn finish(mut self) -> Result<Finished, StoreError> {
         self.put_block()?;
         let Self { temporary, mut file, header, chain, total, .. } = self;
@@ -119,12 +127,13 @@ impl Writer {
 }
 
 impl Write for Writer {
+    /// A block that is full is written when more comes: what is taken is taken without an error.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(BLOCK_BYTES - self.block.len());
-        self.block.extend_from_slice(&bytes[..count]);
-        if self.block.len() == BLOCK_BYTES {
+        if self.block.len() == BLOCK_BYTES || self.failed.is_some() {
             self.put_block().map_err(StoreError::into_io)?;
         }
+        let count = bytes.len().min(BLOCK_BYTES - self.block.len());
+        self.block.extend_from_slice(&bytes[..count]);
         Ok(count)
     }
 
@@ -140,12 +149,13 @@ impl Write for Writer {
 pub struct Receiver {
     temporary: Temporary,
     file: Box<dyn GrowingFile>,
+    failed: Option<StoreError>,
 }
 
 impl Receiver {
     pub(crate) fn create(directory: Arc<dyn Directory>, name: String) -> Result<Self, StoreError> {
         let (temporary, file) = Temporary::create(directory, name)?;
-        Ok(Self { temporary, file })
+        Ok(Self { temporary, file, failed: None })
     }
 
     /// Bytes that have come: where the next piece begins.
@@ -156,13 +166,19 @@ impl Receiver {
     /// Takes a piece that begins at `offset` of the image's file.
     ///
     /// # Errors
-    /// `Offset` if that is not behind what has come, which then stays as it is; `Io`.
+    /// `Offset` if that is not behind what has come, which then stays as it is; `Io`, and then each time.
     pub fn append(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         let expected = self.received();
         if offset != expected {
             return Err(StoreError::Offset { offset, expected });
         }
-        self.file.append(&[bytes]).map_err(StoreError::io("a write", self.temporary.name()))
+        let put = self.file.append(&[bytes]);
+        let put = put.map_err(StoreError::io("a write", self.temporary.name()));
+        self.failed = put.clone().err();
+        put
     }
 
     /// All has come: reads it again, whole, and makes it durable.
@@ -170,7 +186,10 @@ impl Receiver {
     /// # Errors
     /// `Corruption` if it is no whole image, `Io`; then nothing of it is left.
     pub fn finish(self) -> Result<Finished, StoreError> {
-        let Self { temporary, file } = self;
+        let Self { temporary, file, failed } = self;
+        if let Some(error) = failed {
+            return Err(error);
+        }
         file.sync().map_err(StoreError::io("a sync", temporary.name()))?;
         let file = temporary.directory.open(temporary.name());
         let file = file.map_err(StoreError::io("the opening", temporary.name()))?;

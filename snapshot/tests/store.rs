@@ -10,7 +10,7 @@ use kontiki_disk::{
     Disk, MemoryDisk,
     memory::{EIO, Fault, Kind},
 };
-use kontiki_snapshot::{Header, Image, Place, Store, StoreError};
+use kontiki_snapshot::{Header, Image, MEMBERSHIP_BYTES_MAX, Place, Store, StoreError};
 
 fn open(disk: &MemoryDisk) -> Store {
     Store::open(disk, "images").unwrap()
@@ -201,7 +201,7 @@ fn a_damaged_header_is_told_and_the_older_image_is_offered() {
     let mut store = open(&disk);
     assert_eq!(store.images().len(), 1);
     assert_eq!(store.images()[0].header().place.index, 1);
-    let told = store.damaged()[0].to_string();
+    let told = store.damaged()[0].error.to_string();
     assert!(told.starts_with(&format!("corruption in {name} at offset 8: checksum")), "{told}");
     assert_eq!(store.prune(2).unwrap(), 0, "it is kept until it is replaced");
     publish(&mut store, 3, 100);
@@ -210,12 +210,105 @@ fn a_damaged_header_is_told_and_the_older_image_is_offered() {
 }
 
 #[test]
-fn a_version_that_is_not_known_is_refused() {
+fn a_damaged_image_is_replaced_by_one_of_its_place_which_stays() {
     let disk = MemoryDisk::new();
-    let name = publish(&mut open(&disk), 1, 100).name().to_owned();
+    let mut store = open(&disk);
+    publish(&mut store, 1, 100);
+    let name = publish(&mut store, 5, 100).name().to_owned();
+    drop(store);
+    disk.corrupt(format!("images/{name}"), 30, 4);
+    let mut store = open(&disk);
+    publish(&mut store, 5, 200);
+    assert!(store.damaged().is_empty());
+    assert_eq!(store.prune(1).unwrap(), 1);
+    drop(store);
+    let store = open(&disk.image(|_| true));
+    assert_eq!(read(&store.images()[0]).unwrap(), bytes(5, 200));
+    assert_eq!(store.images().len(), 1);
+}
+
+#[test]
+fn an_image_that_was_found_damaged_gives_way_to_the_older_one() {
+    let disk = MemoryDisk::new();
+    let mut store = open(&disk);
+    publish(&mut store, 1, 100);
+    let image = publish(&mut store, 5, 100);
+    disk.corrupt(format!("images/{}", image.name()), 100, 1);
+    let error = image.verify().unwrap_err();
+    store.set_aside(&image, error);
+    assert_eq!(store.images()[0].header().place.index, 1);
+    assert_eq!(store.prune(1).unwrap(), 1, "one whole one is there");
+    publish(&mut store, 5, 300);
+    assert_eq!(read(&store.images()[0]).unwrap(), bytes(5, 300));
+}
+
+#[test]
+fn what_failed_once_fails_again() {
+    let disk = MemoryDisk::new();
+    let mut store = open(&disk);
+    let mut writer = store.create(header(2)).unwrap();
+    disk.inject(Kind::Write, 1, Fault::Fail(EIO));
+    assert!(writer.write_all(&[1; 200_000]).is_err());
+    assert!(writer.write_all(&[1; 10]).is_err());
+    assert!(
+        matches!(writer.finish(), Err(StoreError::Io { .. })),
+        "an image without some of its bytes"
+    );
+    let mut receiving = store.receive().unwrap();
+    disk.inject(Kind::Write, 1, Fault::Fail(EIO));
+    assert!(receiving.append(0, &[1; 100]).is_err() && receiving.append(0, &[1; 100]).is_err());
+    assert!(matches!(receiving.finish(), Err(StoreError::Io { .. })));
+
+    let image = publish(&mut store, 3, 200_000);
+    for offset in [100, image.bytes() - 5] {
+        disk.corrupt(format!("images/{}", image.name()), offset, 1);
+        let (mut reader, mut piece) = (image.read(), vec![0; 1 << 20]);
+        let mut given = 0;
+        let error = loop {
+            match reader.read(&mut piece) {
+                Ok(count) => given += count,
+                Err(error) => break error,
+            }
+        };
+        assert!(given <= 200_000, "{given}");
+        let again = reader.read(&mut piece).unwrap_err();
+        assert_eq!(again.to_string(), error.to_string());
+        disk.corrupt(format!("images/{}", image.name()), offset, 1);
+    }
+}
+
+#[test]
+fn behind_a_sync_of_names_that_failed_nothing_is_done() {
+    let disk = MemoryDisk::new();
+    let mut store = open(&disk);
+    publish(&mut store, 1, 100);
+    let finished = store.create(header(2)).unwrap().finish().unwrap();
+    disk.inject(Kind::SyncDirectory, 1, Fault::Fail(EIO));
+    assert!(matches!(store.publish(finished), Err(StoreError::Io { .. })));
+    assert!(
+        store.create(header(3)).is_err() && store.receive().is_err() && store.prune(1).is_err()
+    );
+    assert_eq!(store.images().len(), 1);
+}
+
+#[test]
+fn an_image_of_another_release_is_left_alone_with_all_that_lies_there() {
+    let disk = MemoryDisk::new();
+    let mut store = open(&disk);
+    let name = publish(&mut store, 1, 100).name().to_owned();
+    drop(store.create(header(2)).unwrap());
+    drop(store);
     disk.corrupt(format!("images/{name}"), 4, 3);
-    let told = open(&disk).damaged()[0].to_string();
-    assert!(told.contains("version of an image (expected 0x1, found 0x2)"), "{told}");
+    let refused = Store::open(&disk, "images");
+    assert!(matches!(refused, Err(StoreError::Version { found: 2, .. })), "{refused:?}");
+    assert_eq!(names(&disk), [name]);
+}
+
+#[test]
+fn a_membership_beyond_its_limit_is_refused() {
+    let mut store = open(&MemoryDisk::new());
+    let header = Header { membership: vec![0; MEMBERSHIP_BYTES_MAX + 1], ..header(1) };
+    assert!(matches!(store.create(header), Err(StoreError::TooLarge { .. })));
 }
 
 #[test]
@@ -225,6 +318,7 @@ fn a_disk_that_fails_leaves_no_half_of_an_image() {
         (Kind::Write, 1),
         (Kind::Write, 2),
         (Kind::Write, 3),
+        (Kind::Write, 4),
         (Kind::Sync, 1),
         (Kind::Rename, 1),
         (Kind::SyncDirectory, 1),

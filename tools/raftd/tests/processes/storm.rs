@@ -45,8 +45,10 @@ fn what_clients_see_in_a_storm_is_linearizable() {
     // Each kind once, in some order, then any.
     let mut kinds = KINDS.to_vec();
     while Instant::now() < end {
-        let place = usize::try_from(storm.random.below(kinds.len() as u64)).unwrap();
-        let kind = if kinds.len() > 1 { kinds.swap_remove(place) } else { storm.any_kind() };
+        let kind = match kinds.len() {
+            0 => storm.any_kind(),
+            left => kinds.swap_remove(usize::try_from(storm.random.below(left as u64)).unwrap()),
+        };
         storm.strike(kind);
         if storm.wiped.is_none() && Instant::now() + Duration::from_secs(seconds / 2) > end {
             storm.wipe();

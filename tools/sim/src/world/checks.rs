@@ -260,7 +260,17 @@ impl Checks {
             // What the log has replaced since, the disk can still have as it was.
             let on_disk = (1..).zip(host.durable()?.terms);
             let stands = on_disk.take_while(|&(index, term)| log.term(index) == Some(term));
-            self.nodes.entry(host.id).or_default().durable = stands.map(|(_, term)| term).collect();
+            let stands: Vec<u64> = stands.map(|(_, term)| term).collect();
+            let seen = self.nodes.entry(host.id).or_default();
+            let cut = (stands.len()..seen.durable.len()).find(|&place| {
+                let committed = self.committed.get(place);
+                committed.is_some_and(|committed| committed.0 == seen.durable[place])
+            });
+            if let Some(place) = cut {
+                let (id, index) = (host.id, place + 1);
+                return Err(format!("node {id} has cut off entry {index}, which is committed"));
+            }
+            seen.durable = stands;
         } else {
             let terms = (1..=log.last()).map_while(|index| log.term(index));
             self.nodes.entry(host.id).or_default().unseen = terms.collect();

@@ -34,14 +34,21 @@ impl Content {
     /// Makes it longer, with zeros, or shorter.
     pub(super) fn resize(&mut self, bytes: u64) {
         self.blocks.resize(size(bytes).div_ceil(BLOCK_BYTES), Arc::clone(&ZEROS));
-        // What lies behind the end is zeros, also when the file grows over it again.
-        let rest = size(bytes) % BLOCK_BYTES;
-        if bytes < self.bytes && rest > 0 {
+        let is_cut = bytes < self.bytes;
+        self.bytes = bytes;
+        if is_cut {
+            self.clear_tail();
+        }
+    }
+
+    /// What lies behind the end is zeros, also when the file grows over it again.
+    pub(super) fn clear_tail(&mut self) {
+        let rest = size(self.bytes) % BLOCK_BYTES;
+        if rest > 0 {
             let block = Arc::make_mut(self.blocks.last_mut().expect("the rest lies in a block"));
             block.bytes[rest..].fill(0);
             block.hash = OnceLock::new();
         }
-        self.bytes = bytes;
     }
 
     /// Fills `into` from `offset`; the caller has checked that the file is long enough.

@@ -71,8 +71,8 @@ pub enum Fault {
     /// It answers this error number of the system. A write has then written its first half, a
     /// sync has left its pages clean without writing them, the others have done nothing.
     Fail(i32),
-    /// A sync answers this error number, and the file is what it was after the last one that succeeded, for who reads it,
-    /// too: so btrfs does it (Rebello and others, 2020).
+    /// A sync answers this error number, and the bytes are what they were after the last one that succeeded, for who reads
+    /// them, too: so btrfs does it (Rebello and others, 2020). A file that has grown keeps its length, with zeros.
     TakeBack(i32),
     /// A sync answers `Ok` and has done what a failed one does.
     Lie,

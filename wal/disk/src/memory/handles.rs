@@ -265,10 +265,13 @@ impl GrowingFile for MemoryGrowingFile {
     fn append(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         let count: u64 = parts.iter().map(|part| part.len() as u64).sum();
         let operation = self.operation(Kind::Write, self.bytes..self.bytes + count);
-        let (state, fault) = self.disk.admit(operation, Some(&self.node))?;
-        if state.capacity.is_some_and(|capacity| state.bytes_used() + count > capacity) {
-            return Err(io::Error::from_raw_os_error(super::ENOSPC));
+        {
+            let state = self.disk.look()?;
+            if state.capacity.is_some_and(|capacity| state.bytes_used() + count > capacity) {
+                return Err(io::Error::from_raw_os_error(super::ENOSPC));
+            }
         }
+        let (_state, fault) = self.disk.admit(operation, Some(&self.node))?;
         let mut pages = self.node.pages();
         if fault.is_some() {
             let half = &parts.concat()[..size(count / 2)];

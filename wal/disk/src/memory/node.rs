@@ -138,7 +138,7 @@ impl Pages {
         self.forget_dirty();
         self.durable.resize(self.cache.len());
         self.durable_bytes = self.cache.len();
-        let end = self.cache.len() / SECTOR_BYTES;
+        let end = self.cache.len().div_ceil(SECTOR_BYTES);
         for (sector, bytes) in dirty.into_iter().zip(written) {
             let Some(place) = sector.checked_add_signed(sectors).filter(|&place| place < end)
             else {
@@ -197,6 +197,10 @@ impl Pages {
             if keep(sector, unsynced.older.len()) {
                 content.set_sector(sector, &self.cache.sector(sector));
             }
+        }
+        if !keep_length {
+            // Of the last sector more may have reached the medium than belongs to the file then.
+            content.clear_tail();
         }
         Self {
             cache: content.clone(),
