@@ -279,8 +279,7 @@ impl Host {
         let mut names = Vec::new();
         for (kind, fault) in self.disk.take_met() {
             let says_so = matches!(fault, Fault::Fail(_) | Fault::TakeBack(_) | Fault::Panic);
-            // A file that cannot be removed ends nobody.
-            self.is_hurt |= says_so && kind != Kind::Remove;
+            self.is_hurt |= says_so;
             self.has_lied |= !says_so;
             names.push(match (fault, kind) {
                 (Fault::Lie, _) => "lie",
