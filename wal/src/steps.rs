@@ -10,7 +10,7 @@ use std::{
 };
 
 pub use self::segments::SegmentJob;
-pub(crate) use self::segments::{describe, prepare};
+pub(crate) use self::segments::{describe, prepare, write_seal};
 use crate::{
     Wal,
     core::{Core, State},

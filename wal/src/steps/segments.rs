@@ -112,16 +112,29 @@ fn reuse(
 /// stop leaves its beginning without its end: one that does not hold has rotted.
 fn seal(segment: &Segment, frames: &FrameIndex, stopped: &AtomicBool) -> io::Result<Trailer> {
     let (trailer, index) = describe(segment, frames);
-    let (at, page) = (segment.bytes - PAGE_BYTES, trailer.encode(segment.salt));
-    unless_stopped(stopped)?;
-    segment.file.write_at(trailer.index_at(segment.bytes), &[&index])?;
-    unless_stopped(stopped)?;
-    segment.file.write_at(at + SECTOR_LEN as u64, &[&page[SECTOR_LEN..]])?;
-    segment.file.sync()?;
-    unless_stopped(stopped)?;
-    segment.file.write_at(at, &[&page])?;
-    segment.file.sync()?;
+    let page = trailer.encode(segment.salt);
+    write_seal(&*segment.file, segment.bytes - PAGE_BYTES, &index, &page, || {
+        unless_stopped(stopped)
+    })?;
     Ok(trailer)
+}
+
+/// Writes an index and, at `at`, the trailer page behind it; `goes_on` is asked before each write.
+pub(crate) fn write_seal(
+    file: &dyn File,
+    at: u64,
+    index: &[u8],
+    page: &[u8],
+    goes_on: impl Fn() -> io::Result<()>,
+) -> io::Result<()> {
+    goes_on()?;
+    file.write_at(at - index.len() as u64, &[index])?;
+    goes_on()?;
+    file.write_at(at + SECTOR_LEN as u64, &[&page[SECTOR_LEN..]])?;
+    file.sync()?;
+    goes_on()?;
+    file.write_at(at, &[page])?;
+    file.sync()
 }
 
 /// The trailer of a full segment, and its index: up to megabytes, so not made under the lock.
