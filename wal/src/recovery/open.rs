@@ -15,7 +15,7 @@ use crate::{
     numbers::Numbers,
     recovery::{
         older::{Older, Parted, part},
-        repair::{Repair, sync},
+        repair::{Repair, Sealed, sync},
         scan::{Fault, SegmentFile, io_error},
         walk::{Behind, End, Gathered, behind, read_opening},
     },
@@ -24,7 +24,7 @@ use crate::{
         FIRST_SEQUENCE, PAGE_BYTES, Room, Segment, checkpoint_bytes_max, file_name, is_spare,
         is_temporary, sequence_of,
     },
-    steps::{prepare, write_seal},
+    steps::prepare,
     stream::{self, Stream, Successor},
     sync::AtomicBool,
 };
@@ -290,36 +290,19 @@ impl Examined {
             segments_cut = tail.len() - number - 1,
             "repairing after an unclean stop"
         );
-        self.seal_again()?;
         let (segments, behind) = (&self.gathered.segments[..], &self.behind);
-        let attested = self.attested;
-        Repair { directory, tail, segments, end, behind, attested }.run()
+        let (sealed, attested) = (self.newest_sealed(), self.attested);
+        Repair { directory, sealed, tail, segments, end, behind, attested }.run()
     }
 
-    /// Writes the newest trailer over itself, with its index: a stop before the end of its last sync leaves it in the cache only,
-    /// and what is done on the strength of it comes next. A segment behind a sealed one may go, and then nothing but that
-    /// trailer tells where the frames before the gap end. The older ones are durable: one is sealed after the other.
-    fn seal_again(&self) -> Result<(), OpenError> {
+    /// The newest segment that has a trailer.
+    fn newest_sealed(&self) -> Option<Sealed> {
         let of_file =
             |file: &SegmentFile| file.trailer.map(|trailer| (Arc::clone(&file.file), trailer));
         let of_segment =
             |segment: &Segment| segment.trailer.map(|trailer| (Arc::clone(&segment.file), trailer));
         let newest = self.tail.iter().rev().find_map(of_file);
-        let newest = newest.or_else(|| self.older.segments.iter().rev().find_map(of_segment));
-        let Some((file, trailer)) = newest else { return Ok(()) };
-        let again = || {
-            let at = file.len() - PAGE_BYTES;
-            let mut bytes = vec![
-                0;
-                usize::try_from(file.len() - trailer.index_at(file.len()))
-                    .expect("64-bit only")
-            ];
-            file.read_at(trailer.index_at(file.len()), &mut bytes)?;
-            let (index, page) =
-                bytes.split_at(bytes.len() - usize::try_from(PAGE_BYTES).expect("4096 fits"));
-            write_seal(&*file, at, index, page, || Ok(()))
-        };
-        again().map_err(|source| io_error("write", &file_name(trailer.sequence), source))
+        newest.or_else(|| self.older.segments.iter().rev().find_map(of_segment))
     }
 
     /// Everything that was walked may be read, but for the mark of a close, which is written again; of sealed segments

@@ -100,12 +100,14 @@ impl Client {
         let mut connected = None;
         while !stop.load(Ordering::Relaxed) {
             let Some((node, mut connection)) = connected.take().or_else(|| self.connect()) else {
+                // A node that is down refuses at once.
+                thread::sleep(REFUSED);
                 continue;
             };
             match self.operate(node, &mut connection) {
                 Heard::Seen(_) | Heard::Done(_) => connected = Some((node, connection)),
                 // Another node may do better, but not at once: nobody is helped by thousands of refusals.
-                Heard::Refused => thread::sleep(Duration::from_millis(20)),
+                Heard::Refused => thread::sleep(REFUSED),
                 // A late answer must not be taken for that of another question.
                 Heard::Unknown => {}
             }
@@ -278,5 +280,7 @@ const KEYS: u64 = 3;
 const EPOCH: Duration = Duration::from_secs(2);
 const GREETING_MAX: Duration = Duration::from_millis(500);
 const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// How long a client that was refused leaves the nodes alone.
+const REFUSED: Duration = Duration::from_millis(20);
 /// Steps of the search for an order, of one key.
 const STEPS_MAX: u64 = 20_000_000;

@@ -20,6 +20,8 @@ struct Seen {
     checked: u64,
     /// The terms of the entries that are durable there, from index 1.
     durable: Vec<u64>,
+    /// Counts what it has called durable, and the terms that it has spoken in.
+    claims: u64,
     /// The newest term that it has vouched for in a message, whatever became of its process since.
     said: u64,
     is_leader: bool,
@@ -64,6 +66,11 @@ impl Checks {
     /// How many entries are committed.
     pub(crate) fn committed(&self) -> u64 {
         self.committed.len() as u64
+    }
+
+    /// Grows with everything that a node has claimed.
+    pub(crate) fn claims(&self, id: u64) -> u64 {
+        self.nodes.get(&id).map_or(0, |seen| seen.claims)
     }
 
     /// Whom a node has told that it votes for in a term; 0 if nobody.
@@ -126,19 +133,15 @@ impl Checks {
             && (seen.durable.len() > end || log.term(seen.durable.len() as u64) != Some(term))
         {
             seen.durable.pop();
-            let index = seen.durable.len();
-            if self.committed.get(index).is_some_and(|committed| committed.0 == term) {
-                return Err(format!(
-                    "node {id} has cut off entry {} of term {term}, which was durable there and is committed",
-                    index + 1
-                ));
-            }
+            let place = seen.durable.len();
+            expect_uncommitted(&self.committed, id, place, term)?;
         }
         let truncated = seen.durable.len() < held;
         for index in seen.durable.len() as u64 + 1..=durable {
             let term = term_at(id, index, log)?;
             let before = seen.durable.last().copied().unwrap_or(0);
             seen.durable.push(term);
+            seen.claims += 1;
             let known = *self.before.entry((index, term)).or_insert(before);
             if known != before {
                 return Err(format!(
@@ -216,6 +219,7 @@ impl Checks {
             ));
         }
         if vouches {
+            seen.claims += u64::from(term > seen.said);
             seen.said = term;
         }
         if let Message::AppendResponse(response) = message
@@ -262,13 +266,8 @@ impl Checks {
             let stands = on_disk.take_while(|&(index, term)| log.term(index) == Some(term));
             let stands: Vec<u64> = stands.map(|(_, term)| term).collect();
             let seen = self.nodes.entry(host.id).or_default();
-            let cut = (stands.len()..seen.durable.len()).find(|&place| {
-                let committed = self.committed.get(place);
-                committed.is_some_and(|committed| committed.0 == seen.durable[place])
-            });
-            if let Some(place) = cut {
-                let (id, index) = (host.id, place + 1);
-                return Err(format!("node {id} has cut off entry {index}, which is committed"));
+            for (place, &term) in seen.durable.iter().enumerate().skip(stands.len()) {
+                expect_uncommitted(&self.committed, host.id, place, term)?;
             }
             seen.durable = stands;
         } else {
@@ -346,6 +345,22 @@ impl Checks {
             self.take_durable(host.id, log.last(), &log)?;
         }
         Ok(is_kept)
+    }
+}
+
+/// A node has cut off an entry that was durable there.
+fn expect_uncommitted(
+    committed: &[(u64, u64)],
+    id: u64,
+    place: usize,
+    term: u64,
+) -> Result<(), String> {
+    match committed.get(place) {
+        Some(&(known, _)) if known == term => Err(format!(
+            "node {id} has cut off entry {} of term {term}, which was durable there and is committed",
+            place + 1
+        )),
+        _ => Ok(()),
     }
 }
 

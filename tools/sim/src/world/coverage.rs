@@ -54,7 +54,7 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets. A node's log is not compacted yet, so that no segment is used again.
-pub const ALL: [&str; 45] = [
+pub const ALL: [&str; 46] = [
     "power cut",
     "power cut inside a job",
     "kill",
@@ -83,6 +83,7 @@ pub const ALL: [&str; 45] = [
     "a leader is elected",
     "a durable suffix is cut off",
     "a fetch from the log",
+    "a look at a disk behind a step",
     "a node ends by itself",
     "a start is put off",
     "a torn tail is repaired",
