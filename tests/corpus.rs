@@ -133,19 +133,20 @@ fn write_if_asked() {
     }
 }
 
-/// Images of different lengths, as `fuzz::image` takes them, whole and with a full block to be put before their own.
+/// Images of different lengths, as `fuzz::image` takes them: whole, with a full block to be put before their own, and as another one
+/// than was offered; in pieces of one byte and of more and more.
 fn write_images() {
     for (membership, state) in [(0, 0), (0, 1), (3, 100), (1000, 0), (100, 5000), (7, 30_000)] {
         let place = Place { index: 9, term: 2 };
         let header = Header { cluster: 1, log: 1, place, membership: vec![5; membership] };
-        let mut store = Store::open(&MemoryDisk::new(), "images").unwrap();
+        let mut store = Store::open(&MemoryDisk::new(), "images", None).unwrap();
         let mut writer = store.create(header).unwrap();
         writer.write_all(&vec![3; state]).unwrap();
         let finished = writer.finish().unwrap();
         let image = store.publish(finished).unwrap();
         let mut bytes = vec![0; usize::try_from(image.bytes()).unwrap()];
         image.read_piece(0, &mut bytes).unwrap();
-        for choices in [0, 3] {
+        for choices in [0, 3, 4, 8, 251] {
             let name = format!("made-{membership}-{state}-{choices}");
             fs::write(corpus("image").join(name), [&[choices], &bytes[..]].concat()).unwrap();
         }

@@ -2,6 +2,8 @@
 
 use std::{io, sync::Arc};
 
+use crate::header::Owner;
+
 /// What is wrong at one place of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -66,13 +68,25 @@ pub enum StoreError {
         /// Its version.
         found: u16,
     },
-    /// The membership of an image is beyond its limit.
-    #[error("a membership of {bytes} bytes, the limit is {limit}")]
+    /// An image of another cluster or log. Nothing was changed.
+    #[error("{image} is of {found}, and not of {expected}")]
+    OtherOwner {
+        /// File name of the image.
+        image: String,
+        /// Whose image it should be.
+        expected: Owner,
+        /// Whose it is.
+        found: Owner,
+    },
+    /// A membership, or an image that was offered, is beyond its limit.
+    #[error("{what} of {bytes} bytes, the limit is {limit}")]
     TooLarge {
+        /// What is.
+        what: &'static str,
         /// Its length.
-        bytes: usize,
+        bytes: u64,
         /// The limit.
-        limit: usize,
+        limit: u64,
     },
     /// An image that is no newer than the newest one.
     #[error("an image at index {index}, and one at index {newest} is there")]
@@ -102,7 +116,7 @@ impl StoreError {
         io::Error::new(kind, self)
     }
 
-    pub(crate) fn io(what: &'static str, name: &str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(what: &'static str, name: &str) -> impl FnOnce(io::Error) -> Self + use<> {
         let name = name.to_owned();
         move |source| Self::Io { what, name, source: Arc::new(source) }
     }

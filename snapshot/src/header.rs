@@ -1,5 +1,7 @@
 //! What an image says about itself, and how that lies at the start of its file.
 
+use std::fmt;
+
 use byteorder::{ByteOrder, LittleEndian};
 
 use crate::{FORMAT_VERSION, fault::Fault};
@@ -20,16 +22,32 @@ impl Place {
     }
 }
 
+/// Whose images lie in a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// The cluster that the node belongs to.
+    pub cluster: u64,
+    /// The log that the images stand for.
+    pub log: u32,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "log {} of cluster {:#x}", self.log, self.cluster)
+    }
+}
+
 /// What an image says about itself, ahead of the state machine's own bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Header {
-    /// The cluster the image belongs to; an image of another cluster is refused by whoever installs it.
+    /// The cluster the image belongs to.
     pub cluster: u64,
     /// The log the image stands for.
     pub log: u32,
     /// The last entry it contains.
     pub place: Place,
-    /// Membership and sessions as of `place` (RAFT-CASE 50), opaque here; at most [`MEMBERSHIP_BYTES_MAX`].
+    /// The members as of `place` (RAFT-CASE 50), opaque here; at most [`MEMBERSHIP_BYTES_MAX`]. What else belongs to the log's
+    /// beginning, the sessions of clients above all, whoever uses the store writes ahead of the state machine's bytes.
     pub membership: Vec<u8>,
 }
 
@@ -64,6 +82,23 @@ impl Header {
         bytes
     }
 
+    /// Whose image it is.
+    pub fn owner(&self) -> Owner {
+        Owner { cluster: self.cluster, log: self.log }
+    }
+
+    /// That the image is one of `owner`.
+    pub(crate) fn check_owner(&self, owner: Owner) -> Result<(), Fault> {
+        check(16, "cluster of an image", owner.cluster, self.cluster)?;
+        check(12, "log of an image", owner.log.into(), self.log.into())
+    }
+
+    /// That the image ends at `place`.
+    pub(crate) fn check_place(&self, place: Place) -> Result<(), Fault> {
+        check(24, "index of an image", place.index, self.place.index)?;
+        check(32, "term of an image", place.term, self.place.term)
+    }
+
     /// The version of the bytes, by the fixed part, which begins as it does in every version.
     pub(crate) fn version(fixed: &[u8; FIXED_BYTES]) -> Result<u16, Fault> {
         let magic = LittleEndian::read_u32(fixed);
@@ -89,21 +124,9 @@ impl Header {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Fault> {
         let (expected, found) =
             (LittleEndian::read_u32(&bytes[8..]), crc32fast::hash(&bytes[CRC_END..]));
-        if expected != found {
-            return Err(Fault::new(
-                8,
-                "checksum of an image's header",
-                expected.into(),
-                found.into(),
-            ));
-        }
-        let (flags, unused) =
-            (LittleEndian::read_u16(&bytes[6..]), LittleEndian::read_u32(&bytes[44..]));
-        for (offset, found) in [(6, flags.into()), (44, unused.into())] {
-            if found != 0 {
-                return Err(Fault::new(offset, "what is 0 in a header", 0, found));
-            }
-        }
+        check(8, "checksum of an image's header", expected.into(), found.into())?;
+        check(6, "what is 0 in a header", 0, LittleEndian::read_u16(&bytes[6..]).into())?;
+        check(44, "what is 0 in a header", 0, LittleEndian::read_u32(&bytes[44..]).into())?;
         let place = Place {
             index: LittleEndian::read_u64(&bytes[24..]),
             term: LittleEndian::read_u64(&bytes[32..]),
@@ -115,6 +138,10 @@ impl Header {
             membership: bytes[FIXED_BYTES..].to_vec(),
         })
     }
+}
+
+fn check(offset: u64, what: &'static str, expected: u64, found: u64) -> Result<(), Fault> {
+    if expected == found { Ok(()) } else { Err(Fault::new(offset, what, expected, found)) }
 }
 
 /// The checksum is of all behind it.

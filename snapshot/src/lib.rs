@@ -9,10 +9,10 @@
 //! ```
 //! use std::io::{Read, Write};
 //! use kontiki_disk::MemoryDisk;
-//! use kontiki_snapshot::{Header, Place, Store};
+//! use kontiki_snapshot::{Header, Owner, Place, Store};
 //!
 //! let disk = MemoryDisk::new();
-//! let mut store = Store::open(&disk, "snapshots")?;
+//! let mut store = Store::open(&disk, "snapshots", Some(Owner { cluster: 1, log: 1 }))?;
 //! let place = Place { index: 9, term: 2 };
 //! let header = Header { cluster: 1, log: 1, place, membership: b"...".to_vec() };
 //!
@@ -25,23 +25,39 @@
 //! image.read().read_to_string(&mut bytes)?;
 //! assert_eq!(bytes, "all that the state machine holds");
 //! assert_eq!(store.images()[0].header().place, place);
+//!
+//! // Another node takes it, in pieces of any length.
+//! let mut other = Store::open(&MemoryDisk::new(), "snapshots", Some(Owner { cluster: 1, log: 1 }))?;
+//! let mut receiver = other.receive(image.offer(), 1 << 30)?;
+//! let mut piece = [0; 50];
+//! while receiver.received() < image.bytes() {
+//!     let count = image.read_piece(receiver.received(), &mut piece)?;
+//!     receiver.append(receiver.received(), &piece[..count])?; // Checked before it is written.
+//! }
+//! let received = other.publish(receiver.finish()?)?;
+//! assert_eq!(received.header(), image.header());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
 
 mod block;
+mod decoder;
 mod fault;
 mod header;
 mod image;
+mod receiver;
 mod store;
+mod temporary;
 mod writer;
 
 pub use self::{
     fault::{Corruption, StoreError},
-    header::{Header, MEMBERSHIP_BYTES_MAX, Place},
+    header::{Header, MEMBERSHIP_BYTES_MAX, Owner, Place},
     image::{Image, Reader},
+    receiver::{Offer, Receiver},
     store::{Damaged, Store},
-    writer::{Finished, Receiver, Writer},
+    temporary::Finished,
+    writer::Writer,
 };
 
 /// The version of an image's bytes that this crate writes; an image with another one is refused.

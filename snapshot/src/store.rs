@@ -5,17 +5,22 @@ use std::{path::Path, sync::Arc};
 use kontiki_disk::{Access, Directory, Disk};
 
 use crate::{
-    fault::{Fault, StoreError},
-    header::{Header, MEMBERSHIP_BYTES_MAX, Place},
+    fault::StoreError,
+    header::{Header, MEMBERSHIP_BYTES_MAX, Owner, Place},
     image::Image,
-    writer::{Finished, Receiver, Writer},
+    receiver::{Offer, Receiver},
+    temporary::Finished,
+    writer::Writer,
 };
 
-/// A directory of images. One owner changes it; what it gives out can be written and read elsewhere meanwhile, and holds the
-/// directory's lock as the store does.
+/// A directory of images. One store changes it; what it gives out can be written and read elsewhere meanwhile, and holds the
+/// directory's lock as the store does: while an image, a reader, a writer or a receiver of it is alive, nobody else opens the
+/// directory, so that nobody removes or replaces what is still being read.
 #[derive(Debug)]
 pub struct Store {
     directory: Arc<dyn Directory>,
+    /// Whose images it holds, if that is checked.
+    owner: Option<Owner>,
     /// Newest first.
     images: Vec<Image>,
     damaged: Vec<Damaged>,
@@ -36,12 +41,16 @@ pub struct Damaged {
 
 impl Store {
     /// Opens the store in `directory`, which is made if it is missing, and removes what was not finished. Of an image only the
-    /// header is read.
+    /// header is read. All images are of `owner`; a tool that takes every store gives `None`, and then nobody's is refused.
     ///
     /// # Errors
-    /// `Io`, with kind `WouldBlock` if somebody else has it open; `Version` if an image is of another release, and nothing was
-    /// changed then.
-    pub fn open(disk: &dyn Disk, directory: impl AsRef<Path>) -> Result<Self, StoreError> {
+    /// `Io`, with kind `WouldBlock` while a store that has it open, or something that one gave out, is alive; `Version` if an
+    /// image is of another release, and `OtherOwner` if one is of another cluster or log: nothing was changed then.
+    pub fn open(
+        disk: &dyn Disk,
+        directory: impl AsRef<Path>,
+        owner: Option<Owner>,
+    ) -> Result<Self, StoreError> {
         let path = directory.as_ref();
         let name = path.display().to_string();
         let directory = disk
@@ -49,7 +58,7 @@ impl Store {
             .map_err(StoreError::io("the opening", &name))?;
         let files = directory.list().map_err(StoreError::io("the listing", &name))?;
         let (images, damaged, failed) = (Vec::new(), Vec::new(), None);
-        let mut store = Self { directory, images, damaged, temporaries: 0, failed };
+        let mut store = Self { directory, owner, images, damaged, temporaries: 0, failed };
         for (name, _) in &files {
             if let Some(place) = place_of(name) {
                 store.take_in(name, place)?;
@@ -64,21 +73,16 @@ impl Store {
     fn take_in(&mut self, name: &str, place: Place) -> Result<(), StoreError> {
         let file = self.directory.open(name).map_err(StoreError::io("the opening", name));
         let opened = file.and_then(|file| Image::open(name, file)).and_then(|image| {
-            let said = image.header().place;
-            for (offset, expected, found) in
-                [(24, place.index, said.index), (32, place.term, said.term)]
-            {
-                if expected != found {
-                    return Err(Fault::new(offset, "place of an image", expected, found)
-                        .of(name)
-                        .into());
-                }
-            }
+            // Before its place: whose it is counts under every name.
+            self.check_owner(name, image.header().owner())?;
+            image.header().check_place(place).map_err(|fault| fault.of(name))?;
             Ok(image)
         });
         match opened {
             Ok(image) => self.images.insert(0, image),
-            Err(error @ StoreError::Version { .. }) => return Err(error),
+            Err(error @ (StoreError::Version { .. } | StoreError::OtherOwner { .. })) => {
+                return Err(error);
+            }
             // A sector that cannot be read is no reason not to use another image.
             Err(error) => self.damaged.push(Damaged { image: name.to_owned(), error }),
         }
@@ -107,26 +111,31 @@ impl Store {
     /// Begins an image.
     ///
     /// # Errors
-    /// `Stale` if it would not be newer than the newest one that can be used; `TooLarge`; `Io`.
+    /// `Stale` if it would not be newer than the newest one that can be used; `TooLarge` if its membership is; `OtherOwner`;
+    /// `Io`.
     pub fn create(&mut self, header: Header) -> Result<Writer, StoreError> {
-        self.check_failed()?;
-        self.check_newer(header.place)?;
-        let (bytes, limit) = (header.membership.len(), MEMBERSHIP_BYTES_MAX);
+        self.check_begun(header.owner(), header.place)?;
+        let (bytes, limit) = (header.membership.len() as u64, MEMBERSHIP_BYTES_MAX as u64);
         if bytes > limit {
-            return Err(StoreError::TooLarge { bytes, limit });
+            return Err(StoreError::TooLarge { what: "a membership", bytes, limit });
         }
         let name = self.temporary_name();
         Writer::create(Arc::clone(&self.directory), name, header)
     }
 
-    /// Begins to receive an image of another store.
+    /// Begins to receive an image of another store, as its sender offers it; one whose file is longer than `bytes_max` is not
+    /// taken.
     ///
     /// # Errors
-    /// `Io`.
-    pub fn receive(&mut self) -> Result<Receiver, StoreError> {
-        self.check_failed()?;
+    /// `Stale` if it would not be newer than the newest one that can be used; `TooLarge` if it is; `OtherOwner`; `Io`.
+    pub fn receive(&mut self, offer: Offer, bytes_max: u64) -> Result<Receiver, StoreError> {
+        self.check_begun(offer.owner, offer.place)?;
+        let (bytes, limit) = (offer.bytes, bytes_max);
+        if bytes > limit {
+            return Err(StoreError::TooLarge { what: "an image", bytes, limit });
+        }
         let name = self.temporary_name();
-        Receiver::create(Arc::clone(&self.directory), name)
+        Receiver::create(Arc::clone(&self.directory), name, offer)
     }
 
     /// Makes an image visible: from now on it is the newest one, whatever happens. The caller has seen to it that the log is
@@ -196,6 +205,22 @@ impl Store {
 
     fn check_failed(&self) -> Result<(), StoreError> {
         self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// That an image may be begun: who opens the store again finds none that it would refuse.
+    fn check_begun(&self, owner: Owner, place: Place) -> Result<(), StoreError> {
+        self.check_failed()?;
+        self.check_owner(&name_of(place), owner)?;
+        self.check_newer(place)
+    }
+
+    fn check_owner(&self, name: &str, found: Owner) -> Result<(), StoreError> {
+        match self.owner {
+            Some(expected) if expected != found => {
+                Err(StoreError::OtherOwner { image: name.to_owned(), expected, found })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_newer(&self, place: Place) -> Result<(), StoreError> {

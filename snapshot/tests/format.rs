@@ -18,7 +18,7 @@ fn example() -> Vec<u8> {
 #[test]
 fn the_example_is_what_is_written_and_what_is_read() {
     let disk = MemoryDisk::new();
-    let mut store = Store::open(&disk, "images").unwrap();
+    let mut store = Store::open(&disk, "images", None).unwrap();
     let place = Place { index: 3, term: 2 };
     let header = Header { cluster: 10, log: 1, place, membership: b"m".to_vec() };
     let mut writer = store.create(header.clone()).unwrap();
@@ -31,8 +31,8 @@ fn the_example_is_what_is_written_and_what_is_read() {
     assert_eq!(written, example());
 
     let other = MemoryDisk::new();
-    let mut store = Store::open(&other, "images").unwrap();
-    let mut receiving = store.receive().unwrap();
+    let mut store = Store::open(&other, "images", None).unwrap();
+    let mut receiving = store.receive(image.offer(), 1000).unwrap();
     receiving.append(0, &example()).unwrap();
     let finished = receiving.finish().unwrap();
     let image = store.publish(finished).unwrap();

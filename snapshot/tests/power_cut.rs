@@ -20,7 +20,7 @@ fn write(store: &mut Store, index: u64) {
 
 /// The newest image, if its bytes are what was written.
 fn newest(disk: &MemoryDisk) -> Option<u64> {
-    let store = Store::open(disk, "images").unwrap();
+    let store = Store::open(disk, "images", None).unwrap();
     assert!(store.damaged().is_empty(), "what has a name is whole: {:?}", store.damaged());
     let mut found = None;
     for image in store.images() {
@@ -35,7 +35,7 @@ fn newest(disk: &MemoryDisk) -> Option<u64> {
 #[test]
 fn a_power_cut_anywhere_leaves_the_newest_published_image_or_a_newer_one_whole() {
     let disk = MemoryDisk::new();
-    let mut store = Store::open(&disk, "images").unwrap();
+    let mut store = Store::open(&disk, "images", None).unwrap();
     disk.start_cuts();
     // What was published before each operation.
     let mut cuts = Vec::new();

@@ -1,53 +1,17 @@
 //! A store of images as its users meet it.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
-use std::{
-    error::Error,
-    io::{ErrorKind, Read, Write},
-};
+mod images;
+
+use std::io::{ErrorKind, Read, Write};
 
 use kontiki_disk::{
-    Disk, MemoryDisk,
+    MemoryDisk,
     memory::{EIO, Fault, Kind},
 };
-use kontiki_snapshot::{Header, Image, MEMBERSHIP_BYTES_MAX, Place, Store, StoreError};
+use kontiki_snapshot::{Header, MEMBERSHIP_BYTES_MAX, Offer, Owner, Store, StoreError};
 
-fn open(disk: &MemoryDisk) -> Store {
-    Store::open(disk, "images").unwrap()
-}
-
-fn header(index: u64) -> Header {
-    Header { cluster: 5, log: 1, place: Place { index, term: 2 }, membership: b"members".to_vec() }
-}
-
-/// Bytes that no two images share.
-fn bytes(index: u64, count: usize) -> Vec<u8> {
-    index
-        .to_le_bytes()
-        .into_iter()
-        .cycle()
-        .zip((0..251_u8).cycle())
-        .map(|(a, b)| a ^ b)
-        .take(count)
-        .collect()
-}
-
-fn publish(store: &mut Store, index: u64, count: usize) -> Image {
-    let mut writer = store.create(header(index)).unwrap();
-    writer.write_all(&bytes(index, count)).unwrap();
-    let finished = writer.finish().unwrap();
-    store.publish(finished).unwrap()
-}
-
-fn read(image: &Image) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    image.read().read_to_end(&mut bytes).map(|_| bytes)
-}
-
-fn names(disk: &MemoryDisk) -> Vec<String> {
-    let directory = disk.open_directory("images".as_ref(), kontiki_disk::Access::Read).unwrap();
-    directory.list().unwrap().into_iter().map(|(name, _)| name).collect()
-}
+use crate::images::{OWNER, bytes, header, names, open, publish, read};
 
 #[test]
 fn images_of_every_length_read_back_in_this_process_and_the_next() {
@@ -112,52 +76,6 @@ fn older_images_go_and_who_reads_one_reads_on() {
     reader.read_to_end(&mut half).unwrap();
     assert_eq!(half, bytes(1, 200_000));
     assert_eq!(store.prune(2).unwrap(), 0);
-}
-
-#[test]
-fn an_image_is_received_in_pieces_and_goes_on_where_it_was_broken_off() {
-    let (one, other) = (MemoryDisk::new(), MemoryDisk::new());
-    let (mut sender, mut receiver) = (open(&one), open(&other));
-    let image = publish(&mut sender, 7, 300_000);
-    let mut receiving = receiver.receive().unwrap();
-    let mut piece = vec![0; 70_000];
-    loop {
-        let offset = receiving.received();
-        let count = image.read_piece(offset, &mut piece).unwrap();
-        if count == 0 {
-            break;
-        }
-        receiving.append(offset, &piece[..count]).unwrap();
-        // It comes again, or one is lost.
-        for wrong in [offset, offset + 200_000] {
-            let refused = receiving.append(wrong, &piece[..count]);
-            assert!(matches!(refused, Err(StoreError::Offset { .. })), "{refused:?}");
-        }
-    }
-    assert_eq!(receiving.received(), image.bytes());
-    let finished = receiving.finish().unwrap();
-    assert_eq!(finished.header(), image.header());
-    let received = receiver.publish(finished).unwrap();
-    assert_eq!(read(&received).unwrap(), bytes(7, 300_000));
-}
-
-#[test]
-fn what_is_received_damaged_or_short_is_refused_and_leaves_nothing() {
-    let (one, other) = (MemoryDisk::new(), MemoryDisk::new());
-    let (mut sender, mut receiver) = (open(&one), open(&other));
-    let image = publish(&mut sender, 7, 1000);
-    let mut whole = vec![0; usize::try_from(image.bytes()).unwrap()];
-    image.read_piece(0, &mut whole).unwrap();
-    let mut flipped = whole.clone();
-    flipped[500] ^= 1;
-    let longer = [&whole[..], b"x"].concat();
-    for wrong in [&flipped[..], &whole[..whole.len() - 1], &whole[..20], &longer, &[]] {
-        let mut receiving = receiver.receive().unwrap();
-        receiving.append(0, wrong).unwrap();
-        let refused = receiving.finish();
-        assert!(matches!(refused, Err(StoreError::Corruption(_))), "{refused:?}");
-        assert_eq!(names(&other), [""; 0]);
-    }
 }
 
 #[test]
@@ -250,14 +168,12 @@ fn what_failed_once_fails_again() {
     disk.inject(Kind::Write, 1, Fault::Fail(EIO));
     assert!(writer.write_all(&[1; 200_000]).is_err());
     assert!(writer.write_all(&[1; 10]).is_err());
+    assert_eq!(names(&disk), [""; 0], "its space is free at once");
     assert!(
         matches!(writer.finish(), Err(StoreError::Io { .. })),
         "an image without some of its bytes"
     );
-    let mut receiving = store.receive().unwrap();
-    disk.inject(Kind::Write, 1, Fault::Fail(EIO));
-    assert!(receiving.append(0, &[1; 100]).is_err() && receiving.append(0, &[1; 100]).is_err());
-    assert!(matches!(receiving.finish(), Err(StoreError::Io { .. })));
+    assert_eq!(names(&disk), [""; 0]);
 
     let image = publish(&mut store, 3, 200_000);
     for offset in [100, image.bytes() - 5] {
@@ -285,9 +201,9 @@ fn behind_a_sync_of_names_that_failed_nothing_is_done() {
     let finished = store.create(header(2)).unwrap().finish().unwrap();
     disk.inject(Kind::SyncDirectory, 1, Fault::Fail(EIO));
     assert!(matches!(store.publish(finished), Err(StoreError::Io { .. })));
-    assert!(
-        store.create(header(3)).is_err() && store.receive().is_err() && store.prune(1).is_err()
-    );
+    let offer = Offer { owner: OWNER, place: header(3).place, bytes: 100 };
+    assert!(store.create(header(3)).is_err() && store.receive(offer, 100).is_err());
+    assert!(store.prune(1).is_err());
     assert_eq!(store.images().len(), 1);
 }
 
@@ -299,46 +215,64 @@ fn an_image_of_another_release_is_left_alone_with_all_that_lies_there() {
     drop(store.create(header(2)).unwrap());
     drop(store);
     disk.corrupt(format!("images/{name}"), 4, 3);
-    let refused = Store::open(&disk, "images");
+    let refused = Store::open(&disk, "images", Some(OWNER));
     assert!(matches!(refused, Err(StoreError::Version { found: 2, .. })), "{refused:?}");
     assert_eq!(names(&disk), [name]);
+}
+
+#[test]
+fn an_image_of_another_cluster_or_log_is_told_and_nothing_is_changed() {
+    let disk = MemoryDisk::new();
+    let mut store = open(&disk);
+    let name = publish(&mut store, 1, 100).name().to_owned();
+    let writer = store.create(header(2)).unwrap();
+    // As a kill would leave it.
+    let disk = disk.reopen();
+    drop((store, writer));
+    assert_eq!(names(&disk).len(), 2, "one that was not finished lies there as well");
+    let operations = disk.operations();
+    for (owner, told) in [
+        (
+            Owner { cluster: 6, ..OWNER },
+            "is of log 1 of cluster 0x5, and not of log 1 of cluster 0x6",
+        ),
+        (Owner { log: 2, ..OWNER }, "is of log 1 of cluster 0x5, and not of log 2 of cluster 0x5"),
+    ] {
+        let refused = Store::open(&disk, "images", Some(owner)).unwrap_err();
+        assert!(matches!(refused, StoreError::OtherOwner { .. }), "{refused:?}");
+        assert_eq!(refused.to_string(), format!("{name} {told}"));
+    }
+    assert_eq!(disk.operations(), operations);
+    assert_eq!(
+        Store::open(&disk, "images", None).unwrap().images().len(),
+        1,
+        "who asks for nobody's"
+    );
+    assert_eq!(open(&disk).images().len(), 1);
+}
+
+#[test]
+fn an_image_of_another_cluster_or_log_is_not_begun() {
+    let disk = MemoryDisk::new();
+    let mut store = open(&disk);
+    for owner in [Owner { cluster: 6, ..OWNER }, Owner { log: 2, ..OWNER }] {
+        let header = Header { cluster: owner.cluster, log: owner.log, ..header(2) };
+        let offer = Offer { owner, place: header.place, bytes: 100 };
+        let refusals = [store.create(header).map(drop), store.receive(offer, 100).map(drop)];
+        for refused in refusals {
+            let Err(StoreError::OtherOwner { image, expected: OWNER, found }) = refused else {
+                panic!("{refused:?}")
+            };
+            assert_eq!((image.as_str(), found), ("0000000000000002-0000000000000002.image", owner));
+        }
+    }
+    assert_eq!(names(&disk), [""; 0]);
 }
 
 #[test]
 fn a_membership_beyond_its_limit_is_refused() {
     let mut store = open(&MemoryDisk::new());
     let header = Header { membership: vec![0; MEMBERSHIP_BYTES_MAX + 1], ..header(1) };
-    assert!(matches!(store.create(header), Err(StoreError::TooLarge { .. })));
-}
-
-#[test]
-fn a_disk_that_fails_leaves_no_half_of_an_image() {
-    for (kind, nth) in [
-        (Kind::Create, 1),
-        (Kind::Write, 1),
-        (Kind::Write, 2),
-        (Kind::Write, 3),
-        (Kind::Write, 4),
-        (Kind::Sync, 1),
-        (Kind::Rename, 1),
-        (Kind::SyncDirectory, 1),
-    ] {
-        let disk = MemoryDisk::new();
-        let mut store = open(&disk);
-        publish(&mut store, 1, 100);
-        disk.inject(kind, nth, Fault::Fail(EIO));
-        let written = (|| -> Result<(), Box<dyn Error>> {
-            let mut writer = store.create(header(2))?;
-            writer.write_all(&bytes(2, 100_000))?;
-            let finished = writer.finish()?;
-            store.publish(finished)?;
-            Ok(())
-        })();
-        let told = written.unwrap_err().to_string();
-        assert!(told.contains("failed: Input/output error"), "{kind:?} {nth}: {told}");
-        drop(store);
-        let store = open(&disk.image(|_| false));
-        assert_eq!(store.images().len(), 1, "{kind:?} {nth}");
-        assert_eq!(read(&store.images()[0]).unwrap(), bytes(1, 100));
-    }
+    let refused = store.create(header).unwrap_err();
+    assert_eq!(refused.to_string(), "a membership of 1048577 bytes, the limit is 1048576");
 }
