@@ -52,17 +52,22 @@ impl Store {
         owner: Option<Owner>,
     ) -> Result<Self, StoreError> {
         let path = directory.as_ref();
-        let name = path.display().to_string();
+        let shown = path.display().to_string();
         let directory = disk
             .open_directory(path, Access::Write)
-            .map_err(StoreError::io("the opening", &name))?;
-        let files = directory.list().map_err(StoreError::io("the listing", &name))?;
+            .map_err(StoreError::io("the opening", &shown))?;
+        let files = directory.list().map_err(StoreError::io("the listing", &shown))?;
         let (images, damaged, failed) = (Vec::new(), Vec::new(), None);
         let mut store = Self { directory, owner, images, damaged, temporaries: 0, failed };
         for (name, _) in &files {
             if let Some(place) = place_of(name) {
                 store.take_in(name, place)?;
             }
+        }
+        // A life that ended between a renaming and the end of its sync has left a name that a power cut can still take back; and
+        // whoever finds the image lets go of what it replaces.
+        if !store.images.is_empty() {
+            store.directory.sync().map_err(StoreError::io("a sync of the directory", &shown))?;
         }
         for (name, _) in files.iter().filter(|(name, _)| is_temporary(name)) {
             store.directory.remove(name).map_err(StoreError::io("the removal", name))?;
