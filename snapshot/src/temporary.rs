@@ -6,6 +6,10 @@ use kontiki_disk::{Directory, GrowingFile};
 
 use crate::{fault::StoreError, header::Header};
 
+/// Bytes that are written between two syncs of a file. One sync at the end of a GiB would hold up those of the log on the same
+/// disk for as long as it takes; and whoever writes feels a slow disk after as many bytes, and not at the end.
+pub(crate) const SYNC_BYTES: u64 = 8 << 20;
+
 /// A file under a name that nobody looks for. It is removed when something fails, when it is dropped, or at the next opening of
 /// the store.
 #[derive(Debug)]
@@ -14,29 +18,37 @@ pub(crate) struct Temporary {
     name: String,
     /// Or why there is none any more: what failed once fails again.
     file: Result<Box<dyn GrowingFile>, StoreError>,
+    /// Bytes of the file up to which a sync has come; `synced <= file.len()`.
+    synced: u64,
     is_kept: bool,
 }
 
 impl Temporary {
     pub(crate) fn create(directory: Arc<dyn Directory>, name: String) -> Result<Self, StoreError> {
         let file = directory.create_growing(&name).map_err(StoreError::io("the making", &name))?;
-        Ok(Self { directory, name, file: Ok(file), is_kept: false })
+        Ok(Self { directory, name, file: Ok(file), synced: 0, is_kept: false })
     }
 
-    /// Writes `parts` at the end.
+    /// Writes `parts` at the end, and makes them durable once there is enough to sync.
     ///
     /// # Errors
     /// `Io`, final: nothing of the file is left.
     pub(crate) fn append(&mut self, parts: &[&[u8]]) -> Result<(), StoreError> {
         let file = self.file.as_mut().map_err(|error| error.clone())?;
         let put = file.append(parts).map_err(StoreError::io("a write", &self.name));
-        put.map_err(|error| self.fail(error))
+        let unsynced = file.len() - self.synced;
+        match put {
+            Err(error) => Err(self.fail(error)),
+            Ok(()) if unsynced >= SYNC_BYTES => self.sync(),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Makes all that was written durable. A sync that fails may have lost what was written, and the next one would not tell.
     fn sync(&mut self) -> Result<(), StoreError> {
-        let file = self.file.as_ref().map_err(StoreError::clone)?;
+        let file = self.file.as_mut().map_err(|error| error.clone())?;
         let synced = file.sync().map_err(StoreError::io("a sync", &self.name));
+        self.synced = file.len();
         synced.map_err(|error| self.fail(error))
     }
 
