@@ -6,12 +6,12 @@ mod images;
 use std::io::{ErrorKind, Read, Write};
 
 use kontiki_disk::{
-    MemoryDisk,
+    Access, Disk, MemoryDisk,
     memory::{EIO, Fault, Kind},
 };
 use kontiki_snapshot::{Header, MEMBERSHIP_BYTES_MAX, Offer, Owner, Store, StoreError};
 
-use crate::images::{OWNER, bytes, header, names, open, publish, read};
+use crate::images::{OWNER, bytes, header, names, open, publish, read, sent};
 
 #[test]
 fn images_of_every_length_read_back_in_this_process_and_the_next() {
@@ -102,6 +102,24 @@ fn no_flipped_bit_is_read_over() {
         disk.corrupt(&file, bit / 8, 1 << (bit % 8));
     }
     assert_eq!(read(&open(&disk).images()[0]).unwrap(), whole);
+}
+
+#[test]
+fn bytes_behind_the_end_are_told_at_the_end() {
+    let (disk, (_, file)) = (MemoryDisk::new(), sent(7, 1000));
+    let directory = disk.open_directory("images".as_ref(), Access::Write).unwrap();
+    let mut longer = directory.create_growing("0000000000000007-0000000000000002.image").unwrap();
+    longer.append(&[&file, b"x"]).unwrap();
+    drop((directory, longer));
+    let told = open(&disk).images()[0].verify().unwrap_err().to_string();
+    let end = file.len() - 16;
+    let (expected, found) = (file.len(), file.len() + 1);
+    assert!(
+        told.contains(&format!(
+            "at offset {end}: length of an image (expected {expected:#x}, found {found:#x})"
+        )),
+        "{told}"
+    );
 }
 
 fn image_bytes(disk: &MemoryDisk, name: &str) -> u64 {
