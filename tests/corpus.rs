@@ -133,8 +133,8 @@ fn write_if_asked() {
     }
 }
 
-/// Images of different lengths, as `fuzz::image` takes them: whole, with a full block to be put before their own, and as another one
-/// than was offered; in pieces of one byte and of more and more.
+/// Images of different lengths, as `fuzz::image` takes them: whole, with a full block to be put before their own, and as another
+/// one than was offered; in pieces of one byte and of more and more.
 fn write_images() {
     for (membership, state) in [(0, 0), (0, 1), (3, 100), (1000, 0), (100, 5000), (7, 30_000)] {
         let place = Place { index: 9, term: 2 };
