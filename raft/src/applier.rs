@@ -192,6 +192,9 @@ impl<S: StateMachine> Applier<S> {
             }
             Work::Apply(Apply::Entries(batch)) => self.apply_batch(&batch),
             Work::Apply(Apply::Range { first, end }) => self.apply_range(first, end),
+            Work::Apply(Apply::Snapshot { at }) => {
+                self.finish(Err(format!("this version installs no snapshot, as of {at}")));
+            }
             Work::Read { index, jobs } => {
                 self.reads.extend(index, jobs);
                 self.run_reads();

@@ -86,6 +86,7 @@ impl Storage {
         let runs = self.log.runs().into_iter();
         Recovered {
             state: self.state.clone(),
+            snapshot: None,
             compacted: Position { term: Term(term), index: LogIndex(compacted) },
             runs: runs.map(|(first, term)| (LogIndex(first), Term(term))).collect(),
             last: LogIndex(self.log.last()),

@@ -7,10 +7,11 @@
 //! 3 AppendEntries    term u64 | previous term u64 | previous index u64 | commit u64 | round u64 |
 //!                    runs u32 | count u32 | runs x { term u64, count u32 } |
 //!                    count x length u32 | payloads
-//! 4 AppendResponse   term u64 | round u64 | outcome u8 (0 matched, 1 rejected) |
-//!                    matched u64, or previous and hint, term u64 and index u64 each
+//! 4 AppendResponse   term u64 | round u64 | outcome u8 (0 matched, 1 rejected, 2 fetching) |
+//!                    matched u64; or previous and hint, term u64 and index u64 each; or at, the same
 //! 5 ReadIndexRequest   term u64 | id u64
 //! 6 ReadIndexResponse  term u64 | id u64 | known u8 | index u64 if known
+//! 7 InstallSnapshot    term u64 | round u64 | at, term u64 and index u64
 //! ```
 //!
 //! Indexes of entries do not travel: they follow `previous`. Terms travel once per run. `count` is
@@ -21,8 +22,9 @@ use alloc::vec::Vec;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{
-    AppendEntries, AppendOutcome, AppendResponse, Batch, Entry, LogIndex, Message, Position,
-    ReadId, ReadIndexRequest, ReadIndexResponse, Term, VoteKind, VoteRequest, VoteResponse,
+    AppendEntries, AppendOutcome, AppendResponse, Batch, Entry, InstallSnapshot, LogIndex, Message,
+    Position, ReadId, ReadIndexRequest, ReadIndexResponse, Term, VoteKind, VoteRequest,
+    VoteResponse,
 };
 
 /// What is wrong with bytes from a disk or a peer.
@@ -89,6 +91,12 @@ pub fn encode_message(message: &Message, out: &mut Vec<Bytes>) {
         }
         Message::AppendEntries(request) => return encode_append(request, head, out),
         Message::AppendResponse(response) => encode_append_response(response, &mut head),
+        Message::InstallSnapshot(request) => {
+            head.put_u8(INSTALL_SNAPSHOT);
+            head.put_u64_le(request.term.0);
+            head.put_u64_le(request.round);
+            put_position(&mut head, request.at);
+        }
         Message::ReadIndexRequest(request) => {
             head.put_u8(READ_INDEX_REQUEST);
             head.put_u64_le(request.term.0);
@@ -128,6 +136,7 @@ pub fn decode_message(bytes: Bytes) -> Result<Message, DecodeError> {
         }),
         APPEND_ENTRIES => return decode_append(reader, &bytes).map(Message::AppendEntries),
         APPEND_RESPONSE => Message::AppendResponse(decode_append_response(&mut reader)?),
+        INSTALL_SNAPSHOT => Message::InstallSnapshot(decode_install(&mut reader)?),
         READ_INDEX_REQUEST => Message::ReadIndexRequest(ReadIndexRequest {
             term: reader.term()?,
             id: ReadId(reader.u64()?),
@@ -234,17 +243,31 @@ fn encode_append_response(response: &AppendResponse, out: &mut BytesMut) {
             put_position(out, previous);
             put_position(out, hint);
         }
+        AppendOutcome::Fetching { at } => {
+            out.put_u8(2);
+            put_position(out, at);
+        }
     }
 }
 
 fn decode_append_response(reader: &mut Reader<'_>) -> Result<AppendResponse, DecodeError> {
     let (term, round) = (reader.term()?, reader.u64()?);
-    let outcome = if reader.flag()? {
-        AppendOutcome::Rejected { previous: reader.position()?, hint: reader.position()? }
-    } else {
-        AppendOutcome::Matched(reader.index()?)
+    let outcome = match reader.u8()? {
+        0 => AppendOutcome::Matched(reader.index()?),
+        1 => AppendOutcome::Rejected { previous: reader.position()?, hint: reader.position()? },
+        2 => AppendOutcome::Fetching { at: reader.position()? },
+        kind => return Err(reader.unknown_kind(u64::from(kind))),
     };
     Ok(AppendResponse { term, round, outcome })
+}
+
+fn decode_install(reader: &mut Reader<'_>) -> Result<InstallSnapshot, DecodeError> {
+    let (term, round, at) = (reader.term()?, reader.u64()?, reader.position()?);
+    // What is in it was appended by this leader or an earlier one.
+    if at.index == LogIndex(0) || at.term > term {
+        return Err(reader.invalid("a snapshot is empty or of a later term"));
+    }
+    Ok(InstallSnapshot { term, round, at })
 }
 
 /// Bytes being read; every step is bounded by what is left.
@@ -369,6 +392,7 @@ const APPEND_ENTRIES: u8 = 3;
 const APPEND_RESPONSE: u8 = 4;
 const READ_INDEX_REQUEST: u8 = 5;
 const READ_INDEX_RESPONSE: u8 = 6;
+const INSTALL_SNAPSHOT: u8 = 7;
 
 const RUN_BYTES: usize = 12;
 const LENGTH_BYTES: usize = 4;

@@ -40,6 +40,12 @@ pub struct Config {
     pub tail_bytes_max: usize,
     /// What one `Fetch` asks for at most (never more than an AppendEntries takes). Default 1 MiB.
     pub fetch_bytes_max: usize,
+    /// Entries that are kept in the log although a snapshot contains them, for followers that are a
+    /// little behind. Default 4096.
+    pub trailing_entries: u64,
+    /// How many more are kept, at most, while a follower gets a snapshot, so that it can go on from
+    /// there. Default 262,144.
+    pub pinned_entries_max: u64,
     /// Linearizable reads that wait, those asked for by followers included. Beyond it a read
     /// fails. Default 65,536.
     pub reads_max: usize,
@@ -62,6 +68,8 @@ impl Config {
             uncommitted_bytes_max: 64 << 20,
             tail_bytes_max: 32 << 20,
             fetch_bytes_max: 1 << 20,
+            trailing_entries: 1 << 12,
+            pinned_entries_max: 1 << 18,
             reads_max: 1 << 16,
         }
     }

@@ -87,7 +87,7 @@ impl Durability {
         self.held.retain(|held| match &held.message {
             Message::AppendResponse(response) => match response.outcome {
                 AppendOutcome::Matched(matched) => matched <= last,
-                AppendOutcome::Rejected { .. } => true,
+                AppendOutcome::Rejected { .. } | AppendOutcome::Fetching { .. } => true,
             },
             _ => true,
         });

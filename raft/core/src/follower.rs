@@ -3,8 +3,9 @@
 use alloc::collections::VecDeque;
 
 use crate::{
-    AppendEntries, AppendOutcome, AppendResponse, HaltReason, Instant, Message, NodeId, Output,
-    Position, ReadId, ReadIndexRequest, ReadIndexResponse, WriteSeq, local::Local, log::Log,
+    AppendEntries, AppendOutcome, AppendResponse, HaltReason, InstallSnapshot, Instant, LogIndex,
+    Message, NodeId, Output, Position, ReadId, ReadIndexRequest, ReadIndexResponse, WriteSeq,
+    local::Local, log::Log,
 };
 
 /// The follower's own state.
@@ -18,6 +19,8 @@ pub(crate) struct Follower {
     heard_at: Option<Instant>,
     /// Reads the leader was asked about, oldest first, numbers rising.
     questions: VecDeque<Question>,
+    /// The snapshot that was offered and is not here yet, and the round of the newest offer.
+    fetching: Option<(Position, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +45,13 @@ enum Fit {
 impl Follower {
     /// A follower of nobody yet, or of a leader that was not heard yet.
     pub(crate) fn new(leader: Option<NodeId>) -> Self {
-        Self { leader, is_doubted: false, heard_at: None, questions: VecDeque::new() }
+        Self {
+            leader,
+            is_doubted: false,
+            heard_at: None,
+            questions: VecDeque::new(),
+            fetching: None,
+        }
     }
 
     /// The leader, if there is reason to believe that it is one still.
@@ -87,10 +96,59 @@ impl Follower {
                 let previous = request.previous;
                 let hint = local.log.last_at_most(previous.index, previous.term);
                 let outcome = AppendOutcome::Rejected { previous, hint };
-                answer(local, now, leader, &request, outcome, WriteSeq(0));
+                answer(local, now, leader, request.round, outcome, WriteSeq(0));
             }
             Fit::Follows { known } => follow(local, now, leader, &request, known),
         }
+    }
+
+    /// The leader of the current term offers its snapshot.
+    pub(crate) fn install_snapshot(
+        &mut self,
+        local: &mut Local,
+        now: Instant,
+        request: InstallSnapshot,
+    ) {
+        self.hear(local, now);
+        self.is_doubted = false;
+        let leader = self.leader.expect("set by the caller");
+        let InstallSnapshot { round, at, .. } = request;
+        let (ours, is_committed) = (local.log.term_at(at.index), at.index <= local.log.committed());
+        match ours {
+            Some(ours) if is_committed && ours != at.term => {
+                let (index, theirs) = (at.index, at.term);
+                local.halt(HaltReason::CommittedOverwritten { index, ours, theirs, leader });
+            }
+            // RAFT-CASE 48: what is committed here already needs no snapshot; nor does, RAFT-CASE 47, who holds
+            // its last entry: then the logs are the same up to there, and all of it is committed.
+            _ if is_committed || ours == Some(at.term) => {
+                self.fetching = None;
+                local.commit_to(at.index);
+                let (matched, needs) = vouch(local, at.index);
+                answer(local, now, leader, round, AppendOutcome::Matched(matched), needs);
+            }
+            _ => {
+                let is_new = self.fetching.is_none_or(|(known, _)| known != at);
+                self.fetching = Some((at, round));
+                if is_new {
+                    local.output(Output::FetchSnapshot { from: leader, at });
+                }
+                answer(local, now, leader, round, AppendOutcome::Fetching { at }, WriteSeq(0));
+            }
+        }
+    }
+
+    /// A snapshot was installed: the leader that offered it need not wait for its next heartbeat.
+    pub(crate) fn installed(&mut self, local: &mut Local, now: Instant, last: LogIndex) {
+        if let (Some(leader), Some((_, round))) = (self.leader, self.fetching.take()) {
+            let outcome = AppendOutcome::Matched(last);
+            answer(local, now, leader, round, outcome, WriteSeq(0));
+        }
+    }
+
+    /// The snapshot could not be had: the next offer counts as the first.
+    pub(crate) fn forget_offer(&mut self) {
+        self.fetching = None;
     }
 
     /// Asks the leader at which index the read may run; fails it if there is none.
@@ -177,24 +235,31 @@ fn follow(local: &mut Local, now: Instant, leader: NodeId, request: &AppendEntri
     local.commit_to(request.commit.min(verified));
 
     // A heartbeat is answered at once with what is durable; entries once they are.
-    let durable = local.log.durable();
-    let (matched, needs) = if entries.is_empty() || verified <= durable {
-        (verified.min(durable), WriteSeq(0))
+    let (matched, needs) = if entries.is_empty() {
+        (verified.min(local.log.durable()), WriteSeq(0))
     } else {
-        let needs = local.durability.vouching_for(verified);
-        (verified, needs.expect("every entry that is not durable has an outstanding write"))
+        vouch(local, verified)
     };
-    answer(local, now, leader, request, AppendOutcome::Matched(matched), needs);
+    answer(local, now, leader, request.round, AppendOutcome::Matched(matched), needs);
+}
+
+/// What can be said of the entries up to `verified`, and the write that it has to wait for.
+fn vouch(local: &Local, verified: LogIndex) -> (LogIndex, WriteSeq) {
+    if verified <= local.log.durable() {
+        return (verified, WriteSeq(0));
+    }
+    let needs = local.durability.vouching_for(verified);
+    (verified, needs.expect("every entry that is not durable has an outstanding write"))
 }
 
 fn answer(
     local: &mut Local,
     now: Instant,
     leader: NodeId,
-    request: &AppendEntries,
+    round: u64,
     outcome: AppendOutcome,
     needs: WriteSeq,
 ) {
-    let response = AppendResponse { term: local.term(), round: request.round, outcome };
+    let response = AppendResponse { term: local.term(), round, outcome };
     local.send_when_durable(now, leader, Message::AppendResponse(response), needs);
 }

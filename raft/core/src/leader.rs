@@ -8,8 +8,9 @@ use alloc::{
 use bytes::Bytes;
 
 use crate::{
-    AppendEntries, AppendOutcome, AppendResponse, Batch, Entry, EntryKind, FetchId, Instant,
-    LogIndex, Message, NodeId, Output, Position, ProposeError, ReadId, ReadIndexResponse,
+    AppendEntries, AppendOutcome, AppendResponse, Batch, Entry, EntryKind, FetchId,
+    InstallSnapshot, Instant, LogIndex, Message, NodeId, Output, Position, ProposeError, ReadId,
+    ReadIndexResponse,
     entry::{kind_of, weight},
     local::Local,
     log::Slice,
@@ -106,6 +107,8 @@ impl Leader {
                 return regress(local, progress, from, index);
             }
             AppendOutcome::Matched(index) => progress.acknowledge(index, round),
+            // A sign of life; where it stands is said once it has it.
+            AppendOutcome::Fetching { .. } => {}
             AppendOutcome::Rejected { previous, hint } => {
                 match progress.reject(previous.index, response.round) {
                     Reject::Stale => {}
@@ -219,6 +222,11 @@ impl Leader {
         self.replicate(local, to);
     }
 
+    /// The last entry of the oldest snapshot that a follower is offered.
+    pub(crate) fn pinned(&self) -> Option<LogIndex> {
+        self.followers.values().filter_map(Progress::offered).min()
+    }
+
     /// The leadership is over: nobody who waits for a read is left waiting.
     pub(crate) fn leave(&mut self, local: &mut Local) {
         for (asker, id) in self.reads.fail() {
@@ -263,7 +271,8 @@ impl Leader {
 
     pub(crate) fn check(&self, local: &Local) {
         assert!(self.first <= local.log.last());
-        assert_eq!(local.log.term_at(self.first), Some(local.term()));
+        let is_compacted = self.first <= local.log.compacted().index;
+        assert!(is_compacted || local.log.term_at(self.first) == Some(local.term()));
         assert_eq!(self.pending_bytes, self.pending.iter().map(|(_, bytes)| bytes).sum::<usize>());
         for progress in self.followers.values() {
             assert!(progress.answered_round <= self.round);
@@ -280,10 +289,14 @@ fn replicate(local: &mut Local, progress: &mut Progress, to: NodeId, round: u64)
         match local.log.entries(progress.next, local.config.append_bytes_max) {
             Slice::Entries(batch) => send_entries(local, progress, to, round, batch),
             Slice::Fetch { first, end } => progress.fetch = Some(local.fetch(first, end)),
-            Slice::Compacted => return,
+            Slice::Compacted => {
+                progress.offer(local.snapshot_at());
+                return send_heartbeat(local, progress, to, round);
+            }
         }
     }
-    let idle = !progress.is_probing() && progress.inflight_messages() == 0 && !progress.regressed;
+    let is_settled = !progress.is_probing() && progress.offered().is_none();
+    let idle = is_settled && progress.inflight_messages() == 0 && !progress.regressed;
     if idle && progress.commit_told < local.log.committed().min(progress.matched) {
         send_heartbeat(local, progress, to, round);
     }
@@ -310,8 +323,18 @@ fn send_entries(
 }
 
 /// Sends an AppendEntries without entries, at a place where the follower agrees, or at the place
-/// that is being probed. It says no more about commits than that place.
+/// that is being probed. It says no more about commits than that place. Who needs a snapshot is
+/// offered it instead.
 fn send_heartbeat(local: &mut Local, progress: &mut Progress, to: NodeId, round: u64) {
+    if let Some(offered) = progress.offered() {
+        if offered < local.log.compacted().index {
+            // The entries behind the older one are gone as well.
+            progress.offer(local.snapshot_at());
+        }
+        let at = local.snapshot.as_ref().expect("a snapshot is offered").at;
+        let request = InstallSnapshot { term: local.term(), round, at };
+        return local.send(to, Message::InstallSnapshot(request));
+    }
     let place = if progress.is_probing() { progress.next.previous() } else { progress.matched };
     let known = local.log.position_at(place).or_else(|| local.log.position_at(progress.matched));
     let previous = known.unwrap_or_default();

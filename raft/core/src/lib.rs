@@ -26,7 +26,7 @@
 //!     ..State::default()
 //! };
 //! let recovered =
-//!     Recovered { state, compacted: Position::default(), runs: vec![], last: LogIndex(0) };
+//!     Recovered { state, snapshot: None, compacted: Position::default(), runs: vec![], last: LogIndex(0) };
 //! let mut raft = Raft::new(Config::new(NodeId(1)), recovered, 42, Instant(0)).unwrap();
 //! let mut applied = Vec::new();
 //!
@@ -57,7 +57,7 @@
 //! `raft` is the face: it dispatches by role and changes roles. `follower`, `candidate` and
 //! `leader` are the roles; `local` is what a node has in every role. The rest are leaves that know
 //! no parent: `log` (cursors, runs, tail), `durability` (writes under way, answers held back),
-//! `progress` (a follower as its leader sees it), `reads`, `membership`, `quorum`, `timers`,
+//! `progress` (a follower as its leader sees it), `snapshot`, `reads`, `membership`, `quorum`, `timers`,
 //! `random`. `invariants` says what holds between inputs.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -84,6 +84,7 @@ mod quorum;
 mod raft;
 mod random;
 mod reads;
+mod snapshot;
 mod state;
 mod status;
 mod time;
@@ -94,8 +95,8 @@ pub use crate::{
     config::{Config, ConfigError},
     entry::{Entry, EntryKind},
     message::{
-        AppendEntries, AppendOutcome, AppendResponse, Message, ReadIndexRequest, ReadIndexResponse,
-        VoteKind, VoteRequest, VoteResponse,
+        AppendEntries, AppendOutcome, AppendResponse, InstallSnapshot, Message, ReadIndexRequest,
+        ReadIndexResponse, VoteKind, VoteRequest, VoteResponse,
     },
     output::{Apply, HaltReason, Output},
     positions::{
@@ -103,7 +104,8 @@ pub use crate::{
         WriteSeq,
     },
     raft::{ProposeError, Raft, Recovered},
+    snapshot::Snapshot,
     state::{ADDRESS_BYTES_MAX, Configuration, HardState, MEMBERS_MAX, Member, State},
-    status::{Cursors, FollowerStatus, Role, Status},
+    status::{Cursors, FollowerMode, FollowerStatus, Role, Status},
     time::Instant,
 };

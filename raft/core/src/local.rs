@@ -5,8 +5,9 @@ use alloc::{collections::VecDeque, vec::Vec};
 use core::time::Duration;
 
 use crate::{
-    Apply, Batch, Config, ConfigError, FetchId, HaltReason, HardState, Instant, LogIndex, Message,
-    NodeId, Output, ReadId, Recovered, State, Term, WriteSeq,
+    Apply, Batch, Config, ConfigError, Configuration, FetchId, HaltReason, HardState, Instant,
+    LogIndex, Message, NodeId, Output, Position, ReadId, Recovered, Snapshot, State, Term,
+    WriteSeq,
     durability::{Durability, Held},
     log::{Log, Slice},
     membership::Membership,
@@ -22,6 +23,8 @@ pub(crate) struct Local {
     pub(crate) log: Log,
     pub(crate) durability: Durability,
     pub(crate) timers: Timers,
+    /// The newest one that is visible here.
+    pub(crate) snapshot: Option<Snapshot>,
     state: State,
     /// The state differs from the one last written.
     state_changed: bool,
@@ -43,6 +46,7 @@ impl Local {
         now: Instant,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
+        recovered.snapshot.as_ref().map_or(Ok(()), Snapshot::validate)?;
         let log = Log::recover(&recovered, config.tail_bytes_max)?;
         let state = recovered.state;
         let membership = Membership::recover(&state.configurations, |position| {
@@ -58,6 +62,7 @@ impl Local {
             durability: Durability::new(now),
             timers: Timers::new(&config, random, now),
             config,
+            snapshot: recovered.snapshot,
             state,
             state_changed: false,
             state_seq: WriteSeq(0),
@@ -110,6 +115,30 @@ impl Local {
             self.state_seq = seq;
         }
         self.output(Output::Write { seq, state, entries });
+    }
+
+    /// Drops the whole log, which goes on behind `at`, and writes the state, which names this
+    /// configuration and no other.
+    pub(crate) fn reset(
+        &mut self,
+        now: Instant,
+        at: Position,
+        configuration: (Position, Configuration),
+    ) {
+        self.log.reset(at);
+        // No write that is under way vouches for anything any more.
+        self.durability.truncate_after(LogIndex(0));
+        self.state.configurations = alloc::vec![configuration];
+        self.state_changed = false;
+        self.state_seq = self.durability.begin(now, LogIndex(0));
+        let (seq, state) = (self.state_seq, self.state.clone());
+        self.output(Output::Reset { seq, at, state });
+    }
+
+    /// The newest configuration at or before `index`, if it is known: of two that the state names,
+    /// the older one can already lie behind it.
+    pub(crate) fn configuration_at(&self, index: LogIndex) -> Option<&(Position, Configuration)> {
+        self.state.configurations.iter().rev().find(|(position, _)| position.index <= index)
     }
 
     /// Drops the entries from `first` on, in favour of those about to be appended.

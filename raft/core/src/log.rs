@@ -7,7 +7,8 @@ use crate::{Batch, ConfigError, Entry, LogIndex, Position, Recovered, Term};
 /// The cursors over one node's log, the runs of its terms, and the tail kept in memory.
 ///
 /// `compacted <= applied <= handed <= committed <= last` and `durable <= last`. `committed` may
-/// run ahead of `durable`: the quorum that committed an entry need not include this node's disk.
+/// run ahead of `durable`: the quorum that committed an entry need not include this node's disk; and
+/// `compacted` ahead of `applied` while the state machine takes in a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Log {
     /// Newest entry no longer in the log.
@@ -51,9 +52,11 @@ pub(crate) enum Slice {
 }
 
 impl Log {
-    /// The log as the disk held it. Nothing counts as committed before a leader says so.
+    /// The log as the disk held it. Nothing counts as committed before a leader says so, but what
+    /// the snapshot contains, which the state machine holds by now.
     pub(crate) fn recover(recovered: &Recovered, bytes_max: usize) -> Result<Self, ConfigError> {
-        let Recovered { state, compacted, runs, last } = recovered;
+        let Recovered { state, snapshot, compacted, runs, last } = recovered;
+        let base = snapshot.as_ref().map_or(Position::default(), |snapshot| snapshot.at);
         let runs: Vec<_> = runs.iter().map(|&(first, term)| Run { first, term }).collect();
         let first = compacted.index.next();
         let starts_right = match runs.first() {
@@ -68,19 +71,23 @@ impl Log {
         if runs.last().map_or(compacted.term, |run| run.term) > state.hard.term {
             return Err(ConfigError("the recovered log has an entry of a term not yet begun"));
         }
-        Ok(Self {
+        let log = Self {
             compacted: *compacted,
-            applied: compacted.index,
-            committed: compacted.index,
+            applied: base.index,
+            committed: base.index,
             durable: *last,
             last: *last,
             runs,
             tail: Tail { batches: VecDeque::new(), bytes: 0, first: last.next() },
             applying: VecDeque::new(),
             applying_bytes: 0,
-            handed: compacted.index,
+            handed: base.index,
             tail_bytes_max: bytes_max,
-        })
+        };
+        if !log.holds(base) {
+            return Err(ConfigError("the log does not go on where the snapshot ends"));
+        }
+        Ok(log)
     }
 
     /// Adds entries right behind the last one.
@@ -108,6 +115,30 @@ impl Log {
             self.runs.pop();
         }
         self.tail.truncate_after(last);
+    }
+
+    /// Drops the entries up to `last`, which a snapshot contains.
+    pub(crate) fn compact_to(&mut self, last: LogIndex) {
+        assert!(last <= self.applied, "what is not applied is needed");
+        self.compacted = self.position_at(last).expect("what goes was there");
+        let next = last.next();
+        let gone = self.runs.partition_point(|run| run.first <= next);
+        self.runs.drain(..gone.saturating_sub(1));
+        match self.runs.first_mut() {
+            Some(run) if next <= self.last => run.first = run.first.max(next),
+            _ => self.runs.clear(),
+        }
+    }
+
+    /// Drops everything: the log goes on behind `at`, which is in a snapshot that the state machine
+    /// is about to take in. What the snapshot contains is on this node's disk with it.
+    pub(crate) fn reset(&mut self, at: Position) {
+        assert!(at.index > self.committed, "what is committed stays");
+        (self.compacted, self.committed, self.durable) = (at, at.index, at.index);
+        (self.last, self.handed) = (at.index, at.index);
+        self.runs.clear();
+        self.tail = Tail { batches: VecDeque::new(), bytes: 0, first: at.index.next() };
+        self.applying.push_back((at.index, 0));
     }
 
     /// Everything up to `index` is on this node's disk.
@@ -244,14 +275,17 @@ impl Log {
 
     /// Asserts how the cursors lie to each other.
     pub(crate) fn check(&self) {
-        assert!(self.compacted.index <= self.applied);
-        assert!(self.applied <= self.handed);
+        let taking_in = self.applying.iter().any(|(last, _)| *last >= self.compacted.index);
+        assert!(self.compacted.index <= self.applied || taking_in);
+        assert!(self.compacted.index <= self.handed && self.applied <= self.handed);
         assert!(self.handed <= self.committed);
         assert!(self.committed <= self.last);
         assert!(self.durable <= self.last);
         assert!(self.tail.first <= self.durable.next(), "only durable entries leave the tail");
         assert!(self.runs.windows(2).all(|w| w[0].first < w[1].first && w[0].term < w[1].term));
         assert!(self.runs.last().is_none_or(|run| run.first <= self.last));
+        let begins = self.runs.first().map_or(self.last.next(), |run| run.first);
+        assert_eq!(begins, self.compacted.index.next(), "terms are known from the first entry on");
         self.tail.check(self.last);
     }
 

@@ -22,6 +22,10 @@ impl Membership {
         Some(Self { configuration: configuration.clone() })
     }
 
+    pub(crate) fn new(configuration: Configuration) -> Self {
+        Self { configuration }
+    }
+
     pub(crate) fn configuration(&self) -> &Configuration {
         &self.configuration
     }

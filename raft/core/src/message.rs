@@ -12,7 +12,10 @@ pub enum Message {
     VoteResponse(VoteResponse),
     /// A leader replicates; without entries it is a heartbeat.
     AppendEntries(AppendEntries),
-    /// The answer to it.
+    /// A leader offers its snapshot to a follower that needs entries which its log does not hold any
+    /// more. The image itself travels beside the protocol.
+    InstallSnapshot(InstallSnapshot),
+    /// The answer to either.
     AppendResponse(AppendResponse),
     /// A follower asks its leader at which index a read may run.
     ReadIndexRequest(ReadIndexRequest),
@@ -28,6 +31,7 @@ impl Message {
             Self::VoteRequest(message) => message.term,
             Self::VoteResponse(message) => message.term,
             Self::AppendEntries(message) => message.term,
+            Self::InstallSnapshot(message) => message.term,
             Self::AppendResponse(message) => message.term,
             Self::ReadIndexRequest(message) => message.term,
             Self::ReadIndexResponse(message) => message.term,
@@ -82,6 +86,17 @@ pub struct AppendEntries {
     pub entries: Batch,
 }
 
+/// A leader's offer; a heartbeat as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InstallSnapshot {
+    /// The leader's term.
+    pub term: Term,
+    /// As in [`AppendEntries::round`].
+    pub round: u64,
+    /// The last entry that the snapshot contains. It is committed.
+    pub at: Position,
+}
+
 /// A follower's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AppendResponse {
@@ -93,7 +108,7 @@ pub struct AppendResponse {
     pub outcome: AppendOutcome,
 }
 
-/// What an AppendEntries met.
+/// What an AppendEntries or an InstallSnapshot met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AppendOutcome {
     /// Everything up to here matches the leader's log and is durable on the follower.
@@ -105,6 +120,11 @@ pub enum AppendOutcome {
         /// The follower's last entry that can match: at or before `previous`, of its term or an
         /// earlier one.
         hint: Position,
+    },
+    /// The follower lacks the snapshot that it was offered, and is getting it.
+    Fetching {
+        /// `at` of the offer.
+        at: Position,
     },
 }
 

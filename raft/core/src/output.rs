@@ -3,7 +3,9 @@
 //! Outputs carry no conditions: whatever must wait for the disk is held back by the core until
 //! `handle_written`. The runtime keeps writes in order, applies in order, and is otherwise free.
 
-use crate::{Batch, FetchId, LogIndex, Message, NodeId, ReadId, Role, State, Term, WriteSeq};
+use crate::{
+    Batch, FetchId, LogIndex, Message, NodeId, Position, ReadId, Role, State, Term, WriteSeq,
+};
 
 /// One thing for the runtime to do now.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +21,31 @@ pub enum Output {
         state: Option<State>,
         /// To append; may be empty.
         entries: Batch,
+    },
+    /// Drop all entries of the log, which goes on behind `at`, then write the state; in order with the
+    /// writes. Report `seq` once that is durable. A snapshot that contains everything up to `at` is
+    /// visible here: a start that finds it and not the reset does the same.
+    Reset {
+        /// Names the write.
+        seq: WriteSeq,
+        /// The place before the first entry that comes next.
+        at: Position,
+        /// Replaces the log's state.
+        state: State,
+    },
+    /// Drop the entries up to `last` from the log, some time: a snapshot contains them.
+    Compact {
+        /// The newest entry that goes.
+        last: LogIndex,
+    },
+    /// Get the newest snapshot of a peer, which contains at least everything up to `at`, make it visible
+    /// here and call `handle_snapshot`; or `handle_snapshot_failed`. Replaces an earlier one that is
+    /// not complete.
+    FetchSnapshot {
+        /// Who has it.
+        from: NodeId,
+        /// What it contains at least.
+        at: Position,
     },
     /// Send to a peer. May be lost, repeated or reordered.
     Send {
@@ -81,9 +108,15 @@ pub enum Output {
     },
 }
 
-/// Entries for the state machine.
+/// What the state machine is to take in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Apply {
+    /// All of the newest snapshot that is visible here, which ends at `at`, in place of what the state machine
+    /// holds.
+    Snapshot {
+        /// The last entry that it contains.
+        at: Position,
+    },
     /// From memory.
     Entries(Batch),
     /// To be read from the log by the applier itself; compaction waits for it. All of it is durable
@@ -111,6 +144,16 @@ pub enum HaltReason {
         theirs: Term,
         /// Who sent it.
         leader: NodeId,
+    },
+    /// A snapshot contradicts an entry that is committed here.
+    #[error("a snapshot has term {theirs} at index {index}, where term {ours} is committed")]
+    SnapshotContradicts {
+        /// Where it ends.
+        index: LogIndex,
+        /// The term committed here.
+        ours: Term,
+        /// The term it has there.
+        theirs: Term,
     },
     /// Two nodes lead in one term.
     #[error("node {second} leads in term {term}, which has the leader {first}")]

@@ -7,7 +7,11 @@
 //!        probe  (one message, again at each heartbeat)     replicate  (a window of messages)
 //!          ^                                                  |
 //!          +--------------------------------------------------+
-//!             a reject, or heartbeats answered without progress
+//!          |  a reject, or heartbeats answered without progress
+//!          |                                                  ^
+//!          v   the log does not hold the next entry           |
+//!       snapshot  (offered at each heartbeat)  ---------------+
+//!                     any progress is acknowledged
 //! ```
 
 use alloc::collections::VecDeque;
@@ -55,6 +59,11 @@ enum Mode {
         /// Round and `matched` at an earlier heartbeat with messages on their way.
         mark: Option<(u64, LogIndex)>,
     },
+    /// It needs entries that are in the snapshot only, and is offered that.
+    Snapshot {
+        /// Where that ends.
+        at: LogIndex,
+    },
 }
 
 /// What a reject means.
@@ -93,6 +102,7 @@ impl Progress {
         }
         match self.mode {
             Mode::Probe { sent } => !sent,
+            Mode::Snapshot { .. } => false,
             Mode::Replicate { .. } => {
                 self.inflight.len() < messages_max && self.inflight_bytes < bytes_max
             }
@@ -104,6 +114,7 @@ impl Progress {
         assert!(last >= self.next);
         match &mut self.mode {
             Mode::Probe { sent } => *sent = true,
+            Mode::Snapshot { .. } => unreachable!("nothing is sent beside a snapshot"),
             Mode::Replicate { .. } => {
                 self.next = last.next();
                 self.inflight.push_back((last, bytes));
@@ -123,8 +134,16 @@ impl Progress {
         while let Some((_, bytes)) = self.inflight.pop_front_if(|(last, _)| *last <= matched) {
             self.inflight_bytes -= bytes;
         }
-        if matched >= self.next.previous() && matches!(self.mode, Mode::Probe { .. }) {
-            self.mode = Mode::Replicate { mark: None };
+        match self.mode {
+            Mode::Probe { .. } if matched >= self.next.previous() => {
+                self.mode = Mode::Replicate { mark: None };
+            }
+            // It has taken the snapshot in, or got the entries from somebody else.
+            Mode::Snapshot { .. } => {
+                self.mode = Mode::Replicate { mark: None };
+                self.next = matched.next();
+            }
+            _ => {}
         }
         self.next = self.next.max(matched.next());
     }
@@ -148,7 +167,25 @@ impl Progress {
         }
         match self.mode {
             Mode::Probe { .. } if previous != self.next.previous() => Reject::Stale,
+            Mode::Snapshot { .. } => Reject::Stale,
             _ => Reject::Probe,
+        }
+    }
+
+    /// The log does not hold the next entry any more, but a snapshot that ends at `at` does.
+    pub(crate) fn offer(&mut self, at: LogIndex) {
+        assert!(self.next <= at && self.fetch.is_none(), "a snapshot is of use");
+        self.commit_told = LogIndex(0);
+        self.mode = Mode::Snapshot { at };
+        self.inflight.clear();
+        self.inflight_bytes = 0;
+    }
+
+    /// Where the snapshot ends that the follower is offered.
+    pub(crate) fn offered(&self) -> Option<LogIndex> {
+        match self.mode {
+            Mode::Snapshot { at } => Some(at),
+            _ => None,
         }
     }
 
@@ -168,6 +205,7 @@ impl Progress {
     pub(crate) fn heartbeat(&mut self, round: u64) {
         match &mut self.mode {
             Mode::Probe { sent } => *sent = false,
+            Mode::Snapshot { .. } => {}
             Mode::Replicate { mark } if self.inflight.is_empty() => *mark = None,
             Mode::Replicate { mark } => match *mark {
                 Some((marked, matched)) if matched == self.matched => {
@@ -201,10 +239,13 @@ impl Progress {
             self.inflight_bytes,
             self.inflight.iter().map(|(_, bytes)| bytes).sum::<usize>()
         );
-        if self.is_probing() {
-            assert!(self.inflight.is_empty());
-        } else if self.inflight.is_empty() {
-            assert_eq!(self.next, self.matched.next(), "nothing is forgotten between the two");
+        match self.mode {
+            Mode::Probe { .. } => assert!(self.inflight.is_empty()),
+            Mode::Snapshot { at } => assert!(self.inflight.is_empty() && at <= last),
+            Mode::Replicate { .. } if self.inflight.is_empty() => {
+                assert_eq!(self.next, self.matched.next(), "nothing is forgotten between the two");
+            }
+            Mode::Replicate { .. } => {}
         }
     }
 }

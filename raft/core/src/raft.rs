@@ -6,15 +6,17 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::{
-    AppendEntries, AppendOutcome, AppendResponse, Config, ConfigError, Entry, FetchId, HaltReason,
-    Instant, LogIndex, Message, NodeId, Output, Position, ReadId, ReadIndexRequest,
-    ReadIndexResponse, State, Term, VoteKind, VoteRequest, VoteResponse, WriteSeq,
+    AppendEntries, AppendOutcome, AppendResponse, Config, ConfigError, Configuration, Entry,
+    FetchId, HaltReason, InstallSnapshot, Instant, LogIndex, Message, NodeId, Output, Position,
+    ReadId, ReadIndexRequest, ReadIndexResponse, Snapshot, State, Term, VoteKind, VoteRequest,
+    VoteResponse, WriteSeq,
     candidate::{Candidate, answer_pre_vote, answer_vote},
     follower::Follower,
     leader::Leader,
     local::Local,
     quorum::VoteResult,
     reads::Asker,
+    snapshot::Consequence,
     status::{Cursors, FollowerStatus, Role, Status},
 };
 
@@ -36,6 +38,9 @@ pub struct Recovered {
     /// As written by the last `Output::Write` that had one. It must have a configuration: the
     /// runtime completes the first start before it makes a core.
     pub state: State,
+    /// The newest one that is visible; the state machine holds it. The log begins at the latest right behind it, and holds its
+    /// last entry or goes on behind that: the runtime resets one that does not.
+    pub snapshot: Option<Snapshot>,
     /// Newest entry no longer in the log; (0, 0) if none.
     pub compacted: Position,
     /// First index and term of each run of entries with one term, ascending.
@@ -81,7 +86,7 @@ enum RoleState {
 
 impl Raft {
     /// A node as its disk remembers it: a follower of nobody, with nothing committed beyond what
-    /// was compacted. `seed` decides election timeouts; it differs from process to process.
+    /// its snapshot contains. `seed` decides election timeouts; it differs from process to process.
     ///
     /// # Errors
     /// If options contradict each other, or `recovered` contradicts itself.
@@ -150,6 +155,7 @@ impl Raft {
             Message::VoteRequest(request) => self.vote_request(now, from, request),
             Message::VoteResponse(response) => self.vote_response(now, from, response),
             Message::AppendEntries(request) => self.append_entries(now, from, request),
+            Message::InstallSnapshot(request) => self.install_snapshot(now, from, request),
             Message::AppendResponse(response) => self.append_response(now, from, response),
             Message::ReadIndexRequest(request) => self.read_index_request(from, request),
             Message::ReadIndexResponse(response) => self.read_index_response(from, response),
@@ -222,6 +228,38 @@ impl Raft {
         }
     }
 
+    /// A snapshot is whole, durable and visible here: one of this node's state machine, or one that came from a peer. The
+    /// log gives up what it contains, now or later; if it is ahead of the log, that begins anew behind it.
+    ///
+    /// # Panics
+    /// If the snapshot is not valid ([`Snapshot::validate`]).
+    pub fn handle_snapshot(&mut self, now: Instant, snapshot: Snapshot) {
+        assert_eq!(snapshot.validate(), Ok(()), "the runtime refuses what is not valid");
+        if self.local.is_halted() {
+            return;
+        }
+        match self.local.judge_snapshot(&snapshot) {
+            None => {}
+            Some(Consequence::Compaction) => self.local.keep_snapshot(snapshot),
+            Some(Consequence::Installation) => self.install(now, snapshot),
+        }
+        self.finish(now);
+    }
+
+    /// The snapshot that was asked for cannot be had now.
+    pub fn handle_snapshot_failed(&mut self) {
+        if let RoleState::Follower(follower) = &mut self.state {
+            follower.forget_offer();
+        }
+    }
+
+    /// The newest configuration at or before `index`, and its place, for the snapshot that ends there; `None` if it is not known
+    /// any more, since two later ones are.
+    #[must_use]
+    pub fn configuration_at(&self, index: LogIndex) -> Option<&(Position, Configuration)> {
+        self.local.configuration_at(index)
+    }
+
     /// Does what is due at `now`; harmless when nothing is.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.local.is_halted() {
@@ -277,6 +315,7 @@ impl Raft {
             role: self.role(),
             term: self.local.term(),
             leader: self.leader(),
+            snapshot: self.local.snapshot.as_ref().map_or(Position::default(), |s| s.at),
             compacted: log.compacted(),
             applied: log.applied(),
             committed: log.committed(),
@@ -314,7 +353,7 @@ impl Raft {
                 return true;
             }
             Message::VoteRequest(_) if self.trusts_leader(now) => return false,
-            Message::AppendEntries(_) => Some(from),
+            Message::AppendEntries(_) | Message::InstallSnapshot(_) => Some(from),
             _ => None,
         };
         // The old role says its last words in the old term.
@@ -348,14 +387,40 @@ impl Raft {
     }
 
     fn append_entries(&mut self, now: Instant, from: NodeId, request: AppendEntries) {
+        let (round, previous) = (request.round, request.previous);
+        if self.follows(now, from, request.term, round, previous)
+            && let RoleState::Follower(follower) = &mut self.state
+        {
+            follower.append_entries(&mut self.local, now, request);
+        }
+    }
+
+    fn install_snapshot(&mut self, now: Instant, from: NodeId, request: InstallSnapshot) {
+        let InstallSnapshot { term, round, at } = request;
+        if self.follows(now, from, term, round, at)
+            && let RoleState::Follower(follower) = &mut self.state
+        {
+            follower.install_snapshot(&mut self.local, now, request);
+        }
+    }
+
+    /// Whether this node follows `from`, who says that it leads in `told`; from now on, if nobody was known to lead then.
+    fn follows(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        told: Term,
+        round: u64,
+        previous: Position,
+    ) -> bool {
         let term = self.local.term();
-        if request.term < term {
+        if told < term {
             // Tells a leader of an earlier term that its time is over.
-            let hint = Position::default();
-            let outcome = AppendOutcome::Rejected { previous: request.previous, hint };
-            let response = AppendResponse { term, round: request.round, outcome };
+            let outcome = AppendOutcome::Rejected { previous, hint: Position::default() };
+            let response = AppendResponse { term, round, outcome };
             let message = Message::AppendResponse(response);
-            return self.local.send_when_durable(now, from, message, WriteSeq(0));
+            self.local.send_when_durable(now, from, message, WriteSeq(0));
+            return false;
         }
         let leader = match &self.state {
             RoleState::Follower(follower) => follower.leader,
@@ -368,10 +433,24 @@ impl Raft {
             Some(_) => {}
             None => self.become_follower(now, Some(from)),
         }
-        if let RoleState::Follower(follower) = &mut self.state
-            && !self.local.is_halted()
-        {
-            follower.append_entries(&mut self.local, now, request);
+        !self.local.is_halted()
+    }
+
+    /// The log begins anew behind a snapshot.
+    fn install(&mut self, now: Instant, snapshot: Snapshot) {
+        let (at, is_follower) = (snapshot.at, matches!(self.state, RoleState::Follower(_)));
+        let is_later = at.term > self.local.term();
+        if is_later {
+            self.leave_role();
+            self.local.adopt_term(at.term);
+        }
+        // Who leads or stands for election without what is committed does so in a term that is over.
+        if is_later || !is_follower {
+            self.become_follower(now, None);
+        }
+        self.local.install_snapshot(now, snapshot);
+        if let RoleState::Follower(follower) = &mut self.state {
+            follower.installed(&mut self.local, now, at.index);
         }
     }
 
@@ -461,6 +540,11 @@ impl Raft {
     /// After each input: the state is written if it changed, and changes of role are told.
     fn finish(&mut self, now: Instant) {
         self.local.write_state(now);
+        let pinned = match &self.state {
+            RoleState::Leader(leader) => leader.pinned(),
+            _ => None,
+        };
+        self.local.compact(pinned);
         let current = (self.role(), self.local.term(), self.leader());
         if current != self.told {
             self.told = current;

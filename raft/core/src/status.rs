@@ -30,6 +30,8 @@ pub struct Status {
     pub term: Term,
     /// The leader of the term, as far as known: none while it is in doubt.
     pub leader: Option<NodeId>,
+    /// Last entry of the newest snapshot that is visible here; (0, 0) if there is none.
+    pub snapshot: Position,
     /// Newest entry no longer in the log.
     pub compacted: Position,
     /// Newest entry the state machine has taken in.
@@ -57,6 +59,17 @@ pub struct Cursors {
     pub last: Position,
 }
 
+/// How a leader serves a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FollowerMode {
+    /// Where the logs agree is being found out, one message at a time.
+    Probe,
+    /// Messages follow each other without waiting for answers.
+    Replicate,
+    /// It needs entries that are in the snapshot only, and is offered that.
+    Snapshot,
+}
+
 /// A follower as its leader sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FollowerStatus {
@@ -66,8 +79,8 @@ pub struct FollowerStatus {
     pub matched: LogIndex,
     /// The next entry to send.
     pub next: LogIndex,
-    /// Where the logs agree is being found out, one message at a time.
-    pub probing: bool,
+    /// How it is served.
+    pub mode: FollowerMode,
     /// Messages with entries on their way.
     pub inflight_messages: usize,
     /// What those weigh.
@@ -82,7 +95,11 @@ impl FollowerStatus {
             id,
             matched: progress.matched,
             next: progress.next,
-            probing: progress.is_probing(),
+            mode: match progress.offered() {
+                Some(_) => FollowerMode::Snapshot,
+                None if progress.is_probing() => FollowerMode::Probe,
+                None => FollowerMode::Replicate,
+            },
             inflight_messages: progress.inflight_messages(),
             inflight_bytes: progress.inflight_bytes(),
             regressed: progress.regressed,

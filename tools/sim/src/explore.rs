@@ -344,7 +344,8 @@ impl Node {
         }
         let last = disk.log.last().map_or(LogIndex(0), |entry| entry.index);
         let state = disk.state.clone();
-        let recovered = Recovered { state, compacted: Position::default(), runs, last };
+        let recovered =
+            Recovered { state, snapshot: None, compacted: Position::default(), runs, last };
         let core = Raft::new(config, recovered, 1, Instant(0)).expect("a sound disk");
         Self { core, now: Instant(0), log: disk.log.clone(), disk, pending: VecDeque::new() }
     }
@@ -364,6 +365,7 @@ impl Node {
                     let last = match apply {
                         Apply::Entries(batch) => batch.entries().last().map(|entry| entry.index),
                         Apply::Range { end, .. } => Some(LogIndex(end.0 - 1)),
+                        Apply::Snapshot { .. } => return Err("nobody takes snapshots".into()),
                     };
                     let last = last.ok_or("nothing is applied")?;
                     self.core.handle_applied(self.now, last);

@@ -20,6 +20,10 @@ fn append(entries: Vec<Entry>) -> Message {
     })
 }
 
+fn install(at: Position) -> Message {
+    Message::InstallSnapshot(InstallSnapshot { term: Term(5), round: 11, at })
+}
+
 fn encode(message: &Message) -> Bytes {
     let mut chunks = Vec::new();
     encode_message(message, &mut chunks);
@@ -49,6 +53,12 @@ fn one_of_each() -> Vec<Message> {
                 hint: Position::new(1, 3),
             },
         }),
+        Message::AppendResponse(AppendResponse {
+            term: Term(5),
+            round: 13,
+            outcome: AppendOutcome::Fetching { at: Position::new(5, 9) },
+        }),
+        install(Position::new(5, 9)),
         Message::ReadIndexRequest(ReadIndexRequest { term: Term(5), id: ReadId(77) }),
         Message::ReadIndexResponse(ReadIndexResponse {
             term: Term(5),
@@ -140,6 +150,13 @@ fn terms_and_indexes_near_overflow_are_refused() {
 }
 
 #[test]
+fn a_snapshot_of_nothing_or_of_a_later_term_is_refused() {
+    for at in [Position::default(), Position::new(6, 9)] {
+        assert!(decode_message(encode(&install(at))).is_err(), "{at}");
+    }
+}
+
+#[test]
 fn an_entry_without_payload_is_refused() {
     let mut bad = entry(2, 8, b"");
     bad.payload = Bytes::new();
@@ -154,7 +171,7 @@ proptest! {
 
     #[test]
     fn a_changed_byte_decodes_or_fails_but_never_panics(
-        which in 0usize..9, at in any::<prop::sample::Index>(), value in any::<u8>()
+        which in 0usize..11, at in any::<prop::sample::Index>(), value in any::<u8>()
     ) {
         let mut bytes = encode(&one_of_each()[which]).to_vec();
         let at = at.index(bytes.len());

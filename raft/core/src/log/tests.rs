@@ -5,7 +5,7 @@ use alloc::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::State;
+use crate::{Configuration, Snapshot, State};
 
 fn entry(term: u64, index: u64) -> Entry {
     Entry { index: LogIndex(index), term: Term(term), payload: Entry::encode_command(b"0123") }
@@ -27,7 +27,10 @@ fn recovered(
 ) -> Log {
     let mut state = State::default();
     state.hard.term = Term(99);
-    let recovered = Recovered { state, compacted, runs, last: LogIndex(last) };
+    let place = (Position::default(), Configuration::default());
+    let snapshot = Snapshot { at: compacted, configuration: place };
+    let snapshot = Some(snapshot).filter(|snapshot| snapshot.at != Position::default());
+    let recovered = Recovered { state, snapshot, compacted, runs, last: LogIndex(last) };
     Log::recover(&recovered, tail_bytes_max).unwrap()
 }
 
@@ -146,6 +149,9 @@ enum Change {
     Truncate { by: u64 },
     Durable { by: u64 },
     Commit { by: u64 },
+    Apply { by: u64 },
+    Compact { by: u64 },
+    Reset { ahead: u64, term_step: u64 },
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -154,9 +160,13 @@ fn change() -> impl Strategy<Value = Change> {
         (1u64..5).prop_map(|by| Change::Truncate { by }),
         (1u64..5).prop_map(|by| Change::Durable { by }),
         (1u64..5).prop_map(|by| Change::Commit { by }),
+        (1u64..5).prop_map(|by| Change::Apply { by }),
+        (1u64..5).prop_map(|by| Change::Compact { by }),
+        (1u64..5, 0u64..2).prop_map(|(ahead, term_step)| Change::Reset { ahead, term_step }),
     ]
 }
 
+/// The model has all entries from index 1 on, also those that are gone.
 fn play(log: &mut Log, model: &mut Vec<Entry>, term: &mut u64, change: &Change) {
     let last = log.last().0;
     match *change {
@@ -179,6 +189,23 @@ fn play(log: &mut Log, model: &mut Vec<Entry>, term: &mut u64, change: &Change) 
             log.commit_to(LogIndex((log.committed().0 + by).min(last)));
             while log.hand_out().is_some() {}
         }
+        Change::Apply { by } => {
+            let handed = log.handed.0;
+            log.applied_to(LogIndex((log.applied().0 + by).min(handed)));
+        }
+        Change::Compact { by } => {
+            let to = (log.compacted().index.0 + by).min(log.applied().0);
+            if to > log.compacted().index.0 {
+                log.compact_to(LogIndex(to));
+            }
+        }
+        Change::Reset { ahead, term_step } => {
+            let at = log.committed().0 + ahead;
+            *term += term_step;
+            log.reset(Position::new(*term, at));
+            model.truncate(usize::try_from(at - ahead).unwrap());
+            model.extend((at - ahead + 1..=at).map(|index| entry(*term, index)));
+        }
     }
 }
 
@@ -192,18 +219,21 @@ proptest! {
             play(&mut log, &mut model, &mut term, change);
             log.check();
             prop_assert_eq!(log.last().0, model.len() as u64);
-            prop_assert!(log.holds_all(&model));
+            let gone = usize::try_from(log.compacted().index.0).unwrap();
+            prop_assert!(log.holds_all(&model[gone..]));
+            prop_assert!(gone == 0 || log.holds(model[gone - 1].position()));
             for first in &model {
                 let expected = &model[usize::try_from(first.index.0).unwrap() - 1..];
                 match log.entries(first.index, 5 * weight()) {
                     Slice::Entries(batch) => {
+                        prop_assert!(first.index > log.compacted().index);
                         prop_assert!((1..=5).contains(&batch.len()));
                         prop_assert_eq!(batch.entries(), &expected[..batch.len()]);
                     }
                     Slice::Fetch { first: from, end } => {
                         prop_assert!(from == first.index && end <= log.durable().next());
                     }
-                    Slice::Compacted => prop_assert!(false, "nothing was compacted"),
+                    Slice::Compacted => prop_assert!(first.index <= log.compacted().index),
                 }
             }
         }

@@ -53,7 +53,10 @@ impl Checker {
             Message::AppendResponse(response) => {
                 if let AppendOutcome::Matched(matched) = response.outcome {
                     assert!(hard.term >= response.term, "answers in a term that is not durable");
-                    let durable = disk.durable.entries.len() as u64;
+                    let durable = disk.durable.last().index.0;
+                    // What a snapshot contains is on the disk with it.
+                    let snapshot = disk.snapshot.as_ref().map_or(0, |(s, _)| s.at.index.0);
+                    let durable = durable.max(snapshot);
                     assert!(matched.0 <= durable, "RAFT-CASE 15: {matched} of {durable} durable");
                 }
             }
@@ -119,7 +122,10 @@ impl Checker {
 pub(crate) fn check_logs_match(images: &[&Image]) {
     for (place, a) in images.iter().enumerate() {
         for b in &images[place + 1..] {
-            let common = a.entries.iter().zip(&b.entries);
+            let first = a.base.index.max(b.base.index).next();
+            let from = |image: &Image| image.range(first, LogIndex(u64::MAX));
+            let (a, b) = (from(a), from(b));
+            let common = a.iter().zip(&b);
             let same =
                 common.clone().enumerate().filter(|(_, (x, y))| x.position() == y.position());
             let same = same.map(|(place, _)| place).last();
@@ -134,5 +140,5 @@ pub(crate) fn check_logs_match(images: &[&Image]) {
 
 /// The last position of an image.
 pub(crate) fn last_of(image: &Image) -> Position {
-    image.entries.last().map(Entry::position).unwrap_or_default()
+    image.last()
 }

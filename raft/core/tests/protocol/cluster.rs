@@ -8,8 +8,8 @@ use std::{
 use bytes::Bytes;
 use kontiki_core::{
     Apply, ClusterId, Config, Configuration, Entry, FetchId, HaltReason, Incarnation, Instant,
-    LogIndex, Member, Message, NodeId, Output, Position, ProposeError, Raft, ReadId, Role, State,
-    Status, Term,
+    LogIndex, Member, Message, NodeId, Output, Position, ProposeError, Raft, ReadId, Role,
+    Snapshot, State, Status, Term,
 };
 
 use crate::{checker::Checker, disk::Disk};
@@ -38,6 +38,9 @@ pub(crate) struct Node {
     pub(crate) holds_fetches: bool,
     pub(crate) holds_applies: bool,
     pub(crate) fetches: VecDeque<Fetch>,
+    /// A snapshot that it wants, from whom.
+    pub(crate) wanted: Option<NodeId>,
+    pub(crate) holds_snapshots: bool,
     /// Handed to the state machine by this process.
     pub(crate) applied: Vec<Entry>,
     /// Outputs that only tests look at, since they last looked.
@@ -53,6 +56,8 @@ pub(crate) struct Cluster {
     pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
     pub(crate) checker: Checker,
     pub(crate) seed: u64,
+    /// Logs that began anew behind a snapshot.
+    pub(crate) installed: u64,
     next_read: u64,
 }
 
@@ -95,6 +100,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             checker: Checker::default(),
             seed: 1,
+            installed: 0,
             next_read: 0,
         };
         for member in members {
@@ -121,6 +127,7 @@ impl Cluster {
         let seed = seed.wrapping_mul(1_000_003) + number * 1000 + node.starts;
         let raft = Raft::new(node.config.clone(), node.disk.recover(), seed, now).unwrap();
         raft.check();
+        node.applied = node.disk.snapshot.as_ref().map_or(Vec::new(), |(_, held)| held.clone());
         node.raft = Some(raft);
     }
 
@@ -130,6 +137,7 @@ impl Cluster {
         node.raft = None;
         node.disk.crash();
         node.fetches.clear();
+        node.wanted = None;
         node.applied.clear();
         node.events.clear();
         self.checker.forget_reads(id(number));
@@ -204,6 +212,26 @@ impl Cluster {
         let node = self.nodes.get_mut(&from).unwrap();
         match output {
             Output::Write { seq, state, entries } => node.disk.write(seq, state, entries),
+            Output::Reset { seq, at, state } => {
+                self.installed += 1;
+                node.disk.reset(seq, at, state);
+            }
+            Output::Compact { last } => node.disk.compact(last),
+            Output::FetchSnapshot { from, .. } => {
+                node.wanted = Some(from);
+                if !node.holds_snapshots {
+                    self.bring_snapshot(number);
+                }
+            }
+            Output::Apply(Apply::Snapshot { at }) => {
+                let (snapshot, held) = node.disk.snapshot.clone().unwrap();
+                assert_eq!(snapshot.at, at);
+                node.applied = held;
+                if !node.holds_applies {
+                    let (now, raft) = (self.now, node.raft.as_mut().expect("running"));
+                    raft.handle_applied(now, at.index);
+                }
+            }
             Output::Send { to, message } => {
                 self.checker.saw_message(from, to, &message, &node.disk);
                 self.network.push(Envelope { from, to, message });
@@ -257,6 +285,38 @@ impl Cluster {
         let entries = node.disk.cached.range(fetch.first, fetch.end);
         node.raft.as_mut().expect("running").handle_fetched(now, fetch.id, Ok(entries));
         self.perform(number);
+    }
+
+    /// A node takes a snapshot of what it has applied, if that is durable there.
+    pub(crate) fn take_snapshot(&mut self, number: u64) {
+        let node = self.node_mut(number);
+        let (Some(raft), Some(last)) = (&node.raft, node.applied.last()) else { return };
+        let at = last.position();
+        let is_new = node.disk.snapshot.as_ref().is_none_or(|(old, _)| old.at.index < at.index);
+        // RAFT-CASE 62
+        if !is_new || raft.status().durable < at.index {
+            return;
+        }
+        let configuration = raft.configuration_at(at.index).unwrap().clone();
+        let snapshot = Snapshot { at, configuration };
+        node.disk.snapshot = Some((snapshot.clone(), node.applied.clone()));
+        self.input(number, |raft, now| raft.handle_snapshot(now, snapshot));
+    }
+
+    /// Brings the snapshot that a node wants, as its owner has it by now, if both are reached.
+    pub(crate) fn bring_snapshot(&mut self, number: u64) {
+        let Some(from) = self.node_mut(number).wanted.take() else { return };
+        let owner = &self.nodes[&from];
+        let is_cut = self.cut.contains(&(from, id(number)));
+        let brought = owner.disk.snapshot.clone().filter(|_| owner.raft.is_some() && !is_cut);
+        let Some((snapshot, held)) = brought else {
+            return self.input(number, |raft, _| raft.handle_snapshot_failed());
+        };
+        let disk = &mut self.node_mut(number).disk;
+        if disk.snapshot.as_ref().is_none_or(|(old, _)| old.at.index < snapshot.at.index) {
+            disk.snapshot = Some((snapshot.clone(), held));
+        }
+        self.input(number, |raft, now| raft.handle_snapshot(now, snapshot));
     }
 
     /// Makes the oldest pending write of a node durable and tells it.
@@ -420,6 +480,8 @@ impl Node {
             holds_fetches: false,
             holds_applies: false,
             fetches: VecDeque::new(),
+            wanted: None,
+            holds_snapshots: false,
             applied: Vec::new(),
             events: Vec::new(),
             starts: 0,

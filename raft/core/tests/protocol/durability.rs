@@ -22,7 +22,7 @@ fn matched(messages: &[Message]) -> Vec<(u64, u64)> {
     let matched = messages.iter().filter_map(|message| match message {
         Message::AppendResponse(response) => match response.outcome {
             AppendOutcome::Matched(index) => Some((index.0, response.round)),
-            AppendOutcome::Rejected { .. } => None,
+            AppendOutcome::Rejected { .. } | AppendOutcome::Fetching { .. } => None,
         },
         _ => None,
     });

@@ -12,3 +12,4 @@ mod reads;
 mod replication;
 mod restart;
 mod schedules;
+mod snapshots;

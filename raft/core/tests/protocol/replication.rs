@@ -1,9 +1,9 @@
 //! Entries on their way to followers, and what is committed.
 
 use kontiki_core::{
-    AppendEntries, AppendOutcome, AppendResponse, Batch, Entry, FollowerStatus, HaltReason,
-    LogIndex, Message, Output, Position, ProposeError, Role, Term, VoteKind, VoteRequest,
-    VoteResponse,
+    AppendEntries, AppendOutcome, AppendResponse, Batch, Entry, FollowerMode, FollowerStatus,
+    HaltReason, LogIndex, Message, Output, Position, ProposeError, Role, Term, VoteKind,
+    VoteRequest, VoteResponse,
 };
 
 use crate::{
@@ -224,7 +224,7 @@ fn entries_lost_on_the_way_are_found_missing_and_sent_again() {
     assert!(cluster.commands(3).is_empty());
     cluster.run(ms(300));
     assert_eq!(cluster.commands(3), ["a", "b", "c"]);
-    assert!(!follower(&cluster, 3).probing);
+    assert_eq!(follower(&cluster, 3).mode, FollowerMode::Replicate);
 }
 
 /// RAFT-CASE 24
@@ -252,7 +252,7 @@ fn a_gap_in_the_pipeline_is_drained_and_probed_without_waiting_for_a_timer() {
     cluster.settle();
     assert_eq!(cluster.commands(3), ["lost", "b", "c", "d"]);
     let follower = follower(&cluster, 3);
-    assert_eq!((follower.probing, follower.inflight_messages), (false, 0));
+    assert_eq!((follower.mode, follower.inflight_messages), (FollowerMode::Replicate, 0));
 }
 
 /// RAFT-CASE 24: heartbeats succeed throughout, everything else is lost at random.
@@ -281,7 +281,7 @@ fn a_link_that_loses_entries_and_answers_never_wedges_a_follower() {
     }
     assert_eq!((cluster.role(1), cluster.status(1).term), (Role::Leader, Term(1)));
     assert_eq!(cluster.commands(3).len(), 280);
-    assert!(!follower(&cluster, 3).probing);
+    assert_eq!(follower(&cluster, 3).mode, FollowerMode::Replicate);
 }
 
 /// RAFT-CASE 24: a follower whose disk hangs is asked once a heartbeat, not flooded.

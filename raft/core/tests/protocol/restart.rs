@@ -56,11 +56,12 @@ fn a_single_node_commits_restarts_and_goes_on() {
 fn a_recovered_log_that_contradicts_itself_is_refused() {
     let mut cluster = Cluster::new(1);
     cluster.run(ms(2000));
-    let node = cluster.node(1);
+    let (config, now) = (cluster.node(1).config.clone(), cluster.now);
+    let held = cluster.node_mut(1).disk.recover();
     let refused = |change: &dyn Fn(&mut Recovered)| {
-        let mut recovered = node.disk.recover();
+        let mut recovered = held.clone();
         change(&mut recovered);
-        Raft::new(node.config.clone(), recovered, 1, cluster.now).is_err()
+        Raft::new(config.clone(), recovered, 1, now).is_err()
     };
     assert!(!refused(&|_| {}));
     assert!(refused(&|recovered| recovered.runs.clear()));

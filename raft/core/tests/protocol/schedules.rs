@@ -1,5 +1,5 @@
-//! Random schedules: messages lost, repeated and reordered, links cut, disks slow, nodes crashed
-//! with their unsynced writes, at every turn what the checker asserts; then all is healed, and the
+//! Random schedules: messages lost, repeated and reordered, links cut, disks slow, snapshots taken and
+//! sent, nodes crashed with their unsynced writes, at every turn what the checker asserts; then all is healed, and the
 //! cluster must come together again.
 
 use kontiki_core::{LogIndex, NodeId, Output};
@@ -19,11 +19,14 @@ const STEPS: u64 = 2500;
 fn whatever_happens_nothing_committed_is_lost_and_healing_brings_all_together() {
     // Long runs look elsewhere.
     let first = std::env::var("KONTIKI_SEED").map_or(1, |seed| seed.parse().expect("a number"));
-    let mut committed = 0;
+    let (mut committed, mut installed) = (0, 0);
     for seed in (first..first + SCHEDULES).chain(KEPT_SEEDS) {
-        committed += Schedule::new(seed).play();
+        let played = Schedule::new(seed).play();
+        committed += played.checker.committed.len() as u64;
+        installed += played.installed;
     }
     assert!(committed > SCHEDULES * 20, "only {committed} commits: the schedules are too harsh");
+    assert!(installed > SCHEDULES / 4, "only {installed} snapshots were installed");
 }
 
 struct Schedule {
@@ -42,17 +45,20 @@ impl Schedule {
             config.tail_bytes_max = 500;
             config.append_bytes_max = 350;
             config.inflight_messages_max = 4;
+            config.trailing_entries = 3;
+            config.pinned_entries_max = 10;
         });
         cluster.seed = seed;
         for node in cluster.nodes.values_mut() {
             node.holds_writes = true;
             node.holds_fetches = true;
             node.holds_applies = true;
+            node.holds_snapshots = true;
         }
         Self { cluster, chance, voters, proposed: 0 }
     }
 
-    fn play(mut self) -> u64 {
+    fn play(mut self) -> Cluster {
         for step in 0..STEPS {
             self.step();
             self.check_events();
@@ -63,7 +69,7 @@ impl Schedule {
         self.heal();
         self.check_events();
         self.check_logs();
-        self.cluster.checker.committed.len() as u64
+        self.cluster
     }
 
     fn step(&mut self) {
@@ -76,7 +82,9 @@ impl Schedule {
             740..820 => self.propose(number),
             820..840 => self.read(number),
             840..900 => self.answer_fetch(number),
-            900..980 => self.apply(number),
+            900..965 => self.apply(number),
+            965..975 => self.cluster.take_snapshot(number),
+            975..980 => self.bring_snapshot(number),
             980..984 => self.crash(number),
             984..992 => self.start(number),
             992..995 => self.cut(number),
@@ -159,6 +167,12 @@ impl Schedule {
         }
     }
 
+    fn bring_snapshot(&mut self, number: u64) {
+        if self.is_running(number) {
+            self.cluster.bring_snapshot(number);
+        }
+    }
+
     /// Some of the pending writes reach the disk, untold.
     fn crash(&mut self, number: u64) {
         if self.is_running(number) {
@@ -202,12 +216,14 @@ impl Schedule {
             self.start(number);
             let node = self.cluster.node_mut(number);
             (node.holds_writes, node.holds_fetches, node.holds_applies) = (false, false, false);
+            node.holds_snapshots = false;
             self.cluster.sync_all(number);
             while !self.cluster.node(number).fetches.is_empty() {
                 self.cluster.answer_fetch(number);
             }
             let handed = LogIndex(self.cluster.node(number).applied.len() as u64);
             self.cluster.input(number, |raft, now| raft.handle_applied(now, handed));
+            self.cluster.bring_snapshot(number);
         }
         self.cluster.run(ms(10_000));
         let leader = self.cluster.leader().expect("a healed cluster has a leader");
