@@ -207,7 +207,13 @@ impl Log {
 
     /// Whether entries read from the disk are those of this log now.
     pub(crate) fn holds_all(&self, entries: &[Entry]) -> bool {
-        entries.iter().all(|entry| self.holds(entry.position()) && !entry.payload.is_empty())
+        let are_held = |entry: &Entry| {
+            // The place before the log is known, but not the one before that.
+            entry.index > self.compacted.index
+                && self.holds(entry.position())
+                && !entry.payload.is_empty()
+        };
+        entries.iter().all(are_held)
     }
 
     /// Whether the log has this very entry. The place before the first one counts as held.

@@ -405,3 +405,26 @@ fn a_snapshot_is_taken_in_behind_the_entries_before_it() {
     let resets = cluster.events(2).into_iter().filter(|event| matches!(event, Output::Halt { .. }));
     assert_eq!(resets.count(), 0);
 }
+
+/// Found by a simulated world: the entry before the first that was fetched had gone.
+#[test]
+fn entries_that_were_fetched_while_they_left_the_log_are_not_sent() {
+    let mut cluster = Cluster::with(3, 0, |config| {
+        config.trailing_entries = 0;
+        config.tail_bytes_max = 1;
+    });
+    cluster.elect(1);
+    cluster.isolate(&[3]);
+    cluster.node_mut(1).holds_fetches = true;
+    propose(&mut cluster, 0..1);
+    cluster.heal();
+    cluster.run(ms(300));
+    assert_eq!(cluster.node(1).fetches.front().map(|fetch| fetch.first), Some(LogIndex(2)));
+    let fetch = cluster.node_mut(1).fetches.pop_front().unwrap();
+    let entries = cluster.node(1).disk.cached.range(fetch.first, fetch.end);
+    cluster.take_snapshot(1);
+    assert_eq!(cluster.status(1).compacted.index, fetch.first);
+    cluster.input(1, |raft, now| raft.handle_fetched(now, fetch.id, Ok(entries)));
+    cluster.run(ms(300));
+    assert_eq!((cluster.commands(3), cluster.installed), (cluster.commands(1), 1));
+}
