@@ -10,19 +10,25 @@ use std::{
 
 use bytes::Bytes;
 use kontiki_core::{Apply, Batch, Entry, EntryKind, Instant, LogIndex, Position as LogPosition};
+use kontiki_snapshot::Image;
 use kontiki_wal::Log;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    ApplyContext, ReadError, StateMachine,
+    ApplyContext, Event, ReadError, SnapshotError, StateMachine,
+    applier::captures::{Captures, SnapshotResult},
     error::Closing,
-    inbox::Completion,
+    inbox::{Capture, Completion},
     proposal::{Group, Settled},
     reading::{Confirmed, ReadJob},
     shared::Shared,
+    slot::Completer,
+    snapshots::{self, start::Base},
     storage,
     waiting::Waiting,
 };
+
+pub(crate) mod captures;
 
 /// What the driver asks of the applier. One queue, so that everything keeps its order.
 pub(crate) enum Work {
@@ -30,6 +36,14 @@ pub(crate) enum Work {
     Register { first: LogPosition, deadline: Instant, groups: Vec<Group> },
     /// Committed entries.
     Apply(Apply),
+    /// All of an image, in place of what the state machine holds.
+    Install(Image),
+    /// A snapshot is wanted now.
+    Capture(Completer<SnapshotResult>),
+    /// A snapshot is visible that ends there.
+    SnapshotVisible { at: LogPosition, bytes: u64 },
+    /// The one that was captured could not be had.
+    SnapshotFailed(SnapshotError),
     /// Reads that may run once `index` is applied, each with its deadline.
     Read { index: LogIndex, jobs: Vec<(Instant, ReadJob)> },
     /// A read of whatever is applied.
@@ -118,7 +132,8 @@ pub(crate) struct Applier<S> {
     log: Log,
     machine: S,
     /// The newest entry the state machine has taken in.
-    applied: LogIndex,
+    applied: LogPosition,
+    captures: Captures,
     waiting: Waiting,
     /// Reads that wait for an index above `applied`.
     reads: Confirmed,
@@ -129,20 +144,21 @@ pub(crate) struct Applier<S> {
 }
 
 impl<S: StateMachine> Applier<S> {
-    /// `applied` is where the state machine stands: before the first entry of the log.
+    /// `base` is the image that the state machine has taken in.
     pub(crate) fn new(
         shared: Arc<Shared>,
         queue: Arc<ApplyQueue>,
         log: Log,
         machine: S,
-        applied: LogIndex,
+        base: Option<&Base>,
     ) -> Self {
         Self {
             shared,
             queue,
             log,
             machine,
-            applied,
+            applied: base.map_or(LogPosition::default(), |base| base.snapshot.at),
+            captures: Captures::new(base.map_or(0, |base| base.image.bytes())),
             waiting: Waiting::default(),
             reads: Confirmed::default(),
             settled: Settled::default(),
@@ -192,9 +208,11 @@ impl<S: StateMachine> Applier<S> {
             }
             Work::Apply(Apply::Entries(batch)) => self.apply_batch(&batch),
             Work::Apply(Apply::Range { first, end }) => self.apply_range(first, end),
-            Work::Apply(Apply::Snapshot { at }) => {
-                self.finish(Err(format!("this version installs no snapshot, as of {at}")));
-            }
+            Work::Apply(Apply::Snapshot { .. }) => unreachable!("the driver adds the image"),
+            Work::Install(image) => self.install(&image),
+            Work::Capture(completer) => self.take_snapshot(completer),
+            Work::SnapshotVisible { at, bytes } => self.captures.visible(at, bytes),
+            Work::SnapshotFailed(error) => self.captures.fail(error),
             Work::Read { index, jobs } => {
                 self.reads.extend(index, jobs);
                 self.run_reads();
@@ -208,22 +226,28 @@ impl<S: StateMachine> Applier<S> {
         let result = self.apply(batch.entries());
         self.unreported_bytes += batch.bytes();
         self.finish(result);
+        self.count(batch.bytes());
     }
 
     /// Applies entries that are not in memory, a piece at a time.
     fn apply_range(&mut self, first: LogIndex, end: LogIndex) {
-        assert_eq!(first.0, self.applied.0 + 1, "ranges are applied without a gap");
+        assert_eq!(first, self.applied.index.next(), "ranges are applied without a gap");
         let bytes_max = self.shared.options.fetch_bytes_max;
-        while self.applied.0 + 1 < end.0 && self.closed.is_none() {
-            let next = LogIndex(self.applied.0 + 1);
+        while self.applied.index.next() < end && self.closed.is_none() {
+            let next = self.applied.index.next();
+            let mut bytes = 0;
             let result = match storage::read(&self.log, next, end, bytes_max) {
                 Ok(entries) if entries.is_empty() => Err(format!(
                     "the log ends before index {next}, which is committed; restart the node"
                 )),
-                Ok(entries) => self.apply(&entries),
+                Ok(entries) => {
+                    bytes = entries.iter().map(Entry::bytes).sum();
+                    self.apply(&entries)
+                }
                 Err(error) => Err(self.shared.cannot_read(next, &error)),
             };
             self.finish(result);
+            self.count(bytes);
             // A long replay holds up neither those who have waited long enough nor a shutdown.
             self.expire(self.shared.clock.now());
             if let Some(closing) = self.shared.inbox.closed() {
@@ -236,7 +260,11 @@ impl<S: StateMachine> Applier<S> {
     fn apply(&mut self, entries: &[Entry]) -> Result<(), String> {
         let applied = AssertUnwindSafe(|| {
             for entry in entries {
-                assert_eq!(entry.index.0, self.applied.0 + 1, "entries are applied without a gap");
+                assert_eq!(
+                    entry.index,
+                    self.applied.index.next(),
+                    "entries are applied without a gap"
+                );
                 self.apply_entry(entry)?;
             }
             Ok(())
@@ -245,7 +273,7 @@ impl<S: StateMachine> Applier<S> {
         catch_unwind(applied).unwrap_or_else(|panic| {
             Err(format!(
                 "panic while applying index {}: {}",
-                self.applied.0 + 1,
+                self.applied.index.next(),
                 panic_text(panic.as_ref())
             ))
         })
@@ -268,15 +296,15 @@ impl<S: StateMachine> Applier<S> {
                 ));
             }
         };
-        self.applied = entry.index;
+        self.applied = position;
         self.waiting.answer(position, &reply, &mut self.settled);
         Ok(())
     }
 
     /// Reports what was applied and answers everybody who waited for it, at once.
     fn finish(&mut self, result: Result<(), String>) {
-        self.shared.board.set_applied(self.applied.0);
-        self.shared.inbox.note_applied(self.applied);
+        self.shared.board.set_applied(self.applied.index.0);
+        self.shared.inbox.note_applied(self.applied.index);
         // The protocol waits only once `tail_bytes_max` are handed out and not reported, so it need
         // not be woken for less than a part of that.
         if self.unreported_bytes >= self.shared.options.tail_bytes_max / 4 {
@@ -292,8 +320,72 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
+    /// So many bytes were applied: a snapshot may be due.
+    fn count(&mut self, bytes: usize) {
+        let options = &self.shared.options;
+        let (ratio, least) = (options.snapshot_ratio, options.snapshot_log_bytes_min);
+        if self.captures.count(bytes, ratio, least) && self.closed.is_none() {
+            self.capture();
+        }
+    }
+
+    fn take_snapshot(&mut self, completer: Completer<SnapshotResult>) {
+        if self.applied.index == LogIndex(0) {
+            let cause = "nothing is applied yet".into();
+            return completer.complete_and_wake(Err(SnapshotError::Failed(cause)));
+        }
+        if self.captures.wait(completer) {
+            self.capture();
+        }
+    }
+
+    /// Captures the state machine; the rest is written elsewhere.
+    fn capture(&mut self) {
+        self.captures.begin(self.applied);
+        let capture = AssertUnwindSafe(|| self.machine.snapshot());
+        match catch_unwind(capture) {
+            Ok(Ok(writer)) => {
+                self.shared.inbox.complete(Completion::Captured(self.applied, Capture(writer)));
+            }
+            Ok(Err(error)) => self.lose_capture(&error),
+            Err(panic) => {
+                let text = panic_text(panic.as_ref());
+                self.finish(Err(format!("panic while the state was captured: {text}")));
+            }
+        }
+    }
+
+    fn lose_capture(&mut self, error: &io::Error) {
+        let (node, cause) = (self.shared.id, Arc::<str>::from(error.to_string()));
+        tracing::error!(node, %cause, "the state machine could not be captured");
+        self.shared.events.tell(Event::SnapshotFailed { cause: cause.clone() });
+        self.captures.fail(SnapshotError::Failed(cause));
+    }
+
+    /// Takes in all of an image: whoever waits for an entry that it contains never learns what became of it.
+    fn install(&mut self, image: &Image) {
+        let at = snapshots::position(image.header().place);
+        assert!(at.index > self.applied.index, "an image takes the state machine forward");
+        let restore = AssertUnwindSafe(|| self.machine.restore(&mut image.read()));
+        let result = match catch_unwind(restore) {
+            Ok(Ok(())) => {
+                self.applied = at;
+                self.waiting.pass(at.index, &mut self.settled);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(format!("the snapshot at {at} was not taken in: {error}")),
+            Err(panic) => {
+                let text = panic_text(panic.as_ref());
+                Err(format!("panic while the snapshot at {at} was taken in: {text}"))
+            }
+        };
+        self.finish(result);
+        // However little it weighed: the protocol waits for it.
+        self.shared.inbox.complete(Completion::Applied);
+    }
+
     fn run_reads(&mut self) {
-        while let Some(jobs) = self.reads.take_applied(self.applied) {
+        while let Some(jobs) = self.reads.take_applied(self.applied.index) {
             for (_, job) in jobs {
                 job.run(&self.machine);
             }
@@ -318,6 +410,7 @@ impl<S: StateMachine> Applier<S> {
         for job in self.reads.take_all() {
             job.fail(closing.read());
         }
+        self.captures.fail(closing.snapshot());
         self.closed.get_or_insert(closing);
     }
 }
@@ -336,7 +429,9 @@ fn refuse(work: impl IntoIterator<Item = Work>, closed: &Closing) {
                 jobs.into_iter().for_each(|(_, job)| job.fail(closed.read()));
             }
             Work::ReadLocal(job) => job.fail(closed.read()),
-            Work::Apply(_) | Work::Close(_) => {}
+            Work::Capture(completer) => completer.complete_and_wake(Err(closed.snapshot())),
+            Work::Apply(_) | Work::Close(_) | Work::Install(_) => {}
+            Work::SnapshotVisible { .. } | Work::SnapshotFailed(_) => {}
         }
     }
 }

@@ -30,6 +30,8 @@ impl Board {
                 durable: 0,
                 committed: 0,
                 applied: 0,
+                snapshot: Position::default(),
+                log_first: 1,
                 members: Vec::new(),
                 foreign_members: Vec::new(),
                 log_segments: 0,

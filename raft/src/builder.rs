@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use kontiki_core::{Instant, LogIndex, State};
+use kontiki_core::{Instant, State};
 use kontiki_disk::Disk;
 
 use crate::{
@@ -20,6 +20,10 @@ use crate::{
     node::{Threads, Workers, spawn},
     port::Port,
     shared::Shared,
+    snapshots::{
+        keeper::{Keeper, KeeperQueue},
+        start,
+    },
     steps::Steps,
     storage::Storage,
     transport::{Hello, TcpOptions, TcpTransport, Transport},
@@ -127,7 +131,7 @@ impl Builder {
 
     fn assemble<S: StateMachine>(
         mut self,
-        state_machine: S,
+        mut state_machine: S,
         clock: Clock,
         entropy: Entropy,
     ) -> Result<(Node<S>, Workers<S>), StartError> {
@@ -139,7 +143,10 @@ impl Builder {
             (transport, _) => transport,
         };
         let (id, disk) = (self.id, self.disk.clone());
-        let storage = Storage::open_with(&self.directory, id, &self.options, disk, &entropy)?;
+        let mut storage = Storage::open_with(&self.directory, id, &self.options, disk, &entropy)?;
+        if let Some(base) = &storage.base {
+            start::restore(&mut state_machine, base)?;
+        }
         let first_start = self.first_start(&storage.state)?;
         let forwards = Forwards::new(&entropy)?;
         let members = match bootstrap::newest(&storage.state) {
@@ -161,13 +168,21 @@ impl Builder {
 
         let applier = Arc::new(ApplyQueue::default());
         let fetcher = Arc::new(FetchQueue::default());
-        let before_first = LogIndex(storage.log.first() - 1);
         let log = storage.log.clone();
-        let machine =
-            Applier::new(shared.clone(), applier.clone(), log.clone(), state_machine, before_first);
-        let neighbours = Neighbours { transport, applier: applier.clone(), fetcher, identity };
+        let machine = Applier::new(
+            shared.clone(),
+            applier.clone(),
+            log.clone(),
+            state_machine,
+            storage.base.as_ref(),
+        );
+        let store = storage.store.take().expect("opened with the log");
+        let keeper = Keeper::new(shared.clone(), store);
+        let jobs = Arc::new(KeeperQueue::default());
+        let neighbours =
+            Neighbours { transport, applier: applier.clone(), fetcher, keeper: jobs, identity };
         let driver = Driver::new(shared.clone(), storage, first_start, forwards, neighbours);
-        let workers = Workers { driver, applier: machine, log };
+        let workers = Workers { driver, applier: machine, keeper, log };
         Ok((Node::new(shared, applier, address), workers))
     }
 

@@ -7,28 +7,31 @@
 
 use std::{mem, sync::Arc};
 
-use kontiki_core::{Cursors, Instant, NodeId, Output, Raft, State};
+use kontiki_core::{Apply, Cursors, Instant, NodeId, Output, Raft, State};
 use kontiki_wal::Wal;
 
 use crate::{
     Event, ProposeError, Role,
     applier::{ApplyQueue, Work},
     bootstrap::{FirstStart, Identity},
+    driver::snapshots::Images,
     envelope::{self, Envelope},
     error::Closing,
     fetcher::{Fetch, FetchQueue},
     forward::Forwards,
-    inbox::{Arrivals, Completion, Mail},
+    inbox::{Arrivals, Capture, Completion, Mail},
     proposal::{Backlog, Settled},
     reading::Reads,
     shared::Shared,
+    snapshots::{download::Ask, keeper::KeeperQueue},
     storage::{GROUP, Storage},
     transport::Transport,
-    writer::Writer,
+    writer::{Change, Writer},
 };
 
 mod lifecycle;
 mod requests;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod writing;
@@ -54,6 +57,7 @@ pub(crate) struct Driver {
     writer: Writer,
     backlog: Backlog,
     forwards: Forwards,
+    images: Images,
     reads: Reads,
     /// The moment of this turn.
     now: Instant,
@@ -93,6 +97,7 @@ pub(crate) struct Neighbours {
     pub(crate) transport: Box<dyn Transport>,
     pub(crate) applier: Arc<ApplyQueue>,
     pub(crate) fetcher: Arc<FetchQueue>,
+    pub(crate) keeper: Arc<KeeperQueue>,
     pub(crate) identity: Arc<Identity>,
 }
 
@@ -105,7 +110,8 @@ impl Driver {
         forwards: Forwards,
         neighbours: Neighbours,
     ) -> Self {
-        let Neighbours { transport, applier, fetcher, identity } = neighbours;
+        let Neighbours { transport, applier, fetcher, keeper, identity } = neighbours;
+        let newest = storage.base.as_ref().map(|base| base.image.clone());
         let writer = Writer::new(shared.clone(), &storage);
         Self {
             shared,
@@ -123,6 +129,7 @@ impl Driver {
             writer,
             backlog: Backlog::default(),
             forwards,
+            images: Images::new(keeper, newest),
             reads: Reads::default(),
             now: Instant::default(),
             forward_at: None,
@@ -147,6 +154,11 @@ impl Driver {
     /// The queue of the applier that serves this driver.
     pub(crate) fn applies(&self) -> Arc<ApplyQueue> {
         self.applier.clone()
+    }
+
+    /// The queue of the keeper that serves this driver.
+    pub(crate) fn keeper(&self) -> Arc<KeeperQueue> {
+        self.images.keeper.clone()
     }
 
     /// The log that this driver writes to.
@@ -234,7 +246,7 @@ impl Driver {
         }
         let core = self.core.as_ref().and_then(Raft::poll_timeout);
         let waiting = [self.backlog.deadline(), self.forwards.deadline(), self.reads.deadline()];
-        let own = [core, self.forward_at, self.ask_at, self.held_until];
+        let own = [core, self.forward_at, self.ask_at, self.held_until, self.download_expires_at()];
         waiting.into_iter().chain(own).flatten().min()
     }
 
@@ -253,7 +265,20 @@ impl Driver {
             Output::Send { to, message } => {
                 self.transport.send(to.0, GROUP, envelope::encode_protocol(&message));
             }
+            Output::Apply(Apply::Snapshot { at }) => {
+                let image = self.images.newest.clone().expect("it was visible before this");
+                assert_eq!(image.header().place.index, at.index.0, "the newest is the one");
+                self.work.push(Work::Install(image));
+            }
             Output::Apply(apply) => self.work.push(Work::Apply(apply)),
+            Output::Reset { seq, at, state } => {
+                self.change_log(Change::Reset { at }, Some((seq, state)));
+            }
+            Output::Compact { last } => {
+                self.shared.board.update(|status| status.log_first = last.0 + 1);
+                self.change_log(Change::Compact { last }, None);
+            }
+            Output::FetchSnapshot { from, at } => self.fetch_snapshot(from.0, at),
             Output::Fetch { id, first, end, bytes_max } => {
                 self.fetcher.push(Fetch { id, first, end, bytes_max });
             }
@@ -306,6 +331,8 @@ impl Driver {
             Completion::Fetched(id, result) => {
                 self.feed(|core, now| core.handle_fetched(now, id, result));
             }
+            Completion::Captured(at, Capture(writer)) => self.captured(at, writer),
+            Completion::Snapshot(done) => self.snapshot_done(done),
             Completion::Applied => {} // The turn looks at the index anyway.
             Completion::Answers(answers) => {
                 answers.into_iter().for_each(|answer| self.answer_peer(answer));
@@ -345,6 +372,12 @@ impl Driver {
                     self.feed(|core, now| core.handle_doubt(now, NodeId(from)));
                 }
             }
+            Mail::Message { from, envelope: Envelope::Ask(Ask { at, offset }), .. } => {
+                self.serve_piece(from, at, offset);
+            }
+            Mail::Message { from, envelope: Envelope::Piece(piece), .. } => {
+                self.take_piece(from, piece);
+            }
         }
     }
 
@@ -370,6 +403,7 @@ impl Driver {
             self.held_until = None;
             self.resume_writes();
         }
+        self.watch_download();
         self.forwards.expire(now, &mut self.settled);
         self.expire_requests();
     }
@@ -386,6 +420,7 @@ impl Driver {
             let node = self.shared.id;
             tracing::info!(node, count, "answers to passed on proposals were lost");
         }
+        self.publish_written();
         self.publish_status();
         self.applier.extend(&mut self.work);
         self.shared.inbox.settle(&mut self.settled);

@@ -1,9 +1,13 @@
 //! What nodes say to each other beside the protocol, and how it travels: PROTOCOL.md, "Messages".
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kontiki_core::{Entry, EntryKind, LogIndex, Message, Term, codec};
+use kontiki_core::{Entry, EntryKind, LogIndex, Message, Position as LogPosition, Term, codec};
 
-use crate::{Applied, Position, ProposeError, proposal::ProposeResult};
+use crate::{
+    Applied, Position, ProposeError,
+    proposal::ProposeResult,
+    snapshots::{download::Ask, keeper::Piece},
+};
 
 /// One message between nodes.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,6 +18,10 @@ pub(crate) enum Envelope {
     Propose { id: u64, payloads: Vec<Bytes> },
     /// What became of them.
     Outcome { id: u64, results: Vec<ProposeResult> },
+    /// A node wants a piece of an image.
+    Ask(Ask),
+    /// The piece; none if there is no image.
+    Piece(Option<Piece>),
 }
 
 /// The chunks of a message of the protocol.
@@ -37,6 +45,51 @@ pub(crate) fn encode_outcome(id: u64, results: &[ProposeResult]) -> Vec<Bytes> {
     chunks.finish()
 }
 
+/// The question for a piece of an image.
+pub(crate) fn encode_ask(ask: Ask) -> Vec<Bytes> {
+    let mut bytes = BytesMut::with_capacity(25);
+    bytes.put_u8(ASK);
+    put_place(&mut bytes, ask.at);
+    bytes.put_u64_le(ask.offset);
+    vec![bytes.freeze()]
+}
+
+/// The answer; what the image holds travels by reference.
+pub(crate) fn encode_piece(piece: Option<&Piece>) -> Vec<Bytes> {
+    let mut head = BytesMut::with_capacity(34);
+    head.put_u8(PIECE);
+    head.put_u8(u8::from(piece.is_some()));
+    let Some(Piece { at, total, offset, bytes }) = piece else { return vec![head.freeze()] };
+    put_place(&mut head, *at);
+    head.put_u64_le(*total);
+    head.put_u64_le(*offset);
+    vec![head.freeze(), bytes.clone()]
+}
+
+fn put_place(bytes: &mut BytesMut, at: LogPosition) {
+    bytes.put_u64_le(at.term.0);
+    bytes.put_u64_le(at.index.0);
+}
+
+fn take_place(bytes: &mut Bytes) -> Result<LogPosition, String> {
+    let (term, index) = (take_u64(bytes)?, take_u64(bytes)?);
+    let is_small = term < NUMBER_MAX && index < NUMBER_MAX;
+    if !is_small || (term == 0) != (index == 0) {
+        return Err(format!("{term}/{index} is no place of an entry"));
+    }
+    Ok(LogPosition::new(term, index))
+}
+
+fn take_piece(mut bytes: Bytes) -> Result<Piece, String> {
+    let (at, total, offset) =
+        (take_place(&mut bytes)?, take_u64(&mut bytes)?, take_u64(&mut bytes)?);
+    let end = offset.checked_add(bytes.len() as u64);
+    if at.index.0 == 0 || end.is_none_or(|end| end > total) {
+        return Err(format!("a piece of {} bytes at {offset} of {total}", bytes.len()));
+    }
+    Ok(Piece { at, total, offset, bytes })
+}
+
 /// Reads one message, trusting nothing in it; payloads and replies are slices of `bytes`.
 pub(crate) fn decode(mut bytes: Bytes) -> Result<Envelope, String> {
     match take_u8(&mut bytes)? {
@@ -56,6 +109,16 @@ pub(crate) fn decode(mut bytes: Bytes) -> Result<Envelope, String> {
             expect_end(&bytes)?;
             Ok(Envelope::Outcome { id, results })
         }
+        ASK => {
+            let ask = Ask { at: take_place(&mut bytes)?, offset: take_u64(&mut bytes)? };
+            expect_end(&bytes)?;
+            Ok(Envelope::Ask(ask))
+        }
+        PIECE if take_bool(&mut bytes)? => Ok(Envelope::Piece(Some(take_piece(bytes)?))),
+        PIECE => {
+            expect_end(&bytes)?;
+            Ok(Envelope::Piece(None))
+        }
         tag => Err(format!("a message of the unknown kind {tag}")),
     }
 }
@@ -67,7 +130,7 @@ impl Envelope {
             Self::Protocol(Message::AppendEntries(append)) => {
                 append.entries.len() * size_of::<Entry>()
             }
-            Self::Protocol(_) => 0,
+            Self::Protocol(_) | Self::Ask(_) | Self::Piece(_) => 0,
             Self::Propose { payloads, .. } => payloads.len() * size_of::<Bytes>(),
             Self::Outcome { results, .. } => results.len() * size_of::<ProposeResult>(),
         }
@@ -253,6 +316,11 @@ fn length(count: usize) -> u32 {
 const PROTOCOL: u8 = 0;
 const PROPOSE: u8 = 1;
 const OUTCOME: u8 = 2;
+const ASK: u8 = 3;
+const PIECE: u8 = 4;
+
+/// Terms and indexes of messages are below it, so that they can be counted on from.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// Most commands or results of one message; as many as entries.
 pub(crate) const PARTS_MAX: usize = codec::ENTRIES_MAX;

@@ -66,6 +66,18 @@ impl ProposeError {
     }
 }
 
+/// Why there is no new snapshot. The node goes on without.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The state machine or the disk says no.
+    #[error("the snapshot could not be taken: {0}")]
+    Failed(Arc<str>),
+    /// The node was shut down before it was taken.
+    #[error("the node is stopped")]
+    Stopped,
+}
+
 /// Why a read was not served. Reading again is always safe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -140,6 +152,15 @@ pub enum StartError {
         /// What is wrong.
         reason: String,
     },
+    /// The images of the state machine cannot be used, and the log is not enough without them; or one is of another cluster or of
+    /// a newer release.
+    #[error("the snapshots in {place} cannot be used: {reason}")]
+    Snapshot {
+        /// The directory, or the image.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// An option is out of its range or contradicts another.
     #[error("option {option}: {reason}")]
     Options {
@@ -211,6 +232,13 @@ impl Closing {
         match self {
             Self::Stopped | Self::NotAdmitted(_) => ProposeError::Unknown { position },
             Self::Fatal(cause) => ProposeError::Fatal(cause.clone()),
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> SnapshotError {
+        match self {
+            Self::Stopped => SnapshotError::Stopped,
+            Self::NotAdmitted(cause) | Self::Fatal(cause) => SnapshotError::Failed(cause.clone()),
         }
     }
 

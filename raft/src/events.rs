@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::Role;
+use crate::{Position, Role};
 
 /// Something that happened to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,26 @@ pub enum Event {
     },
     /// The log takes writes again.
     WritesResumed,
+    /// A snapshot of this node, or one that came from its leader, is whole and durable: a start goes on from it, and the log may lose
+    /// what it contains.
+    SnapshotVisible {
+        /// The last entry that it contains.
+        position: Position,
+        /// Of its file.
+        bytes: u64,
+    },
+    /// A snapshot could not be taken; the node goes on, and its log grows. It is tried again when as much was applied once more.
+    SnapshotFailed {
+        /// What the state machine or the disk says.
+        cause: Arc<str>,
+    },
+    /// The leader's log does not hold any more what this node needs next: it gets the leader's snapshot.
+    SnapshotNeeded {
+        /// The leader.
+        from: u64,
+        /// What the snapshot contains at least.
+        position: Position,
+    },
     /// The node failed; it does nothing more until it is started again.
     Fatal {
         /// What failed.

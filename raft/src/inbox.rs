@@ -6,17 +6,18 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use kontiki_core::{Entry, FetchId, LogIndex, WriteSeq};
+use kontiki_core::{Entry, FetchId, LogIndex, Position as LogPosition, WriteSeq};
 use kontiki_wal::WalError;
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    Options, Proposal, ProposalBatch, ProposeError, ReadError,
+    Options, Proposal, ProposalBatch, ProposeError, ReadError, SnapshotWriter,
     envelope::Envelope,
     error::Closing,
     proposal::{Encoder, Group, PeerAnswer, Ready, Settled},
     reading::ReadJob,
     slot::{Completer, Outcome, slot},
+    snapshots::keeper::Done,
     transport::Hello,
 };
 
@@ -108,10 +109,23 @@ pub(crate) enum Completion {
     Fetched(FetchId, Result<Vec<Entry>, ()>),
     /// The state machine may be ready for more: see the applied index.
     Applied,
+    /// The state machine was captured, with everything up to there.
+    Captured(LogPosition, Capture),
+    /// The keeper of the images has done something.
+    Snapshot(Done),
     /// Commands that peers passed on have outcomes.
     Answers(Vec<PeerAnswer>),
     /// A thread can not go on.
     Failed(Arc<str>),
+}
+
+/// What writes a captured state machine out.
+pub(crate) struct Capture(pub(crate) Box<dyn SnapshotWriter + Send>);
+
+impl std::fmt::Debug for Capture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Capture")
+    }
 }
 
 impl Inbox {

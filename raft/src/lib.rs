@@ -82,6 +82,7 @@ mod proposal;
 mod reading;
 mod shared;
 mod slot;
+mod snapshots;
 mod state_machine;
 mod status;
 pub mod steps;
@@ -92,10 +93,10 @@ mod writer;
 
 pub use crate::{
     builder::Builder,
-    error::{ProposeError, ReadError, StartError},
+    error::{ProposeError, ReadError, SnapshotError, StartError},
     events::{Event, Events},
     loopback::Loopback,
-    node::{Node, Shutdown},
+    node::{Node, Shutdown, TakingSnapshot},
     options::Options,
     proposal::{Applied, Proposal, ProposalBatch, ProposeResult, Ready},
     reading::{Read, Reading},

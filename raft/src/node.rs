@@ -18,16 +18,17 @@ use bytes::Bytes;
 use kontiki_wal::Log;
 
 use crate::{
-    Builder, Event, Events, Proposal, ProposalBatch, Read, Reading, Ready, Role, StartError,
-    StateMachine, Status,
+    Builder, Event, Events, Position, Proposal, ProposalBatch, Read, Reading, Ready, Role,
+    SnapshotError, StartError, StateMachine, Status,
     applier::{Applier, ApplyQueue, Work, panic_text},
     driver::Driver,
     error::Closing,
     fetcher,
-    inbox::Completion,
+    inbox::{Arrivals, Completion},
     reading::ReadJob,
     shared::Shared,
-    slot::{Outcome, future},
+    slot::{Outcome, future, slot},
+    snapshots::keeper::Keeper,
 };
 
 /// A member of a cluster: proposes commands to the replicated log and reads the state machine.
@@ -38,6 +39,11 @@ pub struct Node<S> {
     handle: Arc<Handle>,
     machine: PhantomData<fn(S)>,
 }
+
+future!(
+    /// Resolves when the snapshot is whole and durable: with the last entry that it contains.
+    TakingSnapshot => Result<Position, SnapshotError>
+);
 
 future!(
     /// Resolves when every thread of the node has ended and its data directory is free.
@@ -107,6 +113,14 @@ impl<S: StateMachine> Node<S> {
         reading
     }
 
+    /// Takes a snapshot of what is applied now, on this node alone. It does so by itself as its log grows
+    /// ([`snapshot_ratio`](crate::Options::snapshot_ratio)). One that is being written counts as this one.
+    pub fn snapshot(&self) -> TakingSnapshot {
+        let (completer, outcome) = slot();
+        self.handle.applier.extend(&mut vec![Work::Capture(completer)]);
+        TakingSnapshot(outcome)
+    }
+
     /// How the node stands.
     pub fn status(&self) -> Status {
         self.handle.shared.board.status()
@@ -167,6 +181,7 @@ pub(crate) struct Threads(Vec<JoinHandle<()>>);
 pub(crate) struct Workers<S> {
     pub(crate) driver: Driver,
     pub(crate) applier: Applier<S>,
+    pub(crate) keeper: Keeper,
     pub(crate) log: Log,
 }
 
@@ -180,12 +195,12 @@ impl Threads {
         workers: Workers<S>,
         spawn: Spawn,
     ) -> Result<(), StartError> {
-        let Workers { driver, applier, log } = workers;
-        let queue = driver.fetches();
+        let Workers { driver, applier, keeper, log } = workers;
+        let (queue, jobs) = (driver.fetches(), driver.keeper());
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             spawn(format!("kontiki-{}-{name}", shared.id), run)
         };
-        let (of_applier, of_fetcher) = (shared.clone(), shared.clone());
+        let (of_applier, of_fetcher, of_keeper) = (shared.clone(), shared.clone(), shared.clone());
         let applier: Box<dyn FnOnce() + Send> = Box::new(move || {
             let run = catch_unwind(AssertUnwindSafe(|| applier.run()));
             report_panic(&of_applier, "applier", run);
@@ -194,6 +209,10 @@ impl Threads {
             let run = catch_unwind(AssertUnwindSafe(|| fetcher::run(&of_fetcher, &queue, &log)));
             report_panic(&of_fetcher, "fetcher", run);
         });
+        let keeper: Box<dyn FnOnce() + Send> = Box::new(move || {
+            let run = catch_unwind(AssertUnwindSafe(|| keeper.run(&jobs)));
+            report_panic(&of_keeper, "keeper", run);
+        });
         // The driver's thread is there before anything is handed to it: what a thread that cannot
         // be started takes along is lost.
         let (hand_over, take_over) = sync_channel(1);
@@ -201,7 +220,7 @@ impl Threads {
         let mut threads = Self(Vec::new());
         let start_all = || {
             spawn("driver", Box::new(move || drive(&of_driver, &take_over)))?;
-            for (name, run) in [("applier", applier), ("fetcher", fetcher)] {
+            for (name, run) in [("applier", applier), ("fetcher", fetcher), ("keeper", keeper)] {
                 threads.0.push(spawn(name, run)?);
             }
             Ok(())
@@ -226,6 +245,8 @@ impl Threads {
         }
         // An applier that panicked has left what came after it.
         applies.refuse_rest();
+        // What the keeper has done since holds the lock of the images.
+        shared.inbox.take(&mut Arrivals::default());
         shared.board.release_wal();
         if let Err(error) = wal.close() {
             tracing::warn!(node = shared.id, %error, "the log was not closed cleanly");

@@ -4,7 +4,15 @@ use std::time::Duration;
 
 use kontiki_core::{Config, NodeId};
 
-use crate::{StartError, envelope::PARTS_MAX, transport::MESSAGE_BYTES_MAX};
+use crate::{
+    StartError,
+    envelope::PARTS_MAX,
+    snapshots::{
+        download::{PIECE_BYTES, WINDOW_PIECES},
+        keeper::READS_MAX,
+    },
+    transport::MESSAGE_BYTES_MAX,
+};
 
 /// What can be set. Every queue of a node is bounded by one of these; together they are the memory
 /// bound, see [`memory_bytes_max`](Self::memory_bytes_max).
@@ -69,6 +77,17 @@ pub struct Options {
     /// Bytes appended to the log and not yet on the disk; beyond it the node keeps its writes
     /// back. 64 MiB.
     pub unsynced_bytes_max: u64,
+    /// A snapshot is taken when the commands behind the newest one are at least so many times as long as that; 4, so that writing
+    /// snapshots costs at most a quarter of what writing the log does.
+    pub snapshot_ratio: u64,
+    /// And not for fewer bytes of commands than these. 64 MiB; `u64::MAX` takes none by itself.
+    pub snapshot_log_bytes_min: u64,
+    /// The longest image that is taken from a peer. 1 TiB.
+    pub snapshot_bytes_max: u64,
+    /// Entries that stay in the log although a snapshot contains them: a follower that is no further behind needs none. 4096.
+    pub trailing_entries: u64,
+    /// How many more stay, at most, while a follower gets a snapshot. 262,144.
+    pub pinned_entries_max: u64,
     /// Events that one receiver may leave unread before it loses the oldest. 1024.
     pub events_max: usize,
 }
@@ -94,6 +113,11 @@ impl Default for Options {
             fetch_bytes_max: 1 << 20,
             segment_bytes: 64 << 20,
             unsynced_bytes_max: 64 << 20,
+            snapshot_ratio: 4,
+            snapshot_log_bytes_min: 64 << 20,
+            snapshot_bytes_max: 1 << 40,
+            trailing_entries: 1 << 12,
+            pinned_entries_max: 1 << 18,
             events_max: 1024,
         }
     }
@@ -113,6 +137,7 @@ impl Options {
             self.tail_bytes_max,
             peers.saturating_mul(self.inflight_bytes_max + self.fetch_bytes_max),
             unsynced,
+            SNAPSHOT_PIECES_BYTES,
             bookkeeping,
         ]
         .into_iter()
@@ -134,6 +159,8 @@ impl Options {
         config.tail_bytes_max = self.tail_bytes_max;
         config.fetch_bytes_max = self.fetch_bytes_max;
         config.reads_max = self.reads_max;
+        config.trailing_entries = self.trailing_entries;
+        config.pinned_entries_max = self.pinned_entries_max;
         config
     }
 
@@ -196,6 +223,9 @@ const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// The log takes smaller segments, which would leave hardly any room for a command.
 const SEGMENT_BYTES_MIN: u64 = 32 << 10;
+
+/// Pieces of snapshots on their way out of the disk and onto it.
+const SNAPSHOT_PIECES_BYTES: usize = (READS_MAX + WINDOW_PIECES) * PIECE_BYTES;
 
 /// What a waiting proposal or read costs beside its bytes.
 const BOOKKEEPING_BYTES: usize = 320;

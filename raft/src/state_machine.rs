@@ -12,7 +12,7 @@ pub trait StateMachine: Send + 'static {
     ///
     /// Called in log order, each command once, on every member: the outcome may depend on nothing
     /// but the state and the command (no clock, no randomness, no iteration over unordered maps).
-    /// After a restart the log is replayed from its beginning.
+    /// After a restart the log is replayed behind the newest snapshot.
     ///
     /// # Errors
     /// A refusal is a reply, not an error. An error (or a panic) means that the state machine can
@@ -22,16 +22,17 @@ pub trait StateMachine: Send + 'static {
 
     /// Captures the state, quickly; the writer that is returned runs on another thread.
     ///
-    /// Called from the release that takes snapshots on. Until then nothing calls it: the whole log
-    /// is kept and replayed.
+    /// While it runs nothing is applied: what it returns should share the state, or be a copy that is made quickly. Called as
+    /// the log grows (see [`snapshot_ratio`](crate::Options::snapshot_ratio)) and by [`Node::snapshot`](crate::Node::snapshot).
     ///
     /// # Errors
-    /// The snapshot is given up; the node goes on.
+    /// The snapshot is given up; the node goes on, and its log grows. After a panic it stops.
     fn snapshot(&self) -> io::Result<Box<dyn SnapshotWriter + Send>>;
 
     /// Replaces the whole state with the one that a [`SnapshotWriter`] wrote.
     ///
-    /// Called from the release that takes snapshots on, as is [`snapshot`](Self::snapshot).
+    /// Called before anything is applied, at a start, and later when this node was so far behind that its leader sent its own
+    /// snapshot: then what it holds is that of an earlier index.
     ///
     /// # Errors
     /// The state is neither the old one nor the new one: the node stops.

@@ -29,6 +29,10 @@ pub struct Status {
     pub committed: u64,
     /// Everything up to this index is in its state machine.
     pub applied: u64,
+    /// The last entry of its newest snapshot; 0/0 if there is none.
+    pub snapshot: Position,
+    /// The index of the first entry that its log holds.
+    pub log_first: u64,
     /// The members of the cluster with their addresses.
     pub members: Vec<(u64, String)>,
     /// Members that answer as nodes of another cluster: the data directory of one side is not where

@@ -18,6 +18,7 @@ use crate::{
     fetcher::{self, FetchQueue},
     node::Workers,
     shared::Shared,
+    snapshots::keeper::{Keeper, KeeperQueue},
 };
 
 /// A node that does nothing by itself; made by [`Builder::start_in_steps`](crate::Builder::start_in_steps).
@@ -30,6 +31,8 @@ pub struct Steps<S> {
     applier: Applier<S>,
     applies: Arc<ApplyQueue>,
     fetches: Arc<FetchQueue>,
+    keeper: Keeper,
+    jobs: Arc<KeeperQueue>,
     log: Log,
     wal: Wal,
 }
@@ -37,11 +40,11 @@ pub struct Steps<S> {
 impl<S: StateMachine> Steps<S> {
     /// The driver has begun.
     pub(crate) fn begin(node: Node<S>, workers: Workers<S>, now: Instant) -> Self {
-        let Workers { mut driver, applier, log } = workers;
+        let Workers { mut driver, applier, keeper, log } = workers;
         driver.begin(now);
         let (shared, wal) = (node.shared().clone(), driver.wal());
-        let (applies, fetches) = (driver.applies(), driver.fetches());
-        Self { node, shared, driver, applier, applies, fetches, log, wal }
+        let (applies, fetches, jobs) = (driver.applies(), driver.fetches(), driver.keeper());
+        Self { node, shared, driver, applier, applies, fetches, keeper, jobs, log, wal }
     }
 
     /// The handle to propose and to read with.
@@ -106,6 +109,18 @@ impl<S: StateMachine> Steps<S> {
             self.applier.step(work);
         }
         self.applier.expire(now);
+    }
+
+    /// Something waits for the keeper of the images.
+    pub fn has_snapshot_jobs(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// One job of the keeper, with all its IO, if one waits.
+    pub fn keep(&mut self) {
+        if let Some(job) = self.jobs.pop() {
+            self.keeper.step(job);
+        }
     }
 
     /// A follower needs a piece of the log.

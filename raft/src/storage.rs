@@ -5,9 +5,17 @@ use std::{path::Path, sync::Arc};
 use bytes::Bytes;
 use kontiki_core::{Entry, Incarnation, LogIndex, Position, Recovered, State, Term};
 use kontiki_disk::Disk;
+use kontiki_snapshot::Store;
 use kontiki_wal::{Log, LogId, OpenError, ReadError, Wal, repair::Mark};
 
-use crate::{Options, StartError, entropy::Entropy};
+use crate::{
+    Options, StartError,
+    entropy::Entropy,
+    snapshots::{
+        IMAGES_DIRECTORY,
+        start::{self, Base},
+    },
+};
 
 /// The group of a node, which is also its log's id: one node is one group today.
 pub(crate) const GROUP: u32 = 1;
@@ -24,6 +32,10 @@ pub(crate) struct Storage {
     pub(crate) place: String,
     /// As it was last written; `incarnation` is never 0.
     pub(crate) state: State,
+    /// The images; until the keeper takes them.
+    pub(crate) store: Option<Store>,
+    /// The image that the state machine begins with, and what it says.
+    pub(crate) base: Option<Base>,
 }
 
 impl Storage {
@@ -65,7 +77,10 @@ impl Storage {
             let state = state.ok_or_else(|| {
                 state_error(&shown, &"its state was not written by a node of Kontiki")
             })?;
-            return Ok(Self { wal, log, place, state });
+            let real = kontiki_disk::real();
+            let disk = disk.as_deref().unwrap_or(&*real);
+            return Self { wal, log, place, state, store: None, base: None }
+                .with_images(directory, disk);
         }
         if log.last() > 0 {
             return Err(state_error(&shown, &"it has entries and no state"));
@@ -76,7 +91,21 @@ impl Storage {
             .map_err(|error| state_error(&shown, &error))?
             .wait()
             .map_err(|error| state_error(&shown, &error))?;
-        Ok(Self { wal, log, place, state })
+        let real = kontiki_disk::real();
+        let disk = disk.as_deref().unwrap_or(&*real);
+        Self { wal, log, place, state, store: None, base: None }.with_images(directory, disk)
+    }
+
+    /// Opens the images, and lets the log go on where the newest one ends that is whole.
+    fn with_images(mut self, directory: &Path, disk: &dyn Disk) -> Result<Self, StartError> {
+        let mut store = start::open(disk, directory, self.state.cluster.0)?;
+        let place = directory.join(IMAGES_DIRECTORY).display().to_string();
+        if let Some(base) = start::choose(&mut store, &self.log, &place)? {
+            self.state = start::reconcile(&self.log, &base.snapshot, self.state, &self.place)?;
+            self.base = Some(base);
+        }
+        self.store = Some(store);
+        Ok(self)
     }
 
     /// What the protocol is to know of the disk.
@@ -86,7 +115,7 @@ impl Storage {
         let runs = self.log.runs().into_iter();
         Recovered {
             state: self.state.clone(),
-            snapshot: None,
+            snapshot: self.base.as_ref().map(|base| base.snapshot.clone()),
             compacted: Position { term: Term(term), index: LogIndex(compacted) },
             runs: runs.map(|(first, term)| (LogIndex(first), Term(term))).collect(),
             last: LogIndex(self.log.last()),

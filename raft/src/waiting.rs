@@ -64,6 +64,14 @@ impl Waiting {
         self.drop_empty();
     }
 
+    /// Everything up to `index` is in an image that was taken in: nobody knows whose entries that were.
+    pub(crate) fn pass(&mut self, index: LogIndex, settled: &mut Settled) {
+        for leadership in &mut self.leaderships {
+            leadership.pass(index, settled);
+        }
+        self.drop_empty();
+    }
+
     /// Ends every group whose deadline has passed: its entries may still be applied.
     pub(crate) fn expire(&mut self, now: Instant, settled: &mut Settled) {
         for leadership in &mut self.leaderships {
@@ -111,6 +119,18 @@ impl Leadership {
         front.next = front.next.next();
         if front.group.push(result, settled) {
             self.groups.pop_front();
+        }
+    }
+}
+
+impl Leadership {
+    fn pass(&mut self, index: LogIndex, settled: &mut Settled) {
+        while let Some(front) = self.groups.front_mut().filter(|front| front.next <= index) {
+            let position = Some(Position { term: self.term.0, index: front.next.0 });
+            front.next = front.next.next();
+            if front.group.push(Err(ProposeError::Unknown { position }), settled) {
+                self.groups.pop_front();
+            }
         }
     }
 }
@@ -206,6 +226,23 @@ mod tests {
         settled.tell();
         assert_eq!(after.wait(), applied(2, 9));
         assert_eq!((waiting.deadline(), settled.count), (None, 5));
+    }
+
+    /// RAFT-CASE 57: a snapshot over the index.
+    #[test]
+    fn who_waits_for_what_is_in_an_image_never_knows() {
+        let (mut waiting, mut settled) = Default::default();
+        let over = three(&mut waiting, at(2, 5));
+        let behind = one(&mut waiting, at(2, 8));
+        waiting.pass(LogIndex(6), &mut settled);
+        waiting.answer(at(2, 7), &Bytes::new(), &mut settled);
+        waiting.answer(at(2, 8), &Bytes::new(), &mut settled);
+        settled.tell();
+        let lost =
+            |index| Err(ProposeError::Unknown { position: Some(Position { term: 2, index }) });
+        assert_eq!(over.wait(), vec![lost(5), lost(6), applied(2, 7)]);
+        assert_eq!(behind.wait(), applied(2, 8));
+        assert_eq!(settled.count, 4);
     }
 
     /// RAFT-CASE 57: what a later leadership appends lies where an earlier one had its entries.

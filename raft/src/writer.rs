@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki_core::{Batch, Entry, State, WriteSeq};
+use kontiki_core::{Batch, Entry, LogIndex, Position, State, WriteSeq};
 use kontiki_disk::is_too_many_files;
 use kontiki_wal::{AppendError, Log, Pending};
 use rustix::io::Errno;
@@ -37,9 +37,20 @@ pub(crate) struct Writer {
     payloads: Vec<Bytes>,
 }
 
+/// What is done to the whole log before a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Its entries up to there go.
+    Compact { last: LogIndex },
+    /// All go, and it goes on behind that.
+    Reset { at: Position },
+}
+
 /// One write of the protocol, and how much of it the log has taken.
 struct Write {
-    seq: WriteSeq,
+    /// Who waits for it, if somebody does.
+    seq: Option<WriteSeq>,
+    change: Option<Change>,
     state: Option<State>,
     entries: Batch,
     appended: usize,
@@ -80,7 +91,30 @@ impl Writer {
         state: Option<State>,
         entries: Batch,
     ) -> Result<(), String> {
-        let write = Write { seq, state, entries, appended: 0, pending: None };
+        self.push(Some(seq), None, state, entries)
+    }
+
+    /// Begins a change of the whole log, and the write that comes with it, if one does.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(crate) fn change(
+        &mut self,
+        change: Change,
+        with: Option<(WriteSeq, State)>,
+    ) -> Result<(), String> {
+        let (seq, state) = with.unzip();
+        self.push(seq, Some(change), state, Batch::default())
+    }
+
+    fn push(
+        &mut self,
+        seq: Option<WriteSeq>,
+        change: Option<Change>,
+        state: Option<State>,
+        entries: Batch,
+    ) -> Result<(), String> {
+        let write = Write { seq, change, state, entries, appended: 0, pending: None };
         let was_clear = self.kept.is_empty();
         self.kept.push_back(write);
         if was_clear { self.resume() } else { Ok(()) }
@@ -119,6 +153,14 @@ impl Writer {
 
     /// Appends what is left of a write in pieces: entries of one term that fit any segment.
     fn append(&mut self, write: &mut Write) -> Result<(), Refusal> {
+        if let Some(change) = write.change {
+            let changed = match change {
+                Change::Compact { last } => self.log.compact_before(last.0 + 1),
+                Change::Reset { at } => self.log.reset(at.index.0 + 1, at.term.0),
+            };
+            write.pending = Some(changed.map_err(refusal)?);
+            write.change = None;
+        }
         if let Some(state) = &write.state {
             write.pending = Some(self.log.set_state(state.encode()).map_err(refusal)?);
             write.state = None;
@@ -139,8 +181,8 @@ impl Writer {
             write.appended += count;
         }
         // Its last part is durable after all others.
-        let last = write.pending.take().expect("a write has a state or entries");
-        let (shared, seq) = (self.shared.clone(), write.seq);
+        let last = write.pending.take().expect("a write has a change, a state or entries");
+        let (shared, Some(seq)) = (self.shared.clone(), write.seq) else { return Ok(()) };
         last.on_durable(move |result| shared.inbox.complete(Completion::Written(seq, result)));
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! finds one finds all of it. Every byte is under a checksum that is looked at before the byte is given out. FORMAT.md has the
 //! bytes and what a power cut can leave.
 //!
-//! No node takes a snapshot yet, and its log is replayed from the first entry: this is the store that it will have.
+//! What is in one is its user's affair: for Raft's nodes, crate `kontiki`, that of the state machine.
 //!
 //! ```
 //! use std::io::{Read, Write};

@@ -104,6 +104,11 @@ impl Store {
         &self.damaged
     }
 
+    /// Why this store does nothing any more, if it does not: what is durable in its directory is not known.
+    pub fn failure(&self) -> Option<&StoreError> {
+        self.failed.as_ref()
+    }
+
     /// Somebody has read an image and found it damaged: it counts as one that cannot be used from now on.
     pub fn set_aside(&mut self, image: &Image, error: StoreError) {
         let name = image.name();

@@ -56,7 +56,7 @@ fn world() -> World {
 fn world_on(storage: &Storage) -> World {
     let shared = Arc::new(Shared::new(1, &options(), storage));
     let (queue, log) = (Arc::default(), storage.log.clone());
-    let applier = Applier::new(shared.clone(), queue, log.clone(), Count::default(), LogIndex(0));
+    let applier = Applier::new(shared.clone(), queue, log.clone(), Count::default(), None);
     World { applier, shared, log }
 }
 
@@ -86,7 +86,7 @@ fn a_gap_is_never_applied() {
     let mut world = world();
     world.apply(1, &["a"]);
     world.apply(3, &["c"]);
-    assert_eq!(world.applier.applied, LogIndex(1));
+    assert_eq!(world.applier.applied.index, LogIndex(1));
     assert_eq!(world.applier.machine.0.load(Ordering::Relaxed), 1);
     assert!(matches!(world.applier.closed, Some(Closing::Fatal(_))));
 }
@@ -97,7 +97,7 @@ fn nothing_is_applied_after_a_failure_and_the_index_stays_before_it() {
     let mut world = world();
     world.apply(1, &["a", "", "c"]);
     world.apply(4, &["d"]);
-    assert_eq!(world.applier.applied, LogIndex(1));
+    assert_eq!(world.applier.applied.index, LogIndex(1));
     assert_eq!(world.applier.machine.0.load(Ordering::Relaxed), 1);
     let read = world.read_at(0).wait();
     assert!(matches!(read, Err(ReadError::Fatal(_))), "{read:?}");
@@ -110,7 +110,7 @@ fn a_range_is_read_from_the_log_a_piece_at_a_time() {
     world.log.append(1, 1, &payloads).unwrap().wait().unwrap();
     let range = Apply::Range { first: LogIndex(1), end: LogIndex(21) };
     world.applier.step(Work::Apply(range));
-    assert_eq!(world.applier.applied, LogIndex(20));
+    assert_eq!(world.applier.applied.index, LogIndex(20));
     assert_eq!(world.applier.machine.0.load(Ordering::Relaxed), 20);
 }
 
@@ -119,7 +119,7 @@ fn a_committed_range_that_the_log_does_not_hold_is_fatal() {
     let mut world = world();
     let range = Apply::Range { first: LogIndex(1), end: LogIndex(2) };
     world.applier.step(Work::Apply(range));
-    assert_eq!(world.applier.applied, LogIndex(0));
+    assert_eq!(world.applier.applied.index, LogIndex(0));
     assert!(matches!(world.applier.closed, Some(Closing::Fatal(_))));
 }
 
@@ -128,7 +128,7 @@ fn damage_in_a_committed_range_is_fatal_and_told_with_the_index_that_is_lost() {
     let mut world = world_on(&open_with_damage(&options()));
     let range = Apply::Range { first: LogIndex(1), end: LogIndex(6) };
     world.applier.step(Work::Apply(range));
-    assert_eq!(world.applier.applied, LogIndex(2));
+    assert_eq!(world.applier.applied.index, LogIndex(2));
     let Some(Closing::Fatal(cause)) = &world.applier.closed else { panic!("not fatal") };
     assert!(cause.contains("cannot read index 3 ") && cause.contains("indexes 3 to 3"), "{cause}");
     let corruption = world.shared.board.status().corruption.expect("it is damage");

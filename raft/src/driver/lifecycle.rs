@@ -10,7 +10,7 @@ use kontiki_core::{NodeId, Raft, Role as CoreRole, State, Term};
 use kontiki_wal::Wal;
 
 use crate::{
-    Event, Role,
+    Event, Position, Role,
     applier::{Work, panic_text},
     bootstrap::{addresses, newest},
     driver::{Driver, Standing},
@@ -61,8 +61,10 @@ impl Driver {
         self.members = newest(&recovered.state).map(addresses).unwrap_or_default();
         self.transport.set_peers(&self.members);
         let (cluster, incarnation) = (recovered.state.cluster.0, recovered.state.incarnation.0);
-        let members = self.members.clone();
+        let (members, first) = (self.members.clone(), recovered.compacted.index.0 + 1);
+        let snapshot = recovered.snapshot.as_ref().map_or(Position::default(), |s| s.at.into());
         self.shared.board.update(|status| {
+            (status.log_first, status.snapshot) = (first, snapshot);
             (status.cluster, status.incarnation, status.members) = (cluster, incarnation, members);
         });
         let config = self.shared.options.config(self.shared.id);
@@ -187,6 +189,7 @@ impl Driver {
         self.work.push(Work::Close(closing));
         self.applier.extend(&mut self.work);
         self.fetcher.close();
+        self.images.keeper.close();
         self.shared.inbox.settle(&mut self.settled);
         self.storage.wal
     }

@@ -105,6 +105,7 @@ impl World {
             transport: Box::new(Notes(wire.clone())),
             applier: Arc::default(),
             fetcher: Arc::default(),
+            keeper: Arc::default(),
             identity: Arc::new(Identity::new(1, members, &storage.state, true)),
         };
         let driver = Driver::new(

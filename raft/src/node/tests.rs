@@ -1,6 +1,5 @@
 use std::{cell::Cell, io, time::Duration};
 
-use kontiki_core::LogIndex;
 use kontiki_disk::memory::MemoryDisk;
 
 use super::*;
@@ -57,21 +56,23 @@ impl Transport for Nowhere {
 
 fn workers(disk: &MemoryDisk, transport: Nowhere) -> (Arc<Shared>, Workers<Deaf>) {
     let (options, disk) = (Options::default(), Arc::new(disk.clone()));
-    let storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
+    let mut storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
     let shared = Arc::new(Shared::new(1, &options, &storage));
+    let keeper = Keeper::new(shared.clone(), storage.store.take().unwrap());
     let (queue, log) = (Arc::new(ApplyQueue::default()), storage.log.clone());
     let members = vec![(1, "n1:1".to_owned())];
     let neighbours = Neighbours {
         transport: Box::new(transport),
         applier: queue.clone(),
         fetcher: Arc::default(),
+        keeper: Arc::default(),
         identity: Arc::new(Identity::new(1, members.clone(), &storage.state, true)),
     };
     let first_start = FirstStart::new(1, storage.state.incarnation, members);
     let forwards = Forwards::new(&Entropy::System).unwrap();
     let driver = Driver::new(shared.clone(), storage, Some(first_start), forwards, neighbours);
-    let applier = Applier::new(shared.clone(), queue, log.clone(), Deaf, LogIndex(0));
-    (shared, Workers { driver, applier, log })
+    let applier = Applier::new(shared.clone(), queue, log.clone(), Deaf, None);
+    (shared, Workers { driver, applier, keeper, log })
 }
 
 thread_local! {

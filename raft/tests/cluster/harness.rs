@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use kontiki::{
     ApplyContext, Builder, Event, Events, Loopback, Node, Options, Position, Proposal,
     ProposalBatch, ProposeResult, Read, Role, SnapshotWriter, StateMachine, Status,
@@ -86,11 +86,39 @@ impl StateMachine for Tally {
     }
 
     fn snapshot(&self) -> io::Result<Box<dyn SnapshotWriter + Send>> {
-        Err(io::Error::other("not in these tests"))
+        if self.applied.iter().any(|(_, command)| command == "keep no snapshot") {
+            return Err(io::Error::other("told to keep none"));
+        }
+        Ok(Box::new(Remembered(self.applied.clone())))
     }
 
-    fn restore(&mut self, _: &mut dyn io::Read) -> io::Result<()> {
-        Err(io::Error::other("not in these tests"))
+    fn restore(&mut self, image: &mut dyn io::Read) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        image.read_to_end(&mut bytes)?;
+        let mut bytes = Bytes::from(bytes);
+        self.applied.clear();
+        while !bytes.is_empty() {
+            let position = Position { term: bytes.get_u64_le(), index: bytes.get_u64_le() };
+            let length = bytes.get_u32_le();
+            let command = bytes.split_to(usize::try_from(length).unwrap());
+            self.applied.push((position, command));
+        }
+        Ok(())
+    }
+}
+
+/// What a state machine remembered at one moment.
+struct Remembered(Vec<(Position, Bytes)>);
+
+impl SnapshotWriter for Remembered {
+    fn write_to(self: Box<Self>, out: &mut dyn io::Write) -> io::Result<()> {
+        for (position, command) in self.0 {
+            out.write_all(&position.term.to_le_bytes())?;
+            out.write_all(&position.index.to_le_bytes())?;
+            out.write_all(&u32::try_from(command.len()).unwrap().to_le_bytes())?;
+            out.write_all(&command)?;
+        }
+        Ok(())
     }
 }
 

@@ -10,3 +10,4 @@ mod muffle;
 mod outcomes;
 mod ports;
 mod reads;
+mod snapshots;

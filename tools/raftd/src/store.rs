@@ -4,14 +4,12 @@
 //! ascending order u32 length, key, u32 length, value. The image's own file is checksummed by the
 //! library; lengths are bounded here all the same.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Read, Write},
-};
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use kontiki::{ApplyContext, SnapshotWriter, StateMachine};
 use redis_protocol::resp2::types::BytesFrame;
+use rpds::RedBlackTreeMapSync;
 
 use crate::{
     command::{Command, Condition, DecodeError, SetReply},
@@ -21,11 +19,14 @@ use crate::{
 
 /// The key space.
 ///
-/// Ordered, so that images and digests do not depend on anything but the content.
+/// Ordered, so that images and digests do not depend on anything but the content; and persistent, so that a snapshot of any number
+/// of keys is captured at once and shares all of them with what goes on to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Store {
-    entries: BTreeMap<Bytes, Bytes>,
+    entries: Entries,
 }
+
+type Entries = RedBlackTreeMapSync<Bytes, Bytes>;
 
 impl Store {
     /// The value of a key.
@@ -40,7 +41,7 @@ impl Store {
 
     /// How many keys there are.
     pub(crate) fn keys(&self) -> usize {
-        self.entries.len()
+        self.entries.size()
     }
 
     /// A fingerprint of the whole content: equal on nodes that hold the same. It reads everything.
@@ -83,11 +84,11 @@ impl Store {
                 reply::ok()
             }
             Command::Delete { keys } => {
-                reply::count(keys.iter().filter(|&&key| self.entries.remove(key).is_some()).count())
+                reply::count(keys.iter().filter(|&&key| self.entries.remove_mut(key)).count())
             }
             Command::Add { key, by } => self.add(key, *by),
             Command::FlushAll => {
-                self.entries.clear();
+                self.entries = Entries::default();
                 reply::ok()
             }
         }
@@ -137,7 +138,7 @@ impl Store {
         match self.entries.get_mut(key) {
             Some(slot) => *slot = value,
             None => {
-                self.entries.insert(Bytes::copy_from_slice(key), value);
+                self.entries.insert_mut(Bytes::copy_from_slice(key), value);
             }
         }
     }
@@ -160,14 +161,14 @@ impl StateMachine for Store {
             )));
         }
         let keys = u64::from_le_bytes(read_array(image)?);
-        let mut entries: BTreeMap<Bytes, Bytes> = BTreeMap::new();
+        let mut entries = Entries::default();
         for place in 0..keys {
             let key = read_bytes(image)?;
             let value = read_bytes(image)?;
-            if entries.last_key_value().is_some_and(|(last, _)| *last >= key) {
+            if entries.last().is_some_and(|(last, _)| *last >= key) {
                 return Err(damaged(format!("key {place} of {keys} is not above the one before")));
             }
-            entries.insert(key, value);
+            entries.insert_mut(key, value);
         }
         if image.read(&mut [0])? != 0 {
             return Err(damaged(format!("bytes after the last of {keys} keys")));
@@ -177,13 +178,13 @@ impl StateMachine for Store {
     }
 }
 
-/// The content at one moment; the values are shared with the living store, not copied.
-struct Image(BTreeMap<Bytes, Bytes>);
+/// The content at one moment, shared with the living store.
+struct Image(Entries);
 
 impl SnapshotWriter for Image {
     fn write_to(self: Box<Self>, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&[IMAGE_VERSION])?;
-        let keys = u64::try_from(self.0.len()).expect("a usize is at most 64 bits");
+        let keys = u64::try_from(self.0.size()).expect("a usize is at most 64 bits");
         out.write_all(&keys.to_le_bytes())?;
         for (key, value) in &self.0 {
             for part in [key, value] {

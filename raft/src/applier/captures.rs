@@ -1,0 +1,103 @@
+//! When the state machine is captured, and who waits for the snapshot.
+
+use kontiki_core::Position;
+
+use crate::{SnapshotError, slot::Completer};
+
+/// What became of a snapshot.
+pub(crate) type SnapshotResult = Result<crate::Position, SnapshotError>;
+
+/// Counts what a new snapshot would spare, as LogCabin does: one is due when the log behind the newest has grown to some times
+/// its size, so that the work of writing snapshots is a share of that of writing the log, whatever the state grows to.
+#[derive(Default)]
+pub(crate) struct Captures {
+    /// Applied since the newest snapshot.
+    log_bytes: u64,
+    /// Of the newest snapshot.
+    image_bytes: u64,
+    /// Where the one ends that is on its way to the disk.
+    running: Option<Position>,
+    waiting: Vec<Completer<SnapshotResult>>,
+}
+
+impl Captures {
+    /// The state machine began with an image of so many bytes, or with nothing.
+    pub(crate) fn new(image_bytes: u64) -> Self {
+        Self { image_bytes, ..Self::default() }
+    }
+
+    /// So much was applied. Says whether a snapshot is due.
+    pub(crate) fn count(&mut self, bytes: usize, ratio: u64, least: u64) -> bool {
+        self.log_bytes = self.log_bytes.saturating_add(bytes as u64);
+        self.running.is_none()
+            && self.log_bytes >= least.max(self.image_bytes.saturating_mul(ratio))
+    }
+
+    /// Somebody wants one. Says whether it has to be begun.
+    pub(crate) fn wait(&mut self, completer: Completer<SnapshotResult>) -> bool {
+        self.waiting.push(completer);
+        self.running.is_none()
+    }
+
+    /// One that ends at `at` is on its way. Until that has an end none is due.
+    pub(crate) fn begin(&mut self, at: Position) {
+        self.running = Some(at);
+        self.log_bytes = 0;
+    }
+
+    /// A snapshot is visible: the one that was begun, or a newer one of a peer.
+    pub(crate) fn visible(&mut self, at: Position, bytes: u64) {
+        self.image_bytes = bytes;
+        if self.running.is_some_and(|running| running.index <= at.index) {
+            self.end(&Ok(at.into()));
+        }
+    }
+
+    /// The one that was begun could not be had. The next is due when as much was applied again.
+    pub(crate) fn fail(&mut self, error: SnapshotError) {
+        self.end(&Err(error));
+    }
+
+    fn end(&mut self, result: &SnapshotResult) {
+        self.running = None;
+        for completer in self.waiting.drain(..) {
+            completer.complete_and_wake(result.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slot::slot;
+
+    #[test]
+    fn a_snapshot_is_due_when_the_log_is_some_times_as_large_as_the_last_one() {
+        let mut captures = Captures::new(0);
+        assert!(!captures.count(99, 4, 100) && captures.count(1, 4, 100));
+        captures.begin(Position::new(1, 5));
+        assert!(!captures.count(1000, 4, 100), "one at a time");
+        captures.visible(Position::new(1, 5), 500);
+        assert!(!captures.count(999, 4, 100) && captures.count(1, 4, 100));
+    }
+
+    #[test]
+    fn who_waits_hears_of_the_one_that_was_begun_or_a_newer_one() {
+        let mut captures = Captures::new(0);
+        let (completer, outcome) = slot();
+        assert!(captures.wait(completer));
+        captures.begin(Position::new(1, 5));
+        let (completer, second) = slot();
+        assert!(!captures.wait(completer), "it joins the one that is running");
+        captures.visible(Position::new(1, 3), 10);
+        captures.visible(Position::new(1, 6), 10);
+        for outcome in [outcome, second] {
+            assert_eq!(outcome.wait().unwrap().index, 6);
+        }
+        let (completer, outcome) = slot();
+        assert!(captures.wait(completer));
+        captures.begin(Position::new(1, 9));
+        captures.fail(SnapshotError::Failed("no space".into()));
+        assert!(outcome.wait().is_err());
+    }
+}

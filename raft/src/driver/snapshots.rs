@@ -1,0 +1,167 @@
+//! Snapshots between the state machine, the keeper, the protocol and the peers.
+
+use std::sync::Arc;
+
+use kontiki_core::{Instant, Position, Snapshot};
+use kontiki_snapshot::{Finished, Image};
+
+use crate::{
+    Event, SnapshotError, SnapshotWriter,
+    applier::Work,
+    driver::Driver,
+    envelope,
+    snapshots::{
+        self,
+        download::{Download, Expiry},
+        keeper::{Done, Job, KeeperQueue, Piece},
+    },
+    storage::GROUP,
+};
+
+/// What the driver knows of images.
+pub(super) struct Images {
+    pub(super) keeper: Arc<KeeperQueue>,
+    /// The newest one that is visible.
+    pub(super) newest: Option<Image>,
+    /// Written, and to be made visible once the own log is durable as far as it.
+    written: Option<Box<Finished>>,
+    download: Option<Download>,
+}
+
+impl Images {
+    pub(super) fn new(keeper: Arc<KeeperQueue>, newest: Option<Image>) -> Self {
+        Self { keeper, newest, written: None, download: None }
+    }
+}
+
+impl Driver {
+    /// The state machine was captured behind `at`.
+    pub(super) fn captured(&mut self, at: Position, writer: Box<dyn SnapshotWriter + Send>) {
+        let Some(core) = &self.core else { return };
+        let Some(configuration) = core.configuration_at(at.index).cloned() else {
+            return self.lose_snapshot("its configuration is not known any more".into());
+        };
+        let snapshot = Snapshot { at, configuration };
+        let header = snapshots::header(self.storage.state.cluster.0, &snapshot);
+        self.images.keeper.push(Job::Write { header, writer });
+    }
+
+    /// The keeper has done something.
+    pub(super) fn snapshot_done(&mut self, done: Done) {
+        match done {
+            Done::Written(finished) => self.images.written = Some(finished),
+            Done::Visible(snapshot, image) => self.snapshot_visible(*snapshot, image),
+            Done::Failed(cause) => self.lose_snapshot(cause),
+            Done::Piece { to, piece } => {
+                self.transport.send(to, GROUP, envelope::encode_piece(piece.as_ref()));
+            }
+            Done::Received(received) => {
+                if let Some(download) = &mut self.images.download {
+                    download.written(received);
+                }
+                self.ask_for_pieces();
+            }
+            Done::Refused(cause) => {
+                let node = self.shared.id;
+                tracing::warn!(node, %cause, "a peer's snapshot was refused; it is asked for again");
+                self.end_download();
+            }
+        }
+    }
+
+    /// Makes what is written visible as soon as the own log is durable as far as it (RAFT-CASE 62): a start that finds it must find
+    /// all that this node has vouched for as well.
+    pub(super) fn publish_written(&mut self) {
+        let durable = self.core.as_ref().map(|core| core.cursors().durable.0);
+        let is_durable =
+            |written: &mut Box<Finished>| Some(written.header().place.index) <= durable;
+        if let Some(written) = self.images.written.take_if(is_durable) {
+            self.images.keeper.push(Job::Publish(written));
+        }
+    }
+
+    fn snapshot_visible(&mut self, snapshot: Snapshot, image: Image) {
+        let (at, bytes) = (snapshot.at, image.bytes());
+        tracing::info!(node = self.shared.id, %at, bytes, "a snapshot is visible");
+        self.shared.board.update(|status| status.snapshot = at.into());
+        self.shared.events.tell(Event::SnapshotVisible { position: at.into(), bytes });
+        self.work.push(Work::SnapshotVisible { at, bytes });
+        self.images.newest = Some(image);
+        if self.images.download.as_ref().is_some_and(|download| download.ends_at(at)) {
+            self.images.download = None;
+        }
+        self.feed(|core, now| core.handle_snapshot(now, snapshot));
+    }
+
+    fn lose_snapshot(&mut self, cause: Arc<str>) {
+        tracing::error!(node = self.shared.id, %cause, "a snapshot could not be taken");
+        self.shared.events.tell(Event::SnapshotFailed { cause: cause.clone() });
+        self.work.push(Work::SnapshotFailed(SnapshotError::Failed(cause)));
+    }
+
+    /// The protocol needs what a peer's newest image contains. One of the same peer that is on its way goes on: it is all the
+    /// sooner here.
+    pub(super) fn fetch_snapshot(&mut self, from: u64, at: Position) {
+        if self.images.download.as_ref().is_some_and(|download| download.from == from) {
+            return;
+        }
+        tracing::info!(node = self.shared.id, from, %at, "a snapshot is needed");
+        self.shared.events.tell(Event::SnapshotNeeded { from, position: at.into() });
+        self.images.download = Some(Download::new(from, self.now));
+        self.ask_for_pieces();
+    }
+
+    /// A peer asks for a piece of an image.
+    pub(super) fn serve_piece(&mut self, to: u64, at: Position, offset: u64) {
+        self.images.keeper.push(Job::Read { to, at, offset });
+    }
+
+    /// A peer has sent a piece, or has no image.
+    pub(super) fn take_piece(&mut self, from: u64, piece: Option<Piece>) {
+        let cluster = self.storage.state.cluster.0;
+        let Some(download) = self.images.download.as_mut().filter(|known| known.from == from)
+        else {
+            return;
+        };
+        let Some(piece) = piece else { return self.end_download() };
+        for job in download.take(cluster, piece, self.now) {
+            self.images.keeper.push(job);
+        }
+        self.ask_for_pieces();
+    }
+
+    fn ask_for_pieces(&mut self) {
+        let Some(download) = &mut self.images.download else { return };
+        for ask in download.asks() {
+            self.transport.send(download.from, GROUP, envelope::encode_ask(ask));
+        }
+    }
+
+    /// Whether something was lost on the way, or nothing comes any more.
+    pub(super) fn watch_download(&mut self) {
+        let patience = self.shared.options.election_timeout_max;
+        let now = self.now;
+        match self.images.download.as_mut().map(|download| download.expire(now, patience)) {
+            Some(Expiry::Again) => self.ask_for_pieces(),
+            Some(Expiry::Over) => {
+                tracing::warn!(
+                    node = self.shared.id,
+                    "a snapshot does not come; it is asked for again"
+                );
+                self.end_download();
+            }
+            Some(Expiry::GoesOn) | None => {}
+        }
+    }
+
+    pub(super) fn download_expires_at(&self) -> Option<Instant> {
+        let patience = self.shared.options.election_timeout_max;
+        self.images.download.as_ref().map(|download| download.expires_at(patience))
+    }
+
+    fn end_download(&mut self) {
+        self.images.download = None;
+        self.images.keeper.push(Job::Forget);
+        self.feed(|core, _| core.handle_snapshot_failed());
+    }
+}

@@ -1,0 +1,218 @@
+//! An image on its way from a peer: what is asked for next, and when nothing more is expected. It does no IO itself.
+
+use std::time::Duration;
+
+use kontiki_core::{Instant, Position};
+use kontiki_snapshot::Offer;
+
+use crate::snapshots::{
+    self,
+    keeper::{Job, Piece},
+};
+
+/// Bytes of a full piece.
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
+
+/// How many are asked for ahead of what is written: the delay of a network times its speed.
+pub(crate) const WINDOW_PIECES: usize = 8;
+const WINDOW_BYTES: u64 = (WINDOW_PIECES * PIECE_BYTES) as u64;
+
+/// What is asked of a peer: a piece of its image that ends at `at`, or the beginning of its newest one if that is 0/0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ask {
+    pub(crate) at: Position,
+    pub(crate) offset: u64,
+}
+
+/// What a download is asked for by the driver.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Expiry {
+    GoesOn,
+    /// Nothing has come for a while: what is asked for is asked again.
+    Again,
+    /// Nothing has come for long.
+    Over,
+}
+
+/// An image on its way. Pieces are taken in order; one that is lost is asked for again with all behind it.
+#[derive(Debug)]
+pub(crate) struct Download {
+    pub(crate) from: u64,
+    /// Where the image ends and how long it is, once the first piece has said that.
+    image: Option<(Position, u64)>,
+    /// Everything before was handed to the keeper,
+    arrived: u64,
+    /// written by it,
+    written: u64,
+    /// and asked for.
+    asked: u64,
+    /// When something came last, or was asked for again.
+    stirred_at: Instant,
+    /// When something came last.
+    progress_at: Instant,
+}
+
+impl Download {
+    pub(crate) fn new(from: u64, now: Instant) -> Self {
+        Self {
+            from,
+            image: None,
+            arrived: 0,
+            written: 0,
+            asked: 0,
+            stirred_at: now,
+            progress_at: now,
+        }
+    }
+
+    /// What to ask for now: as much as the window allows.
+    pub(crate) fn asks(&mut self) -> Vec<Ask> {
+        let Some((at, total)) = self.image else {
+            let is_first = self.asked == 0;
+            self.asked = 1;
+            return is_first
+                .then(|| Ask { at: Position::default(), offset: 0 })
+                .into_iter()
+                .collect();
+        };
+        let mut asks = Vec::new();
+        while self.asked < total.min(self.written + WINDOW_BYTES) {
+            asks.push(Ask { at, offset: self.asked });
+            self.asked += PIECE_BYTES as u64;
+        }
+        asks
+    }
+
+    /// A piece has come; what the keeper is to do with it.
+    pub(crate) fn take(&mut self, cluster: u64, piece: Piece, now: Instant) -> Vec<Job> {
+        let Piece { at, total, offset, bytes } = piece;
+        let mut jobs = Vec::new();
+        if self.image != Some((at, total)) {
+            // The peer has another image by now, or said so first: that one begins.
+            if offset != 0 {
+                return jobs;
+            }
+            *self = Self { image: Some((at, total)), ..Self::new(self.from, now) };
+            let offer = Offer {
+                owner: snapshots::owner(cluster),
+                place: snapshots::place(at),
+                bytes: total,
+            };
+            jobs.push(Job::Receive(offer));
+        }
+        if offset == self.arrived && !bytes.is_empty() {
+            self.arrived += bytes.len() as u64;
+            self.asked = self.asked.max(self.arrived);
+            (self.stirred_at, self.progress_at) = (now, now);
+            jobs.push(Job::Append { offset, bytes });
+        }
+        jobs
+    }
+
+    /// Whether it is of the image that ends there.
+    pub(crate) fn ends_at(&self, at: Position) -> bool {
+        self.image.is_some_and(|(known, _)| known == at)
+    }
+
+    /// The keeper has written everything up to there.
+    pub(crate) fn written(&mut self, received: u64) {
+        self.written = self.written.max(received);
+    }
+
+    /// Looks how long nothing has come: after a while all that is under way counts as lost, and it is over after so long a time
+    /// without progress, however long it takes in all (RAFT-CASE 52).
+    pub(crate) fn expire(&mut self, now: Instant, patience: Duration) -> Expiry {
+        if now >= self.progress_at + patience * STALL_TIMES {
+            return Expiry::Over;
+        }
+        if now < self.stirred_at + patience {
+            return Expiry::GoesOn;
+        }
+        self.stirred_at = now;
+        self.asked = self.arrived;
+        Expiry::Again
+    }
+
+    /// When `expire` is due.
+    pub(crate) fn expires_at(&self, patience: Duration) -> Instant {
+        (self.stirred_at + patience).min(self.progress_at + patience * STALL_TIMES)
+    }
+}
+
+/// A download is over when nothing has come for so many times as long as a repetition waits.
+const STALL_TIMES: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const PIECE: u64 = PIECE_BYTES as u64;
+    const AT: Position = Position { term: kontiki_core::Term(2), index: kontiki_core::LogIndex(9) };
+
+    fn piece(total: u64, offset: u64, bytes: u64) -> Piece {
+        let bytes = Bytes::from(vec![7; usize::try_from(bytes).unwrap()]);
+        Piece { at: AT, total, offset, bytes }
+    }
+
+    fn offsets(jobs: &[Job]) -> Vec<u64> {
+        let offset = |job: &Job| match job {
+            Job::Append { offset, .. } => Some(*offset),
+            _ => None,
+        };
+        jobs.iter().filter_map(offset).collect()
+    }
+
+    #[test]
+    fn a_window_is_asked_for_ahead_of_what_is_written() {
+        let total = 20 * PIECE;
+        let mut download = Download::new(3, Instant(0));
+        assert_eq!(download.asks(), [Ask { at: Position::default(), offset: 0 }]);
+        assert_eq!(download.asks(), []);
+        let jobs = download.take(5, piece(total, 0, PIECE), Instant(1));
+        let [Job::Receive(offer), Job::Append { offset: 0, .. }] = &jobs[..] else { panic!() };
+        assert_eq!((offer.bytes, offer.owner.cluster, offer.place.index), (total, 5, 9));
+        let asked: Vec<u64> = download.asks().iter().map(|ask| ask.offset / PIECE).collect();
+        assert_eq!(asked, [1, 2, 3, 4, 5, 6, 7]);
+        download.written(2 * PIECE);
+        let asked: Vec<u64> = download.asks().iter().map(|ask| ask.offset / PIECE).collect();
+        assert_eq!(asked, [8, 9]);
+    }
+
+    #[test]
+    fn what_is_lost_is_asked_for_again_with_all_behind_it_and_what_comes_twice_is_left() {
+        let mut download = Download::new(3, Instant(0));
+        download.asks();
+        download.take(5, piece(3 * PIECE, 0, PIECE), Instant(1));
+        download.asks();
+        assert_eq!(offsets(&download.take(5, piece(3 * PIECE, 2 * PIECE, PIECE), Instant(2))), []);
+        assert_eq!(offsets(&download.take(5, piece(3 * PIECE, 0, PIECE), Instant(3))), []);
+        let patience = Duration::from_nanos(10);
+        assert_eq!(download.expire(Instant(10), patience), Expiry::GoesOn);
+        assert_eq!(download.expires_at(patience), Instant(11));
+        assert_eq!(download.expire(Instant(11), patience), Expiry::Again);
+        let asked: Vec<u64> = download.asks().iter().map(|ask| ask.offset / PIECE).collect();
+        assert_eq!(asked, [1, 2]);
+        assert_eq!(
+            offsets(&download.take(5, piece(3 * PIECE, PIECE, PIECE), Instant(12))),
+            [PIECE]
+        );
+        assert_eq!(download.expire(Instant(111), patience), Expiry::Again);
+        assert_eq!(download.expire(Instant(112), patience), Expiry::Over);
+    }
+
+    /// RAFT-CASE 53
+    #[test]
+    fn another_image_of_the_peer_begins_anew_and_its_middle_counts_for_nothing() {
+        let mut download = Download::new(3, Instant(0));
+        download.asks();
+        download.take(5, piece(3 * PIECE, 0, PIECE), Instant(1));
+        let other = |offset| Piece { at: Position::new(2, 20), ..piece(2 * PIECE, offset, PIECE) };
+        assert!(download.take(5, other(PIECE), Instant(2)).is_empty());
+        let jobs = download.take(5, other(0), Instant(3));
+        assert!(matches!(&jobs[..], [Job::Receive(_), Job::Append { offset: 0, .. }]));
+        assert!(download.take(5, piece(3 * PIECE, PIECE, PIECE), Instant(4)).is_empty());
+        assert_eq!(download.asks(), [Ask { at: Position::new(2, 20), offset: PIECE }]);
+    }
+}

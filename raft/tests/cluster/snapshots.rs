@@ -1,0 +1,179 @@
+//! Snapshots: taken as the log grows or when somebody asks, and sent to who needs what the log has lost; a start goes on from
+//! the newest.
+
+use std::fs;
+
+use bytes::Bytes;
+use kontiki::{Event, Options, Position, SnapshotError, StartError};
+
+use crate::harness::{Cluster, Tally, await_event, await_status, outcomes, ready};
+
+/// A snapshot for every few commands, and hardly anything left in the log behind it.
+fn often(options: &mut Options) {
+    options.snapshot_log_bytes_min = 2 << 10;
+    options.snapshot_ratio = 0;
+    options.trailing_entries = 2;
+}
+
+fn propose(cluster: &Cluster, range: std::ops::Range<u32>) {
+    for number in range {
+        let command = Bytes::from(vec![u8::try_from(number % 251).unwrap(); 200]);
+        cluster.nodes[&cluster.leader()].propose(command).wait().unwrap();
+    }
+}
+
+fn snapshot(cluster: &Cluster, id: u64) -> Position {
+    cluster.nodes[&id].snapshot().wait().unwrap()
+}
+
+#[test]
+fn snapshots_are_taken_as_the_log_grows_and_a_start_goes_on_from_the_newest() {
+    let mut cluster = Cluster::start_with(1, often);
+    let mut events = cluster.nodes[&1].events();
+    propose(&cluster, 0..100);
+    let told = await_event(&mut events, |event| match event {
+        Event::SnapshotVisible { position, bytes } => Some((*position, *bytes)),
+        _ => None,
+    });
+    assert!(told.0.index > 5 && told.1 > 1000, "{told:?}");
+    await_status(&cluster.nodes[&1], |status| status.snapshot.index > 60);
+    await_status(&cluster.nodes[&1], |status| status.log_first > 50);
+    let before = cluster.agreed();
+    cluster.stop_node(1);
+    let node = cluster.start_node(1);
+    ready(node);
+    // The log alone would not do.
+    let status = node.status();
+    assert!(status.log_first > 50 && status.snapshot.index + 1 >= status.log_first, "{status:?}");
+    assert_eq!(cluster.agreed(), before);
+    propose(&cluster, 100..110);
+    assert_eq!(cluster.agreed().len(), 110);
+}
+
+#[test]
+fn a_snapshot_is_taken_when_somebody_asks() {
+    let mut cluster = Cluster::start(1);
+    propose(&cluster, 0..10);
+    let position = snapshot(&cluster, 1);
+    assert_eq!(position.index, cluster.nodes[&1].status().applied);
+    let images = fs::read_dir(cluster.data(1).join("snapshots")).unwrap();
+    let names = images.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.ends_with(".image")).count(), 1);
+    cluster.stop_node(1);
+    ready(cluster.start_node(1));
+    assert_eq!(cluster.nodes[&1].status().snapshot, position);
+    assert_eq!(cluster.agreed().len(), 10);
+}
+
+#[test]
+fn a_state_machine_that_gives_no_snapshot_costs_nothing_but_the_log() {
+    let cluster = Cluster::start(1);
+    let mut events = cluster.nodes[&1].events();
+    cluster.nodes[&1].propose("keep no snapshot").wait().unwrap();
+    let refused = cluster.nodes[&1].snapshot().wait().unwrap_err();
+    assert_eq!(refused, SnapshotError::Failed("told to keep none".into()));
+    await_event(&mut events, |event| matches!(event, Event::SnapshotFailed { .. }).then_some(()));
+    propose(&cluster, 0..5);
+    assert_eq!(cluster.agreed().len(), 6);
+}
+
+#[test]
+fn a_follower_that_was_away_while_the_others_compacted_catches_up() {
+    let mut cluster = Cluster::start_with(3, often);
+    let away = cluster.follower();
+    cluster.stop_node(away);
+    propose(&cluster, 0..100);
+    let leader = cluster.leader();
+    await_status(&cluster.nodes[&leader], |status| status.log_first > 50);
+    let node = cluster.start_node(away);
+    let mut events = node.events();
+    let visible = await_event(&mut events, |event| match event {
+        Event::SnapshotVisible { position, .. } => Some(position.index),
+        _ => None,
+    });
+    assert!(visible > 50, "{visible}");
+    ready(&cluster.nodes[&away]);
+    propose(&cluster, 100..120);
+    assert_eq!(cluster.agreed().len(), 120);
+    let status = cluster.nodes[&away].status();
+    assert!(status.log_first > 50, "{status:?}");
+    // And once more, from what it has on its own disk by now.
+    cluster.stop_node(away);
+    ready(cluster.start_node(away));
+    assert_eq!(cluster.agreed().len(), 120);
+}
+
+/// An image of many pieces, under load.
+#[test]
+fn a_large_image_comes_while_the_others_go_on() {
+    let mut cluster = Cluster::start_with(3, |options| options.trailing_entries = 0);
+    let away = cluster.follower();
+    cluster.stop_node(away);
+    let leader = cluster.leader();
+    let command = |number: u32| Bytes::from(vec![u8::try_from(number % 251).unwrap(); 100 << 10]);
+    for _ in 0..12 {
+        let batch = cluster.nodes[&leader].propose_batch((0..1).map(command).collect());
+        outcomes(batch).into_iter().for_each(|result| drop(result.unwrap()));
+    }
+    let proposals: Vec<_> =
+        (0..100).map(|number| cluster.nodes[&leader].propose(command(number))).collect();
+    proposals.into_iter().for_each(|proposal| drop(proposal.wait().unwrap()));
+    snapshot(&cluster, leader);
+    await_status(&cluster.nodes[&leader], |status| status.log_first > 100);
+    cluster.start_node(away);
+    for number in 0..50 {
+        cluster.nodes[&leader].propose(command(number)).wait().unwrap();
+    }
+    ready(&cluster.nodes[&away]);
+    assert_eq!(cluster.agreed().len(), 162);
+}
+
+/// RAFT-CASE 51
+#[test]
+fn a_damaged_image_gives_way_to_an_older_one_only_if_the_log_covers_the_gap() {
+    let mut cluster = Cluster::start_with(1, |options| options.trailing_entries = 8);
+    propose(&cluster, 0..10);
+    snapshot(&cluster, 1);
+    propose(&cluster, 10..15);
+    let newest = snapshot(&cluster, 1);
+    await_status(&cluster.nodes[&1], |status| status.log_first > 5);
+    let before = cluster.agreed();
+    cluster.stop_node(1);
+    let name = format!("{:016x}-{:016x}.image", newest.index, newest.term);
+    let path = cluster.data(1).join("snapshots").join(name);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    ready(cluster.start_node(1));
+    assert_eq!(cluster.agreed(), before);
+    assert!(cluster.nodes[&1].status().snapshot.index < newest.index);
+    // The next one takes its place; then the log does not reach back to the older one.
+    propose(&cluster, 15..40);
+    let newest = snapshot(&cluster, 1);
+    await_status(&cluster.nodes[&1], |status| status.log_first > 30);
+    cluster.stop_node(1);
+    let name = format!("{:016x}-{:016x}.image", newest.index, newest.term);
+    fs::remove_file(cluster.data(1).join("snapshots").join(name)).unwrap();
+    let refused = cluster.builder(1).start(Tally::default()).unwrap_err();
+    let StartError::Snapshot { reason, .. } = &refused else { panic!("{refused:?}") };
+    assert!(reason.contains("the log begins at index") && reason.contains("missing"), "{reason}");
+}
+
+#[test]
+fn an_image_of_another_cluster_is_refused_by_name() {
+    let mut cluster = Cluster::start(1);
+    propose(&cluster, 0..3);
+    snapshot(&cluster, 1);
+    cluster.stop_node(1);
+    let from = cluster.data(1).join("snapshots");
+    let mut other = Cluster::start(1);
+    propose(&other, 0..3);
+    other.stop_node(1);
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), other.data(1).join("snapshots").join(entry.file_name())).unwrap();
+    }
+    let refused = other.builder(1).start(Tally::default()).unwrap_err();
+    assert!(refused.to_string().contains("cluster"), "{refused}");
+}
