@@ -189,9 +189,13 @@ impl<'a> World<'a> {
             self.happen(event)?;
         }
         self.compare_logs()?;
-        for steps in self.hosts.iter().filter_map(|host| host.steps.as_ref()) {
-            self.coverage.add_to("a rotation", steps.wal().statistics().rotations);
+        for number in 0..self.hosts.len() {
+            self.count_segments(number);
         }
+        let [taken, begun, replaced] = self.ledger.look().snapshots;
+        self.coverage.add_to("a snapshot is taken", taken);
+        self.coverage.add_to("a start goes on from a snapshot", begun);
+        self.coverage.add_to("a snapshot takes the place of a state", replaced);
         history::check(&self.clients.history, &self.ledger.look(), &mut self.coverage)
     }
 
@@ -317,6 +321,14 @@ impl<'a> World<'a> {
             });
         }
         Ok(())
+    }
+
+    /// What the log of a process that ends has done with its files.
+    fn count_segments(&mut self, number: usize) {
+        let Some(steps) = &self.hosts[number].steps else { return };
+        let statistics = steps.wal().statistics();
+        self.coverage.add_to("a rotation", statistics.rotations);
+        self.coverage.add_to("a segment is used again", statistics.recycled_segments);
     }
 
     /// Whatever a node has called durable is on its disk.

@@ -111,10 +111,15 @@ impl World<'_> {
     pub(super) fn compare_logs(&self) -> Result<(), String> {
         self.checks.compare_applied(&self.ledger.look())?;
         let mut first: Option<Vec<kontiki_wal::Entry>> = None;
+        let mut logs = Vec::new();
         for host in self.hosts.iter().filter(|host| host.standing == Standing::Sound) {
             let Some(steps) = &host.steps else { continue };
-            let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
-            let entries = log.read(1..self.checks.committed() + 1, usize::MAX);
+            logs.push((host, steps.wal().log(LOG).map_err(|error| error.to_string())?));
+        }
+        // What is in no log any more was held against each other when it was applied.
+        let begin = logs.iter().map(|(_, log)| log.first()).max().unwrap_or(1);
+        for (host, log) in logs {
+            let entries = log.read(begin..self.checks.committed() + 1, usize::MAX);
             let entries: Result<Vec<_>, _> = entries.collect();
             let entries = match entries {
                 Err(kontiki_wal::ReadError::Corruption(_)) if host.is_rotten => continue,

@@ -68,6 +68,15 @@ impl Checks {
         self.committed.len() as u64
     }
 
+    /// The terms of what is committed up to `index`, all of which an image contains.
+    fn committed_to(&self, index: u64) -> Result<Vec<u64>, String> {
+        let end = usize::try_from(index).expect("a short log");
+        let terms = self.committed.get(..end).map(|all| all.iter().map(|&(term, _)| term));
+        terms.map(Iterator::collect).ok_or_else(|| {
+            format!("an image ends at {index}, and {} entries are committed", self.committed.len())
+        })
+    }
+
     /// Grows with everything that a node has claimed.
     pub(crate) fn claims(&self, id: u64) -> u64 {
         self.nodes.get(&id).map_or(0, |seen| seen.claims)
@@ -87,10 +96,13 @@ impl Checks {
         };
         core.check();
         let (id, status, cursors) = (host.id, core.status(), core.cursors());
+        let compacted = status.compacted.index.0;
         let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
         self.nodes.entry(id).or_default().unseen.clear();
-        let mut news =
-            News { truncated: self.take_durable(id, cursors.durable.0, &log)?, ..News::default() };
+        let mut news = News {
+            truncated: self.take_durable(id, cursors.durable.0, &log, compacted)?,
+            ..News::default()
+        };
         let seen = self.nodes.entry(id).or_default();
         let (term, committed) = (status.term.0, cursors.committed.0);
         if term < seen.term || committed < seen.committed {
@@ -109,7 +121,7 @@ impl Checks {
         let known = if is_level { u64::MAX } else { cursors.durable.0 };
         while let Some(index) = self.nodes.get(&id).map(|seen| seen.checked + 1)
             && index <= committed.min(known)
-            && let Some(term) = log.term(index)
+            && let Some(term) = term_of(&self.committed, &log, compacted, index)
         {
             news.commits += u64::from(index > self.committed());
             self.take_committed(id, index, term)?;
@@ -119,18 +131,26 @@ impl Checks {
             self.take_leader(id, term)?;
         }
         if news.leads {
-            self.check_completeness(id, term, known, &log)?;
+            self.check_completeness(id, term, known, &log, compacted)?;
         }
         Ok(news)
     }
 
     /// What is durable on a node by its own account; true if something that was is gone.
-    fn take_durable(&mut self, id: u64, durable: u64, log: &Log) -> Result<bool, String> {
+    fn take_durable(
+        &mut self,
+        id: u64,
+        durable: u64,
+        log: &Log,
+        compacted: u64,
+    ) -> Result<bool, String> {
         let seen = self.nodes.entry(id).or_default();
         let held = seen.durable.len();
         let end = usize::try_from(durable).expect("a short log");
         while let Some(&term) = seen.durable.last()
-            && (seen.durable.len() > end || log.term(seen.durable.len() as u64) != Some(term))
+            && (seen.durable.len() > end
+                || term_of(&self.committed, log, compacted, seen.durable.len() as u64)
+                    != Some(term))
         {
             seen.durable.pop();
             let place = seen.durable.len();
@@ -138,7 +158,8 @@ impl Checks {
         }
         let truncated = seen.durable.len() < held;
         for index in seen.durable.len() as u64 + 1..=durable {
-            let term = term_at(id, index, log)?;
+            let term = term_of(&self.committed, log, compacted, index)
+                .ok_or_else(|| format!("node {id} vouches for index {index}, and has it not"))?;
             let before = seen.durable.last().copied().unwrap_or(0);
             seen.durable.push(term);
             seen.claims += 1;
@@ -190,11 +211,18 @@ impl Checks {
 
     /// A new leader has what was committed in earlier terms, as far as its log can be asked. It may itself not know yet that
     /// there are later ones.
-    fn check_completeness(&self, id: u64, term: u64, known: u64, log: &Log) -> Result<(), String> {
+    fn check_completeness(
+        &self,
+        id: u64,
+        term: u64,
+        known: u64,
+        log: &Log,
+        compacted: u64,
+    ) -> Result<(), String> {
         let was_earlier = |&(_, known_in): &(u64, u64)| known_in < term;
         let Some(place) = self.committed.iter().rposition(was_earlier) else { return Ok(()) };
         let (index, committed) = (place as u64 + 1, self.committed[place].0);
-        if index <= known && log.term(index) != Some(committed) {
+        if index <= known && term_of(&self.committed, log, compacted, index) != Some(committed) {
             return Err(format!(
                 "node {id} leads in term {term} without the committed entry {index}"
             ));
@@ -262,17 +290,24 @@ impl Checks {
         if host.is_sound() && !host.is_doubtful() {
             self.compare_disk(host)?;
             // What the log has replaced since, the disk can still have as it was.
-            let on_disk = (1..).zip(host.durable()?.terms);
-            let stands = on_disk.take_while(|&(index, term)| log.term(index) == Some(term));
-            let stands: Vec<u64> = stands.map(|(_, term)| term).collect();
+            let held = host.durable()?;
+            let in_image = held.image_end.max(log.first() - 1);
+            let mut stands = self.committed_to(in_image)?;
+            stands.extend(
+                (in_image + 1..).map_while(|index| {
+                    held.term(index).filter(|&term| log.term(index) == Some(term))
+                }),
+            );
             let seen = self.nodes.entry(host.id).or_default();
             for (place, &term) in seen.durable.iter().enumerate().skip(stands.len()) {
                 expect_uncommitted(&self.committed, host.id, place, term)?;
             }
             seen.durable = stands;
         } else {
-            let terms = (1..=log.last()).map_while(|index| log.term(index));
-            self.nodes.entry(host.id).or_default().unseen = terms.collect();
+            let committed = &self.committed;
+            let terms = (1..=log.last()).map_while(|index| term_of(committed, &log, 0, index));
+            let terms: Vec<u64> = terms.collect();
+            self.nodes.entry(host.id).or_default().unseen = terms;
         }
         Ok(())
     }
@@ -286,8 +321,8 @@ impl Checks {
         }
         let held = host.durable().map_err(|what| format!("node {id}'s disk: {what}"))?;
         for (index, &said) in (1..).zip(&seen.durable) {
-            let term = held.terms.get(usize::try_from(index - 1).expect("a short log")).copied();
-            if term != Some(said) {
+            let term = held.term(index);
+            if index > held.image_end && term != Some(said) {
                 return Err(format!(
                     "node {id} has called entry {index} of term {said} durable, and its disk holds there {term:?}"
                 ));
@@ -326,12 +361,22 @@ impl Checks {
     pub(crate) fn take_start(&mut self, host: &Host) -> Result<bool, String> {
         let Some(steps) = &host.steps else { return Ok(true) };
         let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
+        let committed: Vec<u64> = self.committed.iter().map(|&(term, _)| term).collect();
         let seen = self.nodes.entry(host.id).or_default();
         (seen.committed, seen.checked, seen.is_leader) = (0, 0, false);
         seen.unseen.clear();
         seen.term = steps.core().map_or(0, |core| core.status().term.0);
+        // A log that began anew behind a snapshot has given up what contradicts that.
+        let base = steps.core().map_or(0, |core| core.status().snapshot.index.0);
+        let place = usize::try_from(base).expect("a short log");
+        let is_at = |terms: &[u64]| place == 0 || terms.get(place - 1) == committed.get(place - 1);
+        if !is_at(&seen.durable) {
+            seen.durable = committed[..place.min(committed.len())].to_vec();
+        }
         let mut terms = (1..).zip(&seen.durable);
-        let are_entries_kept = terms.all(|(index, &term)| log.term(index) == Some(term));
+        let are_entries_kept = terms.all(|(index, &term)| {
+            index < log.first() && index <= base || log.term(index) == Some(term)
+        });
         let state = log.state().and_then(|bytes| State::decode(&bytes).ok().flatten());
         // Who has lost everything calls himself something new.
         let name = state.as_ref().map(|state| state.incarnation);
@@ -342,7 +387,7 @@ impl Checks {
             && are_entries_kept
             && self.check_promises(host.id, said, state.as_ref()).is_ok();
         if is_kept {
-            self.take_durable(host.id, log.last(), &log)?;
+            self.take_durable(host.id, log.last(), &log, 0)?;
         }
         Ok(is_kept)
     }
@@ -364,6 +409,12 @@ fn expect_uncommitted(
     }
 }
 
-fn term_at(id: u64, index: u64, log: &Log) -> Result<u64, String> {
-    log.term(index).ok_or_else(|| format!("node {id} vouches for index {index}, and has it not"))
+/// The term of an entry: what is not in the log any more, or will not be once what waits for the log is done, is in a snapshot, and
+/// committed.
+fn term_of(committed: &[(u64, u64)], log: &Log, compacted: u64, index: u64) -> Option<u64> {
+    if index >= log.first() && index > compacted {
+        return log.term(index);
+    }
+    let place = usize::try_from(index.checked_sub(1)?).expect("a short log");
+    committed.get(place).map(|&(term, _)| term)
 }

@@ -53,8 +53,8 @@ impl fmt::Display for Coverage {
     }
 }
 
-/// All that a long run meets. A node's log is not compacted yet, so that no segment is used again.
-pub const ALL: [&str; 46] = [
+/// All that a long run meets.
+pub const ALL: [&str; 50] = [
     "power cut",
     "power cut inside a job",
     "kill",
@@ -92,6 +92,10 @@ pub const ALL: [&str; 46] = [
     "a lie is not found out",
     "a wiped disk is not admitted",
     "a rotation",
+    "a segment is used again",
+    "a snapshot is taken",
+    "a start goes on from a snapshot",
+    "a snapshot takes the place of a state",
     "a write is applied",
     "a swap that does not write",
     "a linearizable read",

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use kontiki_core::State;
-use kontiki_disk::{Access, Disk};
+use kontiki_disk::{Access, Disk, MemoryDisk};
+use kontiki_snapshot::Store;
 use kontiki_wal::inspect::{Scan, Verdict};
 
 use crate::{
@@ -52,24 +53,58 @@ impl Host {
         if let Verdict::Corrupt(corruptions) = scan.verdict() {
             return Err(format!("{corruptions:?}"));
         }
+        let image_end = newest_image(&image)?;
         let bounds = scan.logs().into_iter().find(|(log, _)| *log == LOG);
         let Some((_, bounds)) = bounds else { return Ok(Durable::default()) };
+        if image_end + 1 < bounds.first {
+            return Err(format!(
+                "the log begins at index {}, and the newest image ends at {image_end}",
+                bounds.first
+            ));
+        }
         let ends = bounds.runs().iter().skip(1).map(|run| run.0).chain([bounds.last + 1]);
         let runs = bounds.runs().iter().zip(ends);
         let terms = runs.flat_map(|(&(first, term), end)| (first..end).map(move |_| term));
         let state = bounds.state.as_ref().map(|bytes| State::decode(bytes));
         let state = state.transpose().map_err(|error| error.to_string())?.flatten();
-        Ok(Durable { terms: terms.collect(), state })
+        Ok(Durable { image_end, first: bounds.first, terms: terms.collect(), state })
     }
 }
 
 /// What of a node's log is durable.
 #[derive(Debug, Default)]
 pub(super) struct Durable {
-    /// The terms of the entries, from index 1.
-    pub(super) terms: Vec<u64>,
+    /// The last entry that is in an image.
+    pub(super) image_end: u64,
+    /// The first entry in the log,
+    first: u64,
+    /// and the terms from there on.
+    terms: Vec<u64>,
     /// What it remembers of terms and votes.
     pub(super) state: Option<State>,
+}
+
+impl Durable {
+    /// The term of an entry of the log.
+    pub(super) fn term(&self, index: u64) -> Option<u64> {
+        let place = usize::try_from(index.checked_sub(self.first)?).expect("a short log");
+        self.terms.get(place).copied()
+    }
+}
+
+/// Where the newest image ends that is whole. Images that are there and are not were not synced, which no store leaves.
+fn newest_image(disk: &MemoryDisk) -> Result<u64, String> {
+    let directory = Path::new(DIRECTORY).join("snapshots");
+    if disk.open_directory(&directory, Access::Read).is_err() {
+        return Ok(0);
+    }
+    let store = Store::open(disk, &directory, None).map_err(|error| error.to_string())?;
+    if let Some(damaged) = store.damaged().first() {
+        return Err(damaged.error.to_string());
+    }
+    let Some(newest) = store.images().first() else { return Ok(0) };
+    newest.verify().map_err(|error| error.to_string())?;
+    Ok(newest.header().place.index)
 }
 
 fn log_directory() -> PathBuf {

@@ -37,10 +37,11 @@ pub(crate) enum Actor {
     Fetcher,
     Syncer,
     Preparer,
+    Keeper,
 }
 
-pub(crate) const ACTORS: [Actor; 5] =
-    [Actor::Driver, Actor::Applier, Actor::Fetcher, Actor::Syncer, Actor::Preparer];
+pub(crate) const ACTORS: [Actor; 6] =
+    [Actor::Driver, Actor::Applier, Actor::Fetcher, Actor::Syncer, Actor::Preparer, Actor::Keeper];
 
 /// Why a node does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +189,8 @@ impl Host {
                 match &error {
                     StartError::Log(
                         OpenError::Corruption(_) | OpenError::MissingSegment { .. },
-                    ) => Started::Refused(error.to_string()),
+                    )
+                    | StartError::Snapshot { .. } => Started::Refused(error.to_string()),
                     _ => Started::Later(error.to_string()),
                 }
             }
@@ -229,9 +231,13 @@ impl Host {
         let driver = at(steps.has_arrivals(), 200 * US, steps.turn_at());
         let applier = at(steps.has_work(), 300 * US, steps.apply_at());
         let fetcher = at(steps.has_fetches(), MS, None);
-        for (actor, at) in
-            [(Actor::Driver, driver), (Actor::Applier, applier), (Actor::Fetcher, fetcher)]
-        {
+        let keeper = at(steps.has_snapshot_jobs(), 3 * MS + self.slow, None);
+        for (actor, at) in [
+            (Actor::Driver, driver),
+            (Actor::Applier, applier),
+            (Actor::Fetcher, fetcher),
+            (Actor::Keeper, keeper),
+        ] {
             self.call(actor, at);
         }
     }
@@ -239,7 +245,9 @@ impl Host {
     /// Until when a pause, or the disk, keeps an actor from what it does.
     pub(crate) fn held_until(&self, actor: Actor) -> u64 {
         match actor {
-            Actor::Syncer | Actor::Preparer => self.paused_until.max(self.hung_until),
+            Actor::Syncer | Actor::Preparer | Actor::Keeper => {
+                self.paused_until.max(self.hung_until)
+            }
             Actor::Driver | Actor::Applier | Actor::Fetcher => self.paused_until,
         }
     }
@@ -326,6 +334,14 @@ impl Host {
             Actor::Fetcher => {
                 steps.fetch();
                 Act::GoesOn
+            }
+            Actor::Keeper => {
+                let cut = self.cut_inside.take().filter(|_| steps.has_snapshot_jobs());
+                if let Some((operations, ..)) = cut {
+                    self.disk.cut_power_after(operations);
+                }
+                steps.keep();
+                cut.map_or(Act::GoesOn, |(_, keeps, down)| Act::PowerGone { keeps, down })
             }
             Actor::Syncer => self.work_on_sync(now),
             Actor::Preparer => self.work_on_segment(now),

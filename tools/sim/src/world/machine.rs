@@ -51,6 +51,8 @@ pub struct Ledger {
     written: BTreeMap<u8, Vec<(u64, u64)>>,
     /// The registers behind all of `entries`.
     state: BTreeMap<u8, u64>,
+    /// Snapshots that were taken, from which processes began, and that took the place of what one held.
+    pub(super) snapshots: [u64; 3],
     /// What does not hold.
     violation: Option<String>,
 }
@@ -92,6 +94,19 @@ impl Ledger {
     /// The positions of all commands that were applied.
     pub fn positions(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.entries.iter().map(|(&index, &(term, _))| (index, term))
+    }
+
+    /// A node takes in the registers as they were behind the command at `applied`, from an image.
+    fn note_image(&mut self, node: u64, applied: u64, state: &BTreeMap<u8, u64>) {
+        let keys = self.written.keys().chain(state.keys());
+        let differs = |key: &&u8| self.value_at(**key, applied) != state.get(key).copied();
+        let wrong = keys.clone().find(differs).copied();
+        if applied > 0 && !self.entries.contains_key(&applied) || wrong.is_some() {
+            let what = format!(
+                "node {node} takes in an image behind {applied} with another register {wrong:?} than there was"
+            );
+            self.violation.get_or_insert(what);
+        }
     }
 
     /// A node applies a command, after that at `before`; 0 if it is its first.
@@ -184,11 +199,42 @@ impl StateMachine for Registers {
     }
 
     fn snapshot(&self) -> io::Result<Box<dyn SnapshotWriter + Send>> {
-        Err(io::ErrorKind::Unsupported.into())
+        self.ledger.look().snapshots[0] += 1;
+        let mut bytes = self.applied.to_le_bytes().to_vec();
+        for (&key, value) in &self.state {
+            bytes.push(key);
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+        Ok(Box::new(Image(bytes)))
     }
 
-    fn restore(&mut self, _: &mut dyn io::Read) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn restore(&mut self, image: &mut dyn io::Read) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        image.read_to_end(&mut bytes)?;
+        let (applied, pairs) = bytes.split_first_chunk::<8>().ok_or(io::ErrorKind::InvalidData)?;
+        let number = |bytes: &[u8]| u64::from_le_bytes(*bytes.first_chunk().expect("eight"));
+        let applied = number(applied);
+        let state = pairs.chunks_exact(9).map(|pair| (pair[0], number(&pair[1..]))).collect();
+        let mut ledger = self.ledger.look();
+        ledger.note_image(self.node, applied, &state);
+        if applied < self.applied {
+            let (node, before) = (self.node, self.applied);
+            let what = format!("node {node} goes back from {before} to an image behind {applied}");
+            ledger.violation.get_or_insert(what);
+        }
+        ledger.snapshots[if self.applied == 0 { 1 } else { 2 }] += 1;
+        drop(ledger);
+        (self.applied, self.state) = (applied, state);
+        Ok(())
+    }
+}
+
+/// The registers at one moment.
+struct Image(Vec<u8>);
+
+impl SnapshotWriter for Image {
+    fn write_to(self: Box<Self>, out: &mut dyn io::Write) -> io::Result<()> {
+        out.write_all(&self.0)
     }
 }
 

@@ -99,6 +99,7 @@ impl Parameters {
         };
         let storm = (operations * think / clients / 2).clamp(2_000 * MS, 20_000 * MS);
         parameters.faults = faults::draw(&parameters, storm);
+        draw_snapshots(&mut parameters);
         parameters
     }
 
@@ -131,6 +132,20 @@ fn draw_options(random: &mut Random) -> Options {
     options.unsynced_bytes_max = [8 << 10, 1 << 20][pick(random, 2)];
     options.events_max = 4;
     options
+}
+
+/// Snapshots every 5 to 200 entries, or none. Drawn by itself.
+fn draw_snapshots(parameters: &mut Parameters) {
+    let mut random = Random::new(parameters.seed ^ 0x0073_6e61_7073_686f);
+    let options = &mut parameters.options;
+    options.snapshot_log_bytes_min = if random.chance(75) {
+        random.between(5, 200) * (parameters.filler as u64 + 32)
+    } else {
+        u64::MAX
+    };
+    options.snapshot_ratio = random.below(5);
+    options.trailing_entries = [0, 3, 50][pick(&mut random, 3)];
+    options.pinned_entries_max = [0, 10, 1_000][pick(&mut random, 3)];
 }
 
 fn draw_rules(random: &mut Random) -> Rules {

@@ -172,8 +172,10 @@ impl World<'_> {
     /// The process of a host ends, if it runs; it finds `disk` when it comes back.
     fn end_running(&mut self, number: usize, disk: MemoryDisk, down: u64) -> bool {
         let id = self.hosts[number].id;
-        let Some(steps) = &self.hosts[number].steps else { return false };
-        self.coverage.add_to("a rotation", steps.wal().statistics().rotations);
+        if self.hosts[number].steps.is_none() {
+            return false;
+        }
+        self.count_segments(number);
         for client in self.clients.lose(id, self.now) {
             self.free(client);
         }
