@@ -280,7 +280,7 @@ impl Driver {
             }
             Output::FetchSnapshot { from, at } => self.fetch_snapshot(from.0, at),
             Output::Fetch { id, first, end, bytes_max } => {
-                self.fetcher.push(Fetch { id, first, end, bytes_max });
+                self.fetcher.push(Fetch::Entries { id, first, end, bytes_max });
             }
             Output::ReadReady { id, index } => {
                 let jobs = self.reads.take(id);
@@ -332,6 +332,9 @@ impl Driver {
                 self.feed(|core, now| core.handle_fetched(now, id, result));
             }
             Completion::Captured(at, Capture(writer)) => self.captured(at, writer),
+            Completion::Piece(to, piece) => {
+                self.transport.send(to, GROUP, envelope::encode_piece(Some(&piece)));
+            }
             Completion::Snapshot(done) => self.snapshot_done(done),
             Completion::Applied => {} // The turn looks at the index anyway.
             Completion::Answers(answers) => {

@@ -6,7 +6,7 @@ use kontiki_core::{Entry, EntryKind, LogIndex, Message, Position as LogPosition,
 use crate::{
     Applied, Position, ProposeError,
     proposal::ProposeResult,
-    snapshots::{download::Ask, keeper::Piece},
+    snapshots::download::{Ask, Piece},
 };
 
 /// One message between nodes.

@@ -1,23 +1,35 @@
-//! The thread that reads older entries from the log, for followers that are behind.
+//! The thread that reads older entries from the log, and pieces of images, for followers that are behind.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use kontiki_core::{FetchId, LogIndex};
+use kontiki_core::{Entry, FetchId, LogIndex};
+use kontiki_snapshot::Image;
 use kontiki_wal::{Log, ReadError};
 use parking_lot::{Condvar, Mutex};
 
-use crate::{inbox::Completion, shared::Shared, storage};
+use crate::{
+    inbox::Completion,
+    shared::Shared,
+    snapshots::{
+        self,
+        download::{PIECE_BYTES, Piece},
+    },
+    storage,
+};
 
-/// One request of the protocol.
+/// What is to be read for a follower.
 #[derive(Debug)]
-pub(crate) struct Fetch {
-    pub(crate) id: FetchId,
-    pub(crate) first: LogIndex,
-    pub(crate) end: LogIndex,
-    pub(crate) bytes_max: usize,
+pub(crate) enum Fetch {
+    /// Entries of the log, for the protocol.
+    Entries { id: FetchId, first: LogIndex, end: LogIndex, bytes_max: usize },
+    /// A piece of an image.
+    Piece { to: u64, image: Image, offset: u64 },
 }
 
-/// The queue into the fetcher; the protocol asks for at most one piece per follower at a time.
+/// Pieces of images that wait to be read; whoever wants more asks again.
+pub(crate) const PIECES_MAX: usize = 64;
+
+/// The queue into the fetcher; the protocol asks for at most one piece of the log per follower at a time.
 #[derive(Default)]
 pub(crate) struct FetchQueue {
     state: Mutex<(VecDeque<Fetch>, bool)>,
@@ -26,7 +38,14 @@ pub(crate) struct FetchQueue {
 
 impl FetchQueue {
     pub(crate) fn push(&self, fetch: Fetch) {
-        self.state.lock().0.push_back(fetch);
+        let mut state = self.state.lock();
+        let is_piece = |fetch: &Fetch| matches!(fetch, Fetch::Piece { .. });
+        if is_piece(&fetch) && state.0.iter().filter(|other| is_piece(other)).count() >= PIECES_MAX
+        {
+            return;
+        }
+        state.0.push_back(fetch);
+        drop(state);
         self.arrived.notify_one();
     }
 
@@ -62,24 +81,56 @@ impl FetchQueue {
 /// The thread: reads what is asked for, until it is closed.
 pub(crate) fn run(shared: &Shared, queue: &Arc<FetchQueue>, log: &Log) {
     while let Some(fetch) = queue.take() {
-        step(shared, log, &fetch);
+        step(shared, log, fetch);
     }
 }
 
-/// Reads one piece. The protocol checks the terms of what comes: it may be another leader's now.
-/// Damage ends the node.
-pub(crate) fn step(shared: &Shared, log: &Log, fetch: &Fetch) {
-    let result = storage::read(log, fetch.first, fetch.end, fetch.bytes_max);
-    let result = result.map_err(|error| {
-        let (node, cause) = (shared.id, shared.cannot_read(fetch.first, &error));
+/// Reads what is wanted.
+pub(crate) fn step(shared: &Shared, log: &Log, fetch: Fetch) {
+    match fetch {
+        Fetch::Entries { id, first, end, bytes_max } => {
+            let entries = read_entries(shared, log, first, end, bytes_max);
+            shared.inbox.complete(Completion::Fetched(id, entries));
+        }
+        Fetch::Piece { to, image, offset } => {
+            if let Some(piece) = read_piece(shared, &image, offset) {
+                shared.inbox.complete(Completion::Piece(to, piece));
+            }
+        }
+    }
+}
+
+/// Whoever receives all pieces checks them: one that is damaged is found there.
+fn read_piece(shared: &Shared, image: &Image, offset: u64) -> Option<Piece> {
+    let mut bytes = vec![0; PIECE_BYTES];
+    match image.read_piece(offset.min(image.bytes()), &mut bytes) {
+        Ok(count) => bytes.truncate(count),
+        Err(error) => {
+            tracing::error!(node = shared.id, %error, "cannot read an image for a follower");
+            return None;
+        }
+    }
+    let at = snapshots::position(image.header().place);
+    Some(Piece { at, total: image.bytes(), offset, bytes: bytes.into() })
+}
+
+/// The protocol checks the terms of what comes: it may be another leader's now. Damage ends the node.
+fn read_entries(
+    shared: &Shared,
+    log: &Log,
+    first: LogIndex,
+    end: LogIndex,
+    bytes_max: usize,
+) -> Result<Vec<Entry>, ()> {
+    storage::read(log, first, end, bytes_max).map_err(|error| {
+        let (node, cause) = (shared.id, shared.cannot_read(first, &error));
         if matches!(error, ReadError::Corruption(_)) {
             // It does not pass, and the others have the entry; somebody else shall lead.
             shared.inbox.complete(Completion::Failed(cause.into()));
         } else {
             tracing::error!(node, cause, "cannot send entries to a follower");
         }
-    });
-    shared.inbox.complete(Completion::Fetched(fetch.id, result));
+    })
 }
 
 #[cfg(test)]
@@ -92,9 +143,10 @@ mod tests {
         let options = Options::default();
         let storage = open_with_damage(&options);
         let shared = Shared::new(1, &options, &storage);
-        let fetch = |first| Fetch { id: FetchId(1), first, end: LogIndex(6), bytes_max: 1 << 20 };
+        let fetch =
+            |first| Fetch::Entries { id: FetchId(1), first, end: LogIndex(6), bytes_max: 1 << 20 };
         let completions = |first| {
-            step(&shared, &storage.log, &fetch(LogIndex(first)));
+            step(&shared, &storage.log, fetch(LogIndex(first)));
             let mut arrivals = Arrivals::default();
             shared.inbox.take(&mut arrivals);
             arrivals.completions

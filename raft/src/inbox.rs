@@ -17,7 +17,7 @@ use crate::{
     proposal::{Encoder, Group, PeerAnswer, Ready, Settled},
     reading::ReadJob,
     slot::{Completer, Outcome, slot},
-    snapshots::keeper::Done,
+    snapshots::{download::Piece, keeper::Done},
     transport::Hello,
 };
 
@@ -111,6 +111,8 @@ pub(crate) enum Completion {
     Applied,
     /// The state machine was captured, with everything up to there.
     Captured(LogPosition, Capture),
+    /// For a peer.
+    Piece(u64, Piece),
     /// The keeper of the images has done something.
     Snapshot(Done),
     /// Commands that peers passed on have outcomes.

@@ -7,10 +7,8 @@ use kontiki_core::{Config, NodeId};
 use crate::{
     StartError,
     envelope::PARTS_MAX,
-    snapshots::{
-        download::{PIECE_BYTES, WINDOW_PIECES},
-        keeper::READS_MAX,
-    },
+    fetcher::PIECES_MAX,
+    snapshots::download::{PIECE_BYTES, WINDOW_PIECES},
     transport::MESSAGE_BYTES_MAX,
 };
 
@@ -225,7 +223,7 @@ const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 const SEGMENT_BYTES_MIN: u64 = 32 << 10;
 
 /// Pieces of snapshots on their way out of the disk and onto it.
-const SNAPSHOT_PIECES_BYTES: usize = (READS_MAX + WINDOW_PIECES) * PIECE_BYTES;
+const SNAPSHOT_PIECES_BYTES: usize = (PIECES_MAX + WINDOW_PIECES) * PIECE_BYTES;
 
 /// What a waiting proposal or read costs beside its bytes.
 const BOOKKEEPING_BYTES: usize = 320;

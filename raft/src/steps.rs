@@ -131,7 +131,7 @@ impl<S: StateMachine> Steps<S> {
     /// Reads one piece of the log that a follower needs, if there is one.
     pub fn fetch(&mut self) {
         if let Some(fetch) = self.fetches.pop() {
-            fetcher::step(&self.shared, &self.log, &fetch);
+            fetcher::step(&self.shared, &self.log, fetch);
         }
     }
 }

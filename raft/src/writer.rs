@@ -104,6 +104,19 @@ impl Writer {
         with: Option<(WriteSeq, State)>,
     ) -> Result<(), String> {
         let (seq, state) = with.unzip();
+        // What is kept may wait for the very room that this makes. It is of entries behind those that go, as long as the log holds
+        // these and is not to begin anew.
+        let is_reset = |write: &Write| matches!(write.change, Some(Change::Reset { .. }));
+        if let Change::Compact { last } = change
+            && last.0 <= self.log.last()
+            && !self.kept.iter().any(is_reset)
+        {
+            match self.log.compact_before(last.0 + 1).map_err(refusal) {
+                Ok(_) => return Ok(()),
+                Err(Refusal::Fatal(cause)) => return Err(cause),
+                Err(_) => {}
+            }
+        }
         self.push(seq, Some(change), state, Batch::default())
     }
 
@@ -324,4 +337,49 @@ mod tests {
         assert!(writer.is_clear());
         assert_eq!((log.last(), term_of_state()), (last + 40, Term(9)));
     }
+
+    /// Else a full disk would stay full: what is held waits for a segment that only the compaction frees.
+    #[test]
+    fn a_compaction_passes_by_what_waits_for_the_room_that_it_makes() {
+        let options =
+            Options { segment_bytes: 64 << 10, command_bytes_max: 4 << 10, ..Options::default() };
+        let disk = MemoryDisk::new();
+        let storage = Storage::open(Path::new("d"), 1, &options, Some(Arc::new(disk.clone())));
+        let storage = storage.unwrap();
+        let (shared, log) = (Arc::new(Shared::new(1, &options, &storage)), &storage.log);
+        let mut writer = Writer::new(shared.clone(), &storage);
+        let (mut seq, mut last) = (0, 0);
+        let mut write = |writer: &mut Writer| {
+            seq += 1;
+            writer.write(WriteSeq(seq), None, batch(last + 1, 4, 1)).unwrap();
+            last += 4;
+        };
+        // What the log says by itself, while it goes on.
+        let hear = |writer: &mut Writer| {
+            let mut arrivals = Arrivals::default();
+            shared.inbox.wait_until(std::time::Instant::now().checked_add(QUICK));
+            shared.inbox.take(&mut arrivals);
+            writer.resume().unwrap();
+        };
+        while log.last() < 100 {
+            write(&mut writer);
+            while !writer.is_clear() {
+                hear(&mut writer);
+            }
+        }
+        disk.set_capacity(Some(0));
+        while !writer.is_held() {
+            write(&mut writer);
+            hear(&mut writer);
+        }
+        let held = log.last();
+        writer.change(Change::Compact { last: LogIndex(90) }, None).unwrap();
+        assert_eq!(log.first(), 91, "at once");
+        while !writer.is_clear() {
+            hear(&mut writer);
+        }
+        assert!(log.last() > held, "what was held goes into what was freed");
+    }
+
+    const QUICK: std::time::Duration = std::time::Duration::from_millis(20);
 }

@@ -10,10 +10,11 @@ use crate::{
     applier::Work,
     driver::Driver,
     envelope,
+    fetcher::Fetch,
     snapshots::{
         self,
-        download::{Download, Expiry},
-        keeper::{Done, Job, KeeperQueue, Piece},
+        download::{Download, Expiry, Piece},
+        keeper::{Done, Job, KeeperQueue},
     },
     storage::GROUP,
 };
@@ -23,6 +24,8 @@ pub(super) struct Images {
     pub(super) keeper: Arc<KeeperQueue>,
     /// The newest one that is visible.
     pub(super) newest: Option<Image>,
+    /// What peers were given pieces of last: it can be read to its end also when it is removed meanwhile.
+    served: Option<Image>,
     /// Written, and to be made visible once the own log is durable as far as it.
     written: Option<Box<Finished>>,
     download: Option<Download>,
@@ -30,7 +33,7 @@ pub(super) struct Images {
 
 impl Images {
     pub(super) fn new(keeper: Arc<KeeperQueue>, newest: Option<Image>) -> Self {
-        Self { keeper, newest, written: None, download: None }
+        Self { keeper, newest, served: None, written: None, download: None }
     }
 }
 
@@ -52,8 +55,10 @@ impl Driver {
             Done::Written(finished) => self.images.written = Some(finished),
             Done::Visible(snapshot, image) => self.snapshot_visible(*snapshot, image),
             Done::Failed(cause) => self.lose_snapshot(cause),
-            Done::Piece { to, piece } => {
-                self.transport.send(to, GROUP, envelope::encode_piece(piece.as_ref()));
+            Done::Stale => {
+                let newest = self.images.newest.as_ref().expect("one that is newer is visible");
+                let (at, bytes) = (snapshots::position(newest.header().place), newest.bytes());
+                self.work.push(Work::SnapshotVisible { at, bytes });
             }
             Done::Received(received) => {
                 if let Some(download) = &mut self.images.download {
@@ -102,8 +107,10 @@ impl Driver {
     /// The protocol needs what a peer's newest image contains. One of the same peer that is on its way goes on: it is all the
     /// sooner here.
     pub(super) fn fetch_snapshot(&mut self, from: u64, at: Position) {
-        if self.images.download.as_ref().is_some_and(|download| download.from == from) {
-            return;
+        let known = self.images.download.as_mut().filter(|download| download.from == from);
+        if let Some(download) = known {
+            download.resume(self.now);
+            return self.ask_for_pieces();
         }
         tracing::info!(node = self.shared.id, from, %at, "a snapshot is needed");
         self.shared.events.tell(Event::SnapshotNeeded { from, position: at.into() });
@@ -111,9 +118,22 @@ impl Driver {
         self.ask_for_pieces();
     }
 
-    /// A peer asks for a piece of an image.
+    /// A peer asks for a piece of the image that ends at `at`; it gets the first one of the newest image if that is another one by
+    /// now.
     pub(super) fn serve_piece(&mut self, to: u64, at: Position, offset: u64) {
-        self.images.keeper.push(Job::Read { to, at, offset });
+        let place = snapshots::place(at);
+        let known = self.images.served.iter().chain(&self.images.newest);
+        let wanted = known.into_iter().find(|image| image.header().place == place).cloned();
+        let (image, offset) = match (wanted, &self.images.newest) {
+            (Some(image), _) => (image, offset),
+            (None, Some(newest)) => (newest.clone(), 0),
+            (None, None) => {
+                self.transport.send(to, GROUP, envelope::encode_piece(None));
+                return;
+            }
+        };
+        self.images.served = Some(image.clone());
+        self.fetcher.push(Fetch::Piece { to, image, offset });
     }
 
     /// A peer has sent a piece, or has no image.
@@ -144,11 +164,12 @@ impl Driver {
         match self.images.download.as_mut().map(|download| download.expire(now, patience)) {
             Some(Expiry::Again) => self.ask_for_pieces(),
             Some(Expiry::Over) => {
+                let node = self.shared.id;
                 tracing::warn!(
-                    node = self.shared.id,
-                    "a snapshot does not come; it is asked for again"
+                    node,
+                    "a snapshot does not come; it goes on when it is offered again"
                 );
-                self.end_download();
+                self.feed(|core, _| core.handle_snapshot_failed());
             }
             Some(Expiry::GoesOn) | None => {}
         }
@@ -156,7 +177,7 @@ impl Driver {
 
     pub(super) fn download_expires_at(&self) -> Option<Instant> {
         let patience = self.shared.options.election_timeout_max;
-        self.images.download.as_ref().map(|download| download.expires_at(patience))
+        self.images.download.as_ref().and_then(|download| download.expires_at(patience))
     }
 
     fn end_download(&mut self) {

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use kontiki_core::{Instant, Position};
 use kontiki_snapshot::Offer;
 
-use crate::snapshots::{
-    self,
-    keeper::{Job, Piece},
-};
+use crate::snapshots::{self, keeper::Job};
 
 /// Bytes of a full piece.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
@@ -16,6 +14,17 @@ pub(crate) const PIECE_BYTES: usize = 256 << 10;
 /// How many are asked for ahead of what is written: the delay of a network times its speed.
 pub(crate) const WINDOW_PIECES: usize = 8;
 const WINDOW_BYTES: u64 = (WINDOW_PIECES * PIECE_BYTES) as u64;
+
+/// Some bytes of an image's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Where the image ends.
+    pub(crate) at: Position,
+    /// Bytes of all of it.
+    pub(crate) total: u64,
+    pub(crate) offset: u64,
+    pub(crate) bytes: Bytes,
+}
 
 /// What is asked of a peer: a piece of its image that ends at `at`, or the beginning of its newest one if that is 0/0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +59,8 @@ pub(crate) struct Download {
     stirred_at: Instant,
     /// When something came last.
     progress_at: Instant,
+    /// Nothing has come for long: nothing is asked for until somebody offers it again.
+    is_paused: bool,
 }
 
 impl Download {
@@ -62,11 +73,23 @@ impl Download {
             asked: 0,
             stirred_at: now,
             progress_at: now,
+            is_paused: false,
+        }
+    }
+
+    /// The peer offers its image again: goes on behind what has come.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        if std::mem::take(&mut self.is_paused) {
+            self.asked = self.arrived;
+            (self.stirred_at, self.progress_at) = (now, now);
         }
     }
 
     /// What to ask for now: as much as the window allows.
     pub(crate) fn asks(&mut self) -> Vec<Ask> {
+        if self.is_paused {
+            return Vec::new();
+        }
         let Some((at, total)) = self.image else {
             let is_first = self.asked == 0;
             self.asked = 1;
@@ -122,7 +145,11 @@ impl Download {
     /// Looks how long nothing has come: after a while all that is under way counts as lost, and it is over after so long a time
     /// without progress, however long it takes in all (RAFT-CASE 52).
     pub(crate) fn expire(&mut self, now: Instant, patience: Duration) -> Expiry {
+        if self.is_paused {
+            return Expiry::GoesOn;
+        }
         if now >= self.progress_at + patience * STALL_TIMES {
+            self.is_paused = true;
             return Expiry::Over;
         }
         if now < self.stirred_at + patience {
@@ -134,8 +161,9 @@ impl Download {
     }
 
     /// When `expire` is due.
-    pub(crate) fn expires_at(&self, patience: Duration) -> Instant {
-        (self.stirred_at + patience).min(self.progress_at + patience * STALL_TIMES)
+    pub(crate) fn expires_at(&self, patience: Duration) -> Option<Instant> {
+        let at = (self.stirred_at + patience).min(self.progress_at + patience * STALL_TIMES);
+        (!self.is_paused).then_some(at)
     }
 }
 
@@ -144,8 +172,6 @@ const STALL_TIMES: u32 = 10;
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     const PIECE: u64 = PIECE_BYTES as u64;
@@ -190,7 +216,7 @@ mod tests {
         assert_eq!(offsets(&download.take(5, piece(3 * PIECE, 0, PIECE), Instant(3))), []);
         let patience = Duration::from_nanos(10);
         assert_eq!(download.expire(Instant(10), patience), Expiry::GoesOn);
-        assert_eq!(download.expires_at(patience), Instant(11));
+        assert_eq!(download.expires_at(patience), Some(Instant(11)));
         assert_eq!(download.expire(Instant(11), patience), Expiry::Again);
         let asked: Vec<u64> = download.asks().iter().map(|ask| ask.offset / PIECE).collect();
         assert_eq!(asked, [1, 2]);
@@ -200,6 +226,11 @@ mod tests {
         );
         assert_eq!(download.expire(Instant(111), patience), Expiry::Again);
         assert_eq!(download.expire(Instant(112), patience), Expiry::Over);
+        // RAFT-CASE 52: it goes on where it was, when it is offered again.
+        assert_eq!((download.expires_at(patience), download.asks()), (None, Vec::new()));
+        download.resume(Instant(500));
+        assert_eq!(download.asks()[0].offset, 2 * PIECE);
+        assert_eq!(download.expires_at(patience), Some(Instant(510)));
     }
 
     /// RAFT-CASE 53

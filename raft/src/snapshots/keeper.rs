@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki_core::{Position, Snapshot};
+use kontiki_core::Snapshot;
 use kontiki_snapshot::{Finished, Header, Image, Offer, Receiver, Store, StoreError};
 use parking_lot::{Condvar, Mutex};
 
@@ -16,7 +16,7 @@ use crate::{
     SnapshotWriter,
     inbox::Completion,
     shared::Shared,
-    snapshots::{self, IMAGES_KEPT, download::PIECE_BYTES},
+    snapshots::{self, IMAGES_KEPT},
 };
 
 /// What the driver asks of the keeper.
@@ -25,8 +25,6 @@ pub(crate) enum Job {
     Write { header: Header, writer: Box<dyn SnapshotWriter + Send> },
     /// Make it visible: the log is durable as far as that.
     Publish(Box<Finished>),
-    /// A peer wants a piece of the image that ends at `at`, from `offset` on.
-    Read { to: u64, at: Position, offset: u64 },
     /// A peer's image is about to come.
     Receive(Offer),
     /// A piece of it.
@@ -44,85 +42,48 @@ pub(crate) enum Done {
     Visible(Box<Snapshot>, Image),
     /// One that was taken here cannot be had.
     Failed(Arc<str>),
-    /// For a peer; nothing if there is no image here.
-    Piece { to: u64, piece: Option<Piece> },
+    /// One that was to be taken here is no newer than the newest that is visible.
+    Stale,
     /// All of a peer's image up to there is written.
     Received(u64),
     /// It is of no use.
     Refused(Arc<str>),
 }
 
-/// Some bytes of an image's file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    /// Where the image ends.
-    pub(crate) at: Position,
-    /// Bytes of all of it.
-    pub(crate) total: u64,
-    pub(crate) offset: u64,
-    pub(crate) bytes: Bytes,
-}
-
-/// The queue into the keeper. Bounded by what one capture and one download ask for, and [`READS_MAX`].
+/// The queue into the keeper. Bounded by what one capture and one download ask for.
 #[derive(Default)]
 pub(crate) struct KeeperQueue {
-    state: Mutex<State>,
+    state: Mutex<(VecDeque<Job>, bool)>,
     arrived: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    jobs: VecDeque<Job>,
-    reads: usize,
-    is_closed: bool,
-}
-
-/// Pieces that peers want and that are not read yet; whoever wants more asks again.
-pub(crate) const READS_MAX: usize = 64;
-
 impl KeeperQueue {
     pub(crate) fn push(&self, job: Job) {
-        let mut state = self.state.lock();
-        if let Job::Read { .. } = &job {
-            if state.reads == READS_MAX {
-                return;
-            }
-            state.reads += 1;
-        }
-        state.jobs.push_back(job);
-        drop(state);
+        self.state.lock().0.push_back(job);
         self.arrived.notify_one();
     }
 
     /// The thread ends after what it does now.
     pub(crate) fn close(&self) {
-        self.state.lock().is_closed = true;
+        self.state.lock().1 = true;
         self.arrived.notify_one();
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.state.lock().jobs.is_empty()
+        self.state.lock().0.is_empty()
     }
 
     /// The next one, if one waits.
     pub(crate) fn pop(&self) -> Option<Job> {
-        self.state.lock().pop()
+        self.state.lock().0.pop_front()
     }
 
     fn take(&self) -> Option<Job> {
         let mut state = self.state.lock();
-        while state.jobs.is_empty() && !state.is_closed {
+        while state.0.is_empty() && !state.1 {
             self.arrived.wait(&mut state);
         }
-        if state.is_closed { None } else { state.pop() }
-    }
-}
-
-impl State {
-    fn pop(&mut self) -> Option<Job> {
-        let job = self.jobs.pop_front();
-        self.reads -= usize::from(matches!(job, Some(Job::Read { .. })));
-        job
+        if state.1 { None } else { state.0.pop_front() }
     }
 }
 
@@ -130,15 +91,13 @@ impl State {
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
     store: Store,
-    /// What peers were given pieces of last; it can be read to its end also when it is removed meanwhile.
-    served: Option<Image>,
     /// With the length that it has in the end.
     receiving: Option<(Receiver, u64)>,
 }
 
 impl Keeper {
     pub(crate) fn new(shared: Arc<Shared>, store: Store) -> Self {
-        Self { shared, store, served: None, receiving: None }
+        Self { shared, store, receiving: None }
     }
 
     /// The thread: does what is asked for, until it is closed.
@@ -153,19 +112,14 @@ impl Keeper {
         let done = match job {
             Job::Write { header, writer } => Some(match self.write(header, writer) {
                 Ok(finished) => Done::Written(Box::new(finished)),
+                Err(StoreError::Stale { .. }) => Done::Stale,
                 Err(error) => Done::Failed(error.to_string().into()),
             }),
             Job::Publish(finished) => Some(match self.publish(*finished) {
                 Ok(done) => done,
-                Err(cause) => Done::Failed(cause.into()),
+                Err(StoreError::Stale { .. }) => Done::Stale,
+                Err(error) => Done::Failed(error.to_string().into()),
             }),
-            Job::Read { to, at, offset } => match self.read(at, offset) {
-                Ok(piece) => Some(Done::Piece { to, piece }),
-                Err(error) => {
-                    tracing::error!(node = self.shared.id, %error, "cannot read an image for a peer");
-                    None
-                }
-            },
             Job::Receive(offer) => self.receive(offer),
             Job::Append { offset, bytes } => self.append(offset, &bytes),
             Job::Forget => {
@@ -199,33 +153,17 @@ impl Keeper {
         file.finish()
     }
 
-    fn publish(&mut self, finished: Finished) -> Result<Done, String> {
-        let snapshot = snapshots::snapshot(finished.header())?;
-        let image = self.store.publish(finished).map_err(|error| error.to_string())?;
+    fn publish(&mut self, finished: Finished) -> Result<Done, StoreError> {
+        let snapshot = match snapshots::snapshot(finished.header()) {
+            Ok(snapshot) => snapshot,
+            // A peer's: only what a start takes in becomes visible.
+            Err(reason) => return Ok(Done::Refused(reason.into())),
+        };
+        let image = self.store.publish(finished)?;
         if let Err(error) = self.store.prune(IMAGES_KEPT) {
             tracing::warn!(node = self.shared.id, %error, "an older image stays for now");
         }
         Ok(Done::Visible(Box::new(snapshot), image))
-    }
-
-    /// A piece of the image that ends at `at`; the first one of the newest image if that is another one by now.
-    fn read(&mut self, at: Position, offset: u64) -> Result<Option<Piece>, StoreError> {
-        let wanted = |image: &&Image| image.header().place == snapshots::place(at);
-        let known = self.served.iter().find(wanted);
-        let (image, offset) = match known.or_else(|| self.store.images().iter().find(wanted)) {
-            Some(image) => (image.clone(), offset.min(image.bytes())),
-            None => match self.store.images().first() {
-                Some(newest) => (newest.clone(), 0),
-                None => return Ok(None),
-            },
-        };
-        let mut bytes = vec![0; PIECE_BYTES];
-        let count = image.read_piece(offset, &mut bytes)?;
-        bytes.truncate(count);
-        let at = snapshots::position(image.header().place);
-        let piece = Piece { at, total: image.bytes(), offset, bytes: bytes.into() };
-        self.served = Some(image);
-        Ok(Some(piece))
     }
 
     fn receive(&mut self, offer: Offer) -> Option<Done> {
@@ -247,9 +185,8 @@ impl Keeper {
             Ok(received) if received < total => Some(Done::Received(received)),
             Ok(_) => {
                 let (receiver, _) = mem::take(&mut self.receiving).expect("it was there");
-                let finished = receiver.finish().map_err(|error| error.to_string());
-                let published = finished.and_then(|finished| self.publish(finished));
-                Some(published.unwrap_or_else(|cause| Done::Refused(cause.into())))
+                let published = receiver.finish().and_then(|finished| self.publish(finished));
+                Some(published.unwrap_or_else(|error| Done::Refused(error.to_string().into())))
             }
             Err(error) => {
                 self.receiving = None;
