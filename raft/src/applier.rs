@@ -43,7 +43,7 @@ pub(crate) enum Work {
     /// A snapshot is visible that ends there.
     SnapshotVisible { at: LogPosition, bytes: u64 },
     /// The one that was captured could not be had.
-    SnapshotFailed(SnapshotError),
+    SnapshotFailed { at: LogPosition, error: SnapshotError },
     /// Reads that may run once `index` is applied, each with its deadline.
     Read { index: LogIndex, jobs: Vec<(Instant, ReadJob)> },
     /// A read of whatever is applied.
@@ -158,7 +158,7 @@ impl<S: StateMachine> Applier<S> {
             log,
             machine,
             applied: base.map_or(LogPosition::default(), |base| base.snapshot.at),
-            captures: Captures::new(base.map_or(0, |base| base.image.bytes())),
+            captures: Captures::new(base.map(|base| (base.snapshot.at, base.image.bytes()))),
             waiting: Waiting::default(),
             reads: Confirmed::default(),
             settled: Settled::default(),
@@ -212,7 +212,7 @@ impl<S: StateMachine> Applier<S> {
             Work::Install(image) => self.install(&image),
             Work::Capture(completer) => self.take_snapshot(completer),
             Work::SnapshotVisible { at, bytes } => self.captures.visible(at, bytes),
-            Work::SnapshotFailed(error) => self.captures.fail(error),
+            Work::SnapshotFailed { at, error } => self.captures.fail(at, error),
             Work::Read { index, jobs } => {
                 self.reads.extend(index, jobs);
                 self.run_reads();
@@ -334,6 +334,9 @@ impl<S: StateMachine> Applier<S> {
             let cause = "nothing is applied yet".into();
             return completer.complete_and_wake(Err(SnapshotError::Failed(cause)));
         }
+        if let Some(known) = self.captures.newest().filter(|known| *known >= self.applied) {
+            return completer.complete_and_wake(Ok(known.into()));
+        }
         if self.captures.wait(completer) {
             self.capture();
         }
@@ -359,7 +362,7 @@ impl<S: StateMachine> Applier<S> {
         let (node, cause) = (self.shared.id, Arc::<str>::from(error.to_string()));
         tracing::error!(node, %cause, "the state machine could not be captured");
         self.shared.events.tell(Event::SnapshotFailed { cause: cause.clone() });
-        self.captures.fail(SnapshotError::Failed(cause));
+        self.captures.fail(self.applied, SnapshotError::Failed(cause));
     }
 
     /// Takes in all of an image: whoever waits for an entry that it contains never learns what became of it.
@@ -410,7 +413,7 @@ impl<S: StateMachine> Applier<S> {
         for job in self.reads.take_all() {
             job.fail(closing.read());
         }
-        self.captures.fail(closing.snapshot());
+        self.captures.close(closing.snapshot());
         self.closed.get_or_insert(closing);
     }
 }
@@ -431,7 +434,7 @@ fn refuse(work: impl IntoIterator<Item = Work>, closed: &Closing) {
             Work::ReadLocal(job) => job.fail(closed.read()),
             Work::Capture(completer) => completer.complete_and_wake(Err(closed.snapshot())),
             Work::Apply(_) | Work::Close(_) | Work::Install(_) => {}
-            Work::SnapshotVisible { .. } | Work::SnapshotFailed(_) => {}
+            Work::SnapshotVisible { .. } | Work::SnapshotFailed { .. } => {}
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     proposal::{Backlog, Settled},
     reading::Reads,
     shared::Shared,
-    snapshots::{download::Ask, keeper::KeeperQueue},
+    snapshots::keeper::KeeperQueue,
     storage::{GROUP, Storage},
     transport::Transport,
     writer::{Change, Writer},
@@ -272,6 +272,7 @@ impl Driver {
             }
             Output::Apply(apply) => self.work.push(Work::Apply(apply)),
             Output::Reset { seq, at, state } => {
+                self.shared.board.update(|status| status.log_first = at.index.0 + 1);
                 self.change_log(Change::Reset { at }, Some((seq, state)));
             }
             Output::Compact { last } => {
@@ -375,9 +376,7 @@ impl Driver {
                     self.feed(|core, now| core.handle_doubt(now, NodeId(from)));
                 }
             }
-            Mail::Message { from, envelope: Envelope::Ask(Ask { at, offset }), .. } => {
-                self.serve_piece(from, at, offset);
-            }
+            Mail::Message { from, envelope: Envelope::Ask(ask), .. } => self.serve_piece(from, ask),
             Mail::Message { from, envelope: Envelope::Piece(piece), .. } => {
                 self.take_piece(from, piece);
             }

@@ -47,10 +47,11 @@ pub(crate) fn encode_outcome(id: u64, results: &[ProposeResult]) -> Vec<Bytes> {
 
 /// The question for a piece of an image.
 pub(crate) fn encode_ask(ask: Ask) -> Vec<Bytes> {
-    let mut bytes = BytesMut::with_capacity(25);
+    let mut bytes = BytesMut::with_capacity(29);
     bytes.put_u8(ASK);
     put_place(&mut bytes, ask.at);
     bytes.put_u64_le(ask.offset);
+    bytes.put_u32_le(length(ask.bytes));
     vec![bytes.freeze()]
 }
 
@@ -110,7 +111,8 @@ pub(crate) fn decode(mut bytes: Bytes) -> Result<Envelope, String> {
             Ok(Envelope::Outcome { id, results })
         }
         ASK => {
-            let ask = Ask { at: take_place(&mut bytes)?, offset: take_u64(&mut bytes)? };
+            let (at, offset) = (take_place(&mut bytes)?, take_u64(&mut bytes)?);
+            let ask = Ask { at, offset, bytes: take_length(&mut bytes)? };
             expect_end(&bytes)?;
             Ok(Envelope::Ask(ask))
         }

@@ -12,7 +12,7 @@ use crate::{
     shared::Shared,
     snapshots::{
         self,
-        download::{PIECE_BYTES, Piece},
+        download::{PIECE_BYTES_MAX, Piece},
     },
     storage,
 };
@@ -23,7 +23,7 @@ pub(crate) enum Fetch {
     /// Entries of the log, for the protocol.
     Entries { id: FetchId, first: LogIndex, end: LogIndex, bytes_max: usize },
     /// A piece of an image.
-    Piece { to: u64, image: Image, offset: u64 },
+    Piece { to: u64, image: Image, offset: u64, bytes: usize },
 }
 
 /// Pieces of images that wait to be read; whoever wants more asks again.
@@ -92,8 +92,8 @@ pub(crate) fn step(shared: &Shared, log: &Log, fetch: Fetch) {
             let entries = read_entries(shared, log, first, end, bytes_max);
             shared.inbox.complete(Completion::Fetched(id, entries));
         }
-        Fetch::Piece { to, image, offset } => {
-            if let Some(piece) = read_piece(shared, &image, offset) {
+        Fetch::Piece { to, image, offset, bytes } => {
+            if let Some(piece) = read_piece(shared, &image, offset, bytes) {
                 shared.inbox.complete(Completion::Piece(to, piece));
             }
         }
@@ -101,9 +101,9 @@ pub(crate) fn step(shared: &Shared, log: &Log, fetch: Fetch) {
 }
 
 /// Whoever receives all pieces checks them: one that is damaged is found there.
-fn read_piece(shared: &Shared, image: &Image, offset: u64) -> Option<Piece> {
-    let mut bytes = vec![0; PIECE_BYTES];
-    match image.read_piece(offset.min(image.bytes()), &mut bytes) {
+fn read_piece(shared: &Shared, image: &Image, offset: u64, bytes: usize) -> Option<Piece> {
+    let mut bytes = vec![0; bytes.min(PIECE_BYTES_MAX)];
+    match image.read_piece(offset, &mut bytes) {
         Ok(count) => bytes.truncate(count),
         Err(error) => {
             tracing::error!(node = shared.id, %error, "cannot read an image for a follower");

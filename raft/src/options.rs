@@ -8,7 +8,7 @@ use crate::{
     StartError,
     envelope::PARTS_MAX,
     fetcher::PIECES_MAX,
-    snapshots::download::{PIECE_BYTES, WINDOW_PIECES},
+    snapshots::download::{PIECE_BYTES_MAX, WINDOW_PIECES},
     transport::MESSAGE_BYTES_MAX,
 };
 
@@ -82,6 +82,8 @@ pub struct Options {
     pub snapshot_log_bytes_min: u64,
     /// The longest image that is taken from a peer. 1 TiB.
     pub snapshot_bytes_max: u64,
+    /// Bytes of an image that a message brings, of which eight are under way. 256 KiB, which is also the most.
+    pub snapshot_piece_bytes: usize,
     /// Entries that stay in the log although a snapshot contains them: a follower that is no further behind needs none. 4096.
     pub trailing_entries: u64,
     /// How many more stay, at most, while a follower gets a snapshot. 262,144.
@@ -114,6 +116,7 @@ impl Default for Options {
             snapshot_ratio: 4,
             snapshot_log_bytes_min: 64 << 20,
             snapshot_bytes_max: 1 << 40,
+            snapshot_piece_bytes: PIECE_BYTES_MAX,
             trailing_entries: 1 << 12,
             pinned_entries_max: 1 << 18,
             events_max: 1024,
@@ -201,6 +204,7 @@ impl Options {
             ("proposals_max", self.proposals_max, 1, PARTS_MAX),
             ("reads_max", self.reads_max, 1, usize::MAX),
             ("events_max", self.events_max, 1, usize::MAX),
+            ("snapshot_piece_bytes", self.snapshot_piece_bytes, 1, PIECE_BYTES_MAX),
             ("turn_bytes_max", self.turn_bytes_max, 0, PAYLOAD_BYTES_MAX),
             ("append_bytes_max", self.append_bytes_max, 0, PAYLOAD_BYTES_MAX),
         ] {
@@ -223,7 +227,7 @@ const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 const SEGMENT_BYTES_MIN: u64 = 32 << 10;
 
 /// Pieces of snapshots on their way out of the disk and onto it.
-const SNAPSHOT_PIECES_BYTES: usize = (PIECES_MAX + WINDOW_PIECES) * PIECE_BYTES;
+const SNAPSHOT_PIECES_BYTES: usize = (PIECES_MAX + WINDOW_PIECES) * PIECE_BYTES_MAX;
 
 /// What a waiting proposal or read costs beside its bytes.
 const BOOKKEEPING_BYTES: usize = 320;

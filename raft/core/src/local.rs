@@ -25,6 +25,8 @@ pub(crate) struct Local {
     pub(crate) timers: Timers,
     /// The newest one that is visible here.
     pub(crate) snapshot: Option<Snapshot>,
+    /// One that is ahead of the log, and waits until nobody reads that any more.
+    pub(crate) ahead: Option<Snapshot>,
     state: State,
     /// The state differs from the one last written.
     state_changed: bool,
@@ -63,6 +65,7 @@ impl Local {
             timers: Timers::new(&config, random, now),
             config,
             snapshot: recovered.snapshot,
+            ahead: None,
             state,
             state_changed: false,
             state_seq: WriteSeq(0),

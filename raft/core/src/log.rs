@@ -24,7 +24,8 @@ pub(crate) struct Log {
     /// One per run of entries with one term, from `compacted.index + 1` on; both fields rise.
     runs: Vec<Run>,
     tail: Tail,
-    /// What was handed to the state machine and is not applied yet: last index and weight.
+    /// What was handed to the state machine and is not applied yet: last index and weight, 0 for what the state machine reads
+    /// itself.
     applying: VecDeque<(LogIndex, usize)>,
     applying_bytes: usize,
     /// Newest entry handed to the state machine.
@@ -84,7 +85,7 @@ impl Log {
             handed: base.index,
             tail_bytes_max: bytes_max,
         };
-        if !log.holds(base) {
+        if base.index < log.compacted.index || !log.holds(base) {
             return Err(ConfigError("the log does not go on where the snapshot ends"));
         }
         Ok(log)
@@ -115,6 +116,11 @@ impl Log {
             self.runs.pop();
         }
         self.tail.truncate_after(last);
+    }
+
+    /// Whether the state machine is to read entries from the log that it has not taken in yet: they have to stay.
+    pub(crate) fn is_read(&self) -> bool {
+        self.applying.iter().any(|(_, bytes)| *bytes == 0)
     }
 
     /// Drops the entries up to `last`, which a snapshot contains.

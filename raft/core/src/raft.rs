@@ -223,6 +223,11 @@ impl Raft {
     pub fn handle_applied(&mut self, now: Instant, index: LogIndex) {
         self.local.log.applied_to(index);
         if !self.local.is_halted() {
+            if !self.local.log.is_read()
+                && let Some(snapshot) = self.local.ahead.take()
+            {
+                self.take_snapshot(now, snapshot);
+            }
             self.local.apply();
             self.finish(now);
         }
@@ -238,11 +243,7 @@ impl Raft {
         if self.local.is_halted() {
             return;
         }
-        match self.local.judge_snapshot(&snapshot) {
-            None => {}
-            Some(Consequence::Compaction) => self.local.keep_snapshot(snapshot),
-            Some(Consequence::Installation) => self.install(now, snapshot),
-        }
+        self.take_snapshot(now, snapshot);
         self.finish(now);
     }
 
@@ -434,6 +435,21 @@ impl Raft {
             None => self.become_follower(now, Some(from)),
         }
         !self.local.is_halted()
+    }
+
+    fn take_snapshot(&mut self, now: Instant, snapshot: Snapshot) {
+        match self.local.judge_snapshot(&snapshot) {
+            Some(Consequence::Installation) if self.local.log.is_read() => {
+                self.local.ahead = Some(snapshot);
+            }
+            Some(Consequence::Installation) => self.install(now, snapshot),
+            Some(Consequence::Compaction) => {
+                self.local.keep_snapshot(snapshot);
+                self.handle_snapshot_failed();
+            }
+            // Whatever is offered next is asked for: this was not it.
+            None => self.handle_snapshot_failed(),
+        }
     }
 
     /// The log begins anew behind a snapshot.

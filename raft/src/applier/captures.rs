@@ -13,24 +13,29 @@ pub(crate) type SnapshotResult = Result<crate::Position, SnapshotError>;
 pub(crate) struct Captures {
     /// Applied since the newest snapshot.
     log_bytes: u64,
-    /// Of the newest snapshot.
-    image_bytes: u64,
+    /// The newest snapshot, and its bytes.
+    newest: Option<(Position, u64)>,
     /// Where the one ends that is on its way to the disk.
     running: Option<Position>,
     waiting: Vec<Completer<SnapshotResult>>,
 }
 
 impl Captures {
-    /// The state machine began with an image of so many bytes, or with nothing.
-    pub(crate) fn new(image_bytes: u64) -> Self {
-        Self { image_bytes, ..Self::default() }
+    /// The state machine began with this image, or with nothing.
+    pub(crate) fn new(newest: Option<(Position, u64)>) -> Self {
+        Self { newest, ..Self::default() }
+    }
+
+    /// Where the newest snapshot ends.
+    pub(crate) fn newest(&self) -> Option<Position> {
+        self.newest.map(|(at, _)| at)
     }
 
     /// So much was applied. Says whether a snapshot is due.
     pub(crate) fn count(&mut self, bytes: usize, ratio: u64, least: u64) -> bool {
         self.log_bytes = self.log_bytes.saturating_add(bytes as u64);
-        self.running.is_none()
-            && self.log_bytes >= least.max(self.image_bytes.saturating_mul(ratio))
+        let image_bytes = self.newest.map_or(0, |(_, bytes)| bytes);
+        self.running.is_none() && self.log_bytes >= least.max(image_bytes.saturating_mul(ratio))
     }
 
     /// Somebody wants one. Says whether it has to be begun.
@@ -47,14 +52,21 @@ impl Captures {
 
     /// A snapshot is visible: the one that was begun, or a newer one of a peer.
     pub(crate) fn visible(&mut self, at: Position, bytes: u64) {
-        self.image_bytes = bytes;
+        self.newest = Some((at, bytes));
         if self.running.is_some_and(|running| running.index <= at.index) {
             self.end(&Ok(at.into()));
         }
     }
 
-    /// The one that was begun could not be had. The next is due when as much was applied again.
-    pub(crate) fn fail(&mut self, error: SnapshotError) {
+    /// The one that was begun at `at` could not be had. The next is due when as much was applied again.
+    pub(crate) fn fail(&mut self, at: Position, error: SnapshotError) {
+        if self.running == Some(at) {
+            self.end(&Err(error));
+        }
+    }
+
+    /// There will be none any more.
+    pub(crate) fn close(&mut self, error: SnapshotError) {
         self.end(&Err(error));
     }
 
@@ -73,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_due_when_the_log_is_some_times_as_large_as_the_last_one() {
-        let mut captures = Captures::new(0);
+        let mut captures = Captures::new(None);
         assert!(!captures.count(99, 4, 100) && captures.count(1, 4, 100));
         captures.begin(Position::new(1, 5));
         assert!(!captures.count(1000, 4, 100), "one at a time");
@@ -83,7 +95,7 @@ mod tests {
 
     #[test]
     fn who_waits_hears_of_the_one_that_was_begun_or_a_newer_one() {
-        let mut captures = Captures::new(0);
+        let mut captures = Captures::new(None);
         let (completer, outcome) = slot();
         assert!(captures.wait(completer));
         captures.begin(Position::new(1, 5));
@@ -97,7 +109,8 @@ mod tests {
         let (completer, outcome) = slot();
         assert!(captures.wait(completer));
         captures.begin(Position::new(1, 9));
-        captures.fail(SnapshotError::Failed("no space".into()));
-        assert!(outcome.wait().is_err());
+        captures.fail(Position::new(1, 5), SnapshotError::Stopped);
+        captures.fail(Position::new(1, 9), SnapshotError::Failed("no space".into()));
+        assert_eq!(outcome.wait(), Err(SnapshotError::Failed("no space".into())));
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     fetcher::Fetch,
     snapshots::{
         self,
-        download::{Download, Expiry, Piece},
+        download::{Ask, Download, Expiry, Piece},
         keeper::{Done, Job, KeeperQueue},
     },
     storage::GROUP,
@@ -29,11 +29,25 @@ pub(super) struct Images {
     /// Written, and to be made visible once the own log is durable as far as it.
     written: Option<Box<Finished>>,
     download: Option<Download>,
+    /// How often in a row a peer's image was of no use, and until when none is asked for.
+    refusals: u32,
+    refused_until: Option<Instant>,
 }
+
+/// The wait between attempts doubles no more often.
+const REFUSALS_MAX: u32 = 5;
 
 impl Images {
     pub(super) fn new(keeper: Arc<KeeperQueue>, newest: Option<Image>) -> Self {
-        Self { keeper, newest, served: None, written: None, download: None }
+        Self {
+            keeper,
+            newest,
+            served: None,
+            written: None,
+            download: None,
+            refusals: 0,
+            refused_until: None,
+        }
     }
 }
 
@@ -42,7 +56,7 @@ impl Driver {
     pub(super) fn captured(&mut self, at: Position, writer: Box<dyn SnapshotWriter + Send>) {
         let Some(core) = &self.core else { return };
         let Some(configuration) = core.configuration_at(at.index).cloned() else {
-            return self.lose_snapshot("its configuration is not known any more".into());
+            return self.lose_snapshot(at, "its configuration is not known any more".into());
         };
         let snapshot = Snapshot { at, configuration };
         let header = snapshots::header(self.storage.state.cluster.0, &snapshot);
@@ -54,23 +68,19 @@ impl Driver {
         match done {
             Done::Written(finished) => self.images.written = Some(finished),
             Done::Visible(snapshot, image) => self.snapshot_visible(*snapshot, image),
-            Done::Failed(cause) => self.lose_snapshot(cause),
+            Done::Failed(at, cause) => self.lose_snapshot(at, cause),
             Done::Stale => {
                 let newest = self.images.newest.as_ref().expect("one that is newer is visible");
                 let (at, bytes) = (snapshots::position(newest.header().place), newest.bytes());
                 self.work.push(Work::SnapshotVisible { at, bytes });
             }
-            Done::Received(received) => {
+            Done::Received(at, received) => {
                 if let Some(download) = &mut self.images.download {
-                    download.written(received);
+                    download.written(at, received);
                 }
                 self.ask_for_pieces();
             }
-            Done::Refused(cause) => {
-                let node = self.shared.id;
-                tracing::warn!(node, %cause, "a peer's snapshot was refused; it is asked for again");
-                self.end_download();
-            }
+            Done::Refused(at, cause) => self.refuse_download(at, &cause),
         }
     }
 
@@ -92,16 +102,17 @@ impl Driver {
         self.shared.events.tell(Event::SnapshotVisible { position: at.into(), bytes });
         self.work.push(Work::SnapshotVisible { at, bytes });
         self.images.newest = Some(image);
+        (self.images.refusals, self.images.refused_until) = (0, None);
         if self.images.download.as_ref().is_some_and(|download| download.ends_at(at)) {
             self.images.download = None;
         }
         self.feed(|core, now| core.handle_snapshot(now, snapshot));
     }
 
-    fn lose_snapshot(&mut self, cause: Arc<str>) {
+    fn lose_snapshot(&mut self, at: Position, cause: Arc<str>) {
         tracing::error!(node = self.shared.id, %cause, "a snapshot could not be taken");
         self.shared.events.tell(Event::SnapshotFailed { cause: cause.clone() });
-        self.work.push(Work::SnapshotFailed(SnapshotError::Failed(cause)));
+        self.work.push(Work::SnapshotFailed { at, error: SnapshotError::Failed(cause) });
     }
 
     /// The protocol needs what a peer's newest image contains. One of the same peer that is on its way goes on: it is all the
@@ -112,15 +123,19 @@ impl Driver {
             download.resume(self.now);
             return self.ask_for_pieces();
         }
+        if self.images.refused_until.is_some_and(|at| self.now < at) {
+            return self.feed(|core, _| core.handle_snapshot_failed());
+        }
         tracing::info!(node = self.shared.id, from, %at, "a snapshot is needed");
         self.shared.events.tell(Event::SnapshotNeeded { from, position: at.into() });
-        self.images.download = Some(Download::new(from, self.now));
+        let piece_bytes = self.shared.options.snapshot_piece_bytes;
+        self.images.download = Some(Download::new(from, piece_bytes, self.now));
         self.ask_for_pieces();
     }
 
     /// A peer asks for a piece of the image that ends at `at`; it gets the first one of the newest image if that is another one by
     /// now.
-    pub(super) fn serve_piece(&mut self, to: u64, at: Position, offset: u64) {
+    pub(super) fn serve_piece(&mut self, to: u64, Ask { at, offset, bytes }: Ask) {
         let place = snapshots::place(at);
         let known = self.images.served.iter().chain(&self.images.newest);
         let wanted = known.into_iter().find(|image| image.header().place == place).cloned();
@@ -133,7 +148,8 @@ impl Driver {
             }
         };
         self.images.served = Some(image.clone());
-        self.fetcher.push(Fetch::Piece { to, image, offset });
+        let offset = offset.min(image.bytes());
+        self.fetcher.push(Fetch::Piece { to, image, offset, bytes });
     }
 
     /// A peer has sent a piece, or has no image.
@@ -178,6 +194,20 @@ impl Driver {
     pub(super) fn download_expires_at(&self) -> Option<Instant> {
         let patience = self.shared.options.election_timeout_max;
         self.images.download.as_ref().and_then(|download| download.expires_at(patience))
+    }
+
+    /// An image of a peer is of no use here: the next attempt is made after a while, and a longer one each time, for all of it would
+    /// come again.
+    fn refuse_download(&mut self, at: Position, cause: &str) {
+        if !self.images.download.as_ref().is_some_and(|download| download.ends_at(at)) {
+            return;
+        }
+        let wait = self.shared.options.election_timeout_max * (1 << self.images.refusals);
+        self.images.refusals = (self.images.refusals + 1).min(REFUSALS_MAX);
+        self.images.refused_until = Some(self.now + wait);
+        let node = self.shared.id;
+        tracing::warn!(node, %at, cause, ?wait, "a peer's snapshot was refused; it is asked for again");
+        self.end_download();
     }
 
     fn end_download(&mut self) {

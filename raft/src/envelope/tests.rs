@@ -125,3 +125,30 @@ fn an_outcome_is_that_of_the_document() {
     assert_eq!(decode(ANSWER.into()), Ok(Envelope::Outcome { id: 5, results }));
     assert_in_protocol(ANSWER);
 }
+
+#[test]
+fn asks_and_pieces_of_images_come_back_and_what_contradicts_itself_is_refused() {
+    let at = LogPosition::new(3, 9);
+    for ask in [
+        Ask { at: LogPosition::default(), offset: 0, bytes: 7 },
+        Ask { at, offset: 1 << 40, bytes: 1 << 18 },
+    ] {
+        assert_eq!(decode(whole(&encode_ask(ask))), Ok(Envelope::Ask(ask)));
+    }
+    let piece = Piece { at, total: 100, offset: 90, bytes: Bytes::from_static(b"0123456789") };
+    let bytes = whole(&encode_piece(Some(&piece)));
+    assert_eq!(decode(bytes.clone()), Ok(Envelope::Piece(Some(piece.clone()))));
+    assert_eq!(decode(whole(&encode_piece(None))), Ok(Envelope::Piece(None)));
+    for end in 1..34 {
+        assert!(decode(bytes.slice(..end)).is_err(), "cut at {end}");
+    }
+    for wrong in [
+        Piece { offset: 91, ..piece.clone() },
+        Piece { offset: u64::MAX, ..piece.clone() },
+        Piece { at: LogPosition::default(), ..piece.clone() },
+        Piece { at: LogPosition::new(0, 3), ..piece.clone() },
+        Piece { at: LogPosition::new(1, u64::MAX), ..piece },
+    ] {
+        assert!(decode(whole(&encode_piece(Some(&wrong)))).is_err(), "{wrong:?}");
+    }
+}

@@ -8,12 +8,11 @@ use kontiki_snapshot::Offer;
 
 use crate::snapshots::{self, keeper::Job};
 
-/// Bytes of a full piece.
-pub(crate) const PIECE_BYTES: usize = 256 << 10;
+/// Most bytes of a piece.
+pub(crate) const PIECE_BYTES_MAX: usize = 256 << 10;
 
 /// How many are asked for ahead of what is written: the delay of a network times its speed.
 pub(crate) const WINDOW_PIECES: usize = 8;
-const WINDOW_BYTES: u64 = (WINDOW_PIECES * PIECE_BYTES) as u64;
 
 /// Some bytes of an image's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +30,8 @@ pub(crate) struct Piece {
 pub(crate) struct Ask {
     pub(crate) at: Position,
     pub(crate) offset: u64,
+    /// Bytes of it, unless the image ends before.
+    pub(crate) bytes: usize,
 }
 
 /// What a download is asked for by the driver.
@@ -47,6 +48,8 @@ pub(crate) enum Expiry {
 #[derive(Debug)]
 pub(crate) struct Download {
     pub(crate) from: u64,
+    /// Bytes of a piece that is asked for.
+    piece_bytes: usize,
     /// Where the image ends and how long it is, once the first piece has said that.
     image: Option<(Position, u64)>,
     /// Everything before was handed to the keeper,
@@ -64,9 +67,10 @@ pub(crate) struct Download {
 }
 
 impl Download {
-    pub(crate) fn new(from: u64, now: Instant) -> Self {
+    pub(crate) fn new(from: u64, piece_bytes: usize, now: Instant) -> Self {
         Self {
             from,
+            piece_bytes,
             image: None,
             arrived: 0,
             written: 0,
@@ -93,15 +97,14 @@ impl Download {
         let Some((at, total)) = self.image else {
             let is_first = self.asked == 0;
             self.asked = 1;
-            return is_first
-                .then(|| Ask { at: Position::default(), offset: 0 })
-                .into_iter()
-                .collect();
+            let first = Ask { at: Position::default(), offset: 0, bytes: self.piece_bytes };
+            return is_first.then_some(first).into_iter().collect();
         };
         let mut asks = Vec::new();
-        while self.asked < total.min(self.written + WINDOW_BYTES) {
-            asks.push(Ask { at, offset: self.asked });
-            self.asked += PIECE_BYTES as u64;
+        let window = (WINDOW_PIECES * self.piece_bytes) as u64;
+        while self.asked < total.min(self.written + window) {
+            asks.push(Ask { at, offset: self.asked, bytes: self.piece_bytes });
+            self.asked += self.piece_bytes as u64;
         }
         asks
     }
@@ -115,7 +118,11 @@ impl Download {
             if offset != 0 {
                 return jobs;
             }
-            *self = Self { image: Some((at, total)), ..Self::new(self.from, now) };
+            *self = Self {
+                image: Some((at, total)),
+                asked: 1,
+                ..Self::new(self.from, self.piece_bytes, now)
+            };
             let offer = Offer {
                 owner: snapshots::owner(cluster),
                 place: snapshots::place(at),
@@ -123,7 +130,8 @@ impl Download {
             };
             jobs.push(Job::Receive(offer));
         }
-        if offset == self.arrived && !bytes.is_empty() {
+        // No more than was asked for: what the keeper is given is bounded.
+        if offset == self.arrived && offset < self.asked && !bytes.is_empty() {
             self.arrived += bytes.len() as u64;
             self.asked = self.asked.max(self.arrived);
             (self.stirred_at, self.progress_at) = (now, now);
@@ -137,9 +145,11 @@ impl Download {
         self.image.is_some_and(|(known, _)| known == at)
     }
 
-    /// The keeper has written everything up to there.
-    pub(crate) fn written(&mut self, received: u64) {
-        self.written = self.written.max(received);
+    /// The keeper has written so much of the image that ends at `at`.
+    pub(crate) fn written(&mut self, at: Position, received: u64) {
+        if self.ends_at(at) {
+            self.written = self.written.max(received.min(self.arrived));
+        }
     }
 
     /// Looks how long nothing has come: after a while all that is under way counts as lost, and it is over after so long a time
@@ -174,7 +184,7 @@ const STALL_TIMES: u32 = 10;
 mod tests {
     use super::*;
 
-    const PIECE: u64 = PIECE_BYTES as u64;
+    const PIECE: u64 = PIECE_BYTES_MAX as u64;
     const AT: Position = Position { term: kontiki_core::Term(2), index: kontiki_core::LogIndex(9) };
 
     fn piece(total: u64, offset: u64, bytes: u64) -> Piece {
@@ -193,22 +203,29 @@ mod tests {
     #[test]
     fn a_window_is_asked_for_ahead_of_what_is_written() {
         let total = 20 * PIECE;
-        let mut download = Download::new(3, Instant(0));
-        assert_eq!(download.asks(), [Ask { at: Position::default(), offset: 0 }]);
+        let mut download = Download::new(3, PIECE_BYTES_MAX, Instant(0));
+        let bytes = PIECE_BYTES_MAX;
+        assert_eq!(download.asks(), [Ask { at: Position::default(), offset: 0, bytes }]);
         assert_eq!(download.asks(), []);
         let jobs = download.take(5, piece(total, 0, PIECE), Instant(1));
         let [Job::Receive(offer), Job::Append { offset: 0, .. }] = &jobs[..] else { panic!() };
         assert_eq!((offer.bytes, offer.owner.cluster, offer.place.index), (total, 5, 9));
         let asked: Vec<u64> = download.asks().iter().map(|ask| ask.offset / PIECE).collect();
         assert_eq!(asked, [1, 2, 3, 4, 5, 6, 7]);
-        download.written(2 * PIECE);
+        download.written(Position::new(1, 2), 9 * PIECE);
+        download.written(AT, PIECE);
+        assert_eq!(download.asks().len(), 1, "what was written of another one counts for nothing");
+        download.written(AT, 9 * PIECE);
+        assert_eq!(download.asks(), [], "nor what has not come");
+        download.take(5, piece(total, PIECE, PIECE), Instant(2));
+        download.written(AT, 2 * PIECE);
         let asked: Vec<u64> = download.asks().iter().map(|ask| ask.offset / PIECE).collect();
-        assert_eq!(asked, [8, 9]);
+        assert_eq!(asked, [9]);
     }
 
     #[test]
     fn what_is_lost_is_asked_for_again_with_all_behind_it_and_what_comes_twice_is_left() {
-        let mut download = Download::new(3, Instant(0));
+        let mut download = Download::new(3, PIECE_BYTES_MAX, Instant(0));
         download.asks();
         download.take(5, piece(3 * PIECE, 0, PIECE), Instant(1));
         download.asks();
@@ -236,7 +253,7 @@ mod tests {
     /// RAFT-CASE 53
     #[test]
     fn another_image_of_the_peer_begins_anew_and_its_middle_counts_for_nothing() {
-        let mut download = Download::new(3, Instant(0));
+        let mut download = Download::new(3, PIECE_BYTES_MAX, Instant(0));
         download.asks();
         download.take(5, piece(3 * PIECE, 0, PIECE), Instant(1));
         let other = |offset| Piece { at: Position::new(2, 20), ..piece(2 * PIECE, offset, PIECE) };
@@ -244,6 +261,9 @@ mod tests {
         let jobs = download.take(5, other(0), Instant(3));
         assert!(matches!(&jobs[..], [Job::Receive(_), Job::Append { offset: 0, .. }]));
         assert!(download.take(5, piece(3 * PIECE, PIECE, PIECE), Instant(4)).is_empty());
-        assert_eq!(download.asks(), [Ask { at: Position::new(2, 20), offset: PIECE }]);
+        let asks = download.asks();
+        assert_eq!((asks.len(), asks[0].at, asks[0].offset), (1, Position::new(2, 20), PIECE));
+        assert!(download.take(5, other(PIECE), Instant(5)).len() == 1);
+        assert!(download.take(5, other(2 * PIECE), Instant(5)).is_empty(), "nobody asked for it");
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki_core::Snapshot;
+use kontiki_core::{Position, Snapshot};
 use kontiki_snapshot::{Finished, Header, Image, Offer, Receiver, Store, StoreError};
 use parking_lot::{Condvar, Mutex};
 
@@ -40,14 +40,14 @@ pub(crate) enum Done {
     Written(Box<Finished>),
     /// An image that was taken here, or came from a peer, is visible.
     Visible(Box<Snapshot>, Image),
-    /// One that was taken here cannot be had.
-    Failed(Arc<str>),
+    /// The one that was taken here and ends there cannot be had.
+    Failed(Position, Arc<str>),
     /// One that was to be taken here is no newer than the newest that is visible.
     Stale,
-    /// All of a peer's image up to there is written.
-    Received(u64),
+    /// Of a peer's image that ends there so many bytes are written.
+    Received(Position, u64),
     /// It is of no use.
-    Refused(Arc<str>),
+    Refused(Position, Arc<str>),
 }
 
 /// The queue into the keeper. Bounded by what one capture and one download ask for.
@@ -91,8 +91,8 @@ impl KeeperQueue {
 pub(crate) struct Keeper {
     shared: Arc<Shared>,
     store: Store,
-    /// With the length that it has in the end.
-    receiving: Option<(Receiver, u64)>,
+    /// With what was said of it.
+    receiving: Option<(Receiver, Offer)>,
 }
 
 impl Keeper {
@@ -110,16 +110,22 @@ impl Keeper {
     /// One job.
     pub(crate) fn step(&mut self, job: Job) {
         let done = match job {
-            Job::Write { header, writer } => Some(match self.write(header, writer) {
-                Ok(finished) => Done::Written(Box::new(finished)),
-                Err(StoreError::Stale { .. }) => Done::Stale,
-                Err(error) => Done::Failed(error.to_string().into()),
-            }),
-            Job::Publish(finished) => Some(match self.publish(*finished) {
-                Ok(done) => done,
-                Err(StoreError::Stale { .. }) => Done::Stale,
-                Err(error) => Done::Failed(error.to_string().into()),
-            }),
+            Job::Write { header, writer } => {
+                let at = snapshots::position(header.place);
+                Some(match self.write(header, writer) {
+                    Ok(finished) => Done::Written(Box::new(finished)),
+                    Err(StoreError::Stale { .. }) => Done::Stale,
+                    Err(error) => Done::Failed(at, error.to_string().into()),
+                })
+            }
+            Job::Publish(finished) => {
+                let at = snapshots::position(finished.header().place);
+                Some(match self.publish(*finished) {
+                    Ok(done) => done,
+                    Err(StoreError::Stale { .. }) => Done::Stale,
+                    Err(error) => Done::Failed(at, error.to_string().into()),
+                })
+            }
             Job::Receive(offer) => self.receive(offer),
             Job::Append { offset, bytes } => self.append(offset, &bytes),
             Job::Forget => {
@@ -157,7 +163,10 @@ impl Keeper {
         let snapshot = match snapshots::snapshot(finished.header()) {
             Ok(snapshot) => snapshot,
             // A peer's: only what a start takes in becomes visible.
-            Err(reason) => return Ok(Done::Refused(reason.into())),
+            Err(reason) => {
+                let at = snapshots::position(finished.header().place);
+                return Ok(Done::Refused(at, reason.into()));
+            }
         };
         let image = self.store.publish(finished)?;
         if let Err(error) = self.store.prune(IMAGES_KEPT) {
@@ -171,26 +180,31 @@ impl Keeper {
         self.receiving = None;
         match self.store.receive(offer, self.shared.options.snapshot_bytes_max) {
             Ok(receiver) => {
-                self.receiving = Some((receiver, offer.bytes));
+                self.receiving = Some((receiver, offer));
                 None
             }
-            Err(error) => Some(Done::Refused(error.to_string().into())),
+            Err(error) => {
+                let at = snapshots::position(offer.place);
+                Some(Done::Refused(at, error.to_string().into()))
+            }
         }
     }
 
     fn append(&mut self, offset: u64, bytes: &[u8]) -> Option<Done> {
-        let (receiver, total) = self.receiving.as_mut()?;
-        let (result, total) = (receiver.append(offset, bytes), *total);
+        let (receiver, offer) = self.receiving.as_mut()?;
+        let (at, total) = (snapshots::position(offer.place), offer.bytes);
+        let result = receiver.append(offset, bytes);
         match result.map(|()| receiver.received()) {
-            Ok(received) if received < total => Some(Done::Received(received)),
+            Ok(received) if received < total => Some(Done::Received(at, received)),
             Ok(_) => {
                 let (receiver, _) = mem::take(&mut self.receiving).expect("it was there");
                 let published = receiver.finish().and_then(|finished| self.publish(finished));
-                Some(published.unwrap_or_else(|error| Done::Refused(error.to_string().into())))
+                let refused = |error: StoreError| Done::Refused(at, error.to_string().into());
+                Some(published.unwrap_or_else(refused))
             }
             Err(error) => {
                 self.receiving = None;
-                Some(Done::Refused(error.to_string().into()))
+                Some(Done::Refused(at, error.to_string().into()))
             }
         }
     }

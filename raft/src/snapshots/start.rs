@@ -25,7 +25,13 @@ pub(crate) fn open(disk: &dyn Disk, directory: &Path, cluster: u64) -> Result<St
     let place = directory.join(IMAGES_DIRECTORY);
     let owner = snapshots::owner(cluster);
     let store = Store::open(disk, &place, (cluster != 0).then_some(owner));
-    store.map_err(|error| unusable(&place.display().to_string(), error))
+    let store = store.map_err(|error| unusable(&place.display().to_string(), error))?;
+    // RAFT-CASE 27: the log that knew of votes and terms is gone, so this is another node than the one that left them.
+    if cluster == 0 && !(store.images().is_empty() && store.damaged().is_empty()) {
+        let reason = "they are of a node whose log is not there any more";
+        return Err(refused(&place.display().to_string(), &reason));
+    }
+    Ok(store)
 }
 
 /// The newest image that is whole. Reads all of it: what rots is found before the state machine has taken in a half.

@@ -56,6 +56,7 @@ fn a_snapshot_is_taken_when_somebody_asks() {
     propose(&cluster, 0..10);
     let position = snapshot(&cluster, 1);
     assert_eq!(position.index, cluster.nodes[&1].status().applied);
+    assert_eq!(snapshot(&cluster, 1), position, "it has that already");
     let images = fs::read_dir(cluster.data(1).join("snapshots")).unwrap();
     let names = images.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(names.filter(|name| name.ends_with(".image")).count(), 1);
@@ -63,6 +64,18 @@ fn a_snapshot_is_taken_when_somebody_asks() {
     ready(cluster.start_node(1));
     assert_eq!(cluster.nodes[&1].status().snapshot, position);
     assert_eq!(cluster.agreed().len(), 10);
+}
+
+/// RAFT-CASE 27: what is left of a node that has lost its log is not a node.
+#[test]
+fn images_without_the_log_that_they_belong_to_are_refused() {
+    let mut cluster = Cluster::start(1);
+    propose(&cluster, 0..5);
+    snapshot(&cluster, 1);
+    cluster.stop_node(1);
+    fs::remove_dir_all(cluster.data(1).join("wal")).unwrap();
+    let refused = cluster.builder(1).start(Tally::default()).unwrap_err();
+    assert!(refused.to_string().contains("whose log is not there"), "{refused}");
 }
 
 #[test]
@@ -106,7 +119,10 @@ fn a_follower_that_was_away_while_the_others_compacted_catches_up() {
 /// An image of many pieces, under load.
 #[test]
 fn a_large_image_comes_while_the_others_go_on() {
-    let mut cluster = Cluster::start_with(3, |options| options.trailing_entries = 0);
+    let mut cluster = Cluster::start_with(3, |options| {
+        options.trailing_entries = 0;
+        options.snapshot_piece_bytes = 100_000;
+    });
     let away = cluster.follower();
     cluster.stop_node(away);
     let leader = cluster.leader();

@@ -69,6 +69,11 @@ fn a_recovered_log_that_contradicts_itself_is_refused() {
     assert!(refused(&|recovered| recovered.runs.push((LogIndex(1), Term(1)))));
     assert!(refused(&|recovered| recovered.last = LogIndex(0)));
     assert!(refused(&|recovered| recovered.compacted = Position::new(1, 4)));
+    // A log that begins behind index 1 needs a snapshot of what was before.
+    assert!(refused(&|recovered| {
+        recovered.compacted = Position::new(1, 1);
+        recovered.runs[0].0 = LogIndex(2);
+    }));
     assert!(refused(&|recovered| recovered.state.hard.term = Term(0)));
     assert!(refused(&|recovered| recovered.state.configurations.clear()));
 }

@@ -428,3 +428,45 @@ fn entries_that_were_fetched_while_they_left_the_log_are_not_sent() {
     cluster.run(ms(300));
     assert_eq!((cluster.commands(3), cluster.installed), (cluster.commands(1), 1));
 }
+
+/// What the state machine reads itself must not go while it does.
+#[test]
+fn a_log_that_is_read_begins_anew_only_when_it_is_read_no_more() {
+    let mut cluster = Cluster::with(3, 0, |config| config.tail_bytes_max = 1);
+    cluster.checker.forged = true;
+    let entries: Vec<_> = (1..=6).map(|index| entry(1, index, "a")).collect();
+    cluster.handle(2, 1, append(1, Position::default(), 0, entries));
+    cluster.restart(2);
+    cluster.node_mut(2).holds_applies = true;
+    cluster.node_mut(2).holds_snapshots = true;
+    cluster.handle(2, 1, append(1, Position::new(1, 6), 4, vec![]));
+    assert_eq!((cluster.committed(2), cluster.status(2).applied.0), (4, 0));
+    cluster.handle(2, 1, offer(1, Position::new(1, 9)));
+    let held = (1..=9).map(|index| entry(1, index, "a")).collect();
+    let known = snapshot(&cluster, Position::new(1, 9));
+    cluster.node_mut(2).disk.snapshot = Some((known.clone(), held));
+    cluster.input(2, |raft, now| raft.handle_snapshot(now, known));
+    assert_eq!((cluster.installed, cluster.status(2).last.index.0), (0, 6));
+    cluster.input(2, |raft, now| raft.handle_applied(now, LogIndex(3)));
+    assert_eq!(cluster.installed, 0);
+    cluster.input(2, |raft, now| raft.handle_applied(now, LogIndex(4)));
+    assert_eq!((cluster.installed, cluster.status(2).last.index.0), (1, 9));
+    assert_eq!(cluster.commands(2).len(), 9);
+}
+
+/// One that ends before the offer, and came to be of no use: the next offer is asked for again.
+#[test]
+fn an_older_snapshot_than_the_one_that_is_offered_leaves_the_offer_open() {
+    let mut cluster = Cluster::new(3);
+    cluster.checker.forged = true;
+    cluster.node_mut(2).holds_snapshots = true;
+    cluster.handle(2, 1, offer(1, Position::new(1, 9)));
+    assert_eq!(cluster.node_mut(2).wanted.take(), Some(id(1)));
+    let entries: Vec<_> = (1..=6).map(|index| entry(1, index, "a")).collect();
+    cluster.handle(2, 1, append(1, Position::default(), 0, entries));
+    let known = snapshot(&cluster, Position::new(1, 5));
+    cluster.node_mut(2).disk.snapshot = Some((known.clone(), Vec::new()));
+    cluster.input(2, |raft, now| raft.handle_snapshot(now, known));
+    cluster.handle(2, 1, offer(1, Position::new(1, 9)));
+    assert_eq!(wants_snapshot(&cluster, 2), Some(id(1)));
+}

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kontiki_core::{AppendOutcome, Incarnation, Message, Role, State, VoteKind};
+use kontiki_core::{AppendOutcome, Incarnation, Message, Position, Role, State, VoteKind};
 use kontiki_wal::Log;
 
 use crate::world::{
@@ -103,6 +103,15 @@ impl Checks {
             truncated: self.take_durable(id, cursors.durable.0, &log, compacted)?,
             ..News::default()
         };
+        for Position { term, index } in [status.snapshot, status.compacted] {
+            let place = usize::try_from(index.0).expect("a short log").checked_sub(1);
+            let known = place.and_then(|place| self.committed.get(place));
+            if known.is_some_and(|known| known.0 != term.0) {
+                return Err(format!(
+                    "node {id} has a snapshot or a log that begins behind {term}/{index}, where another term was committed"
+                ));
+            }
+        }
         let seen = self.nodes.entry(id).or_default();
         let (term, committed) = (status.term.0, cursors.committed.0);
         if term < seen.term || committed < seen.committed {

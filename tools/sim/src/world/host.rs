@@ -336,7 +336,7 @@ impl Host {
                 Act::GoesOn
             }
             Actor::Keeper => {
-                let cut = self.cut_inside.take().filter(|_| steps.has_snapshot_jobs());
+                let cut = self.cut_inside.take_if(|_| steps.has_snapshot_jobs());
                 if let Some((operations, ..)) = cut {
                     self.disk.cut_power_after(operations);
                 }

@@ -144,6 +144,7 @@ fn draw_snapshots(parameters: &mut Parameters) {
         u64::MAX
     };
     options.snapshot_ratio = random.below(5);
+    options.snapshot_piece_bytes = [20, 100, 1 << 10][pick(&mut random, 3)];
     options.trailing_entries = [0, 3, 50][pick(&mut random, 3)];
     options.pinned_entries_max = [0, 10, 1_000][pick(&mut random, 3)];
 }
