@@ -157,6 +157,9 @@ impl Builder {
         let identity =
             Arc::new(Identity::new(self.id, self.members.clone(), &storage.state, empty));
         let shared = Arc::new(Shared::with(id, &self.options, &storage, clock, entropy));
+        if let Some(base) = &storage.base {
+            shared.board.set_applied(base.snapshot.at.index.0);
+        }
         let mut transport = match given {
             Some(transport) => transport,
             None => listening(own_address(self.id, &members)?)?,

@@ -61,7 +61,10 @@ fn a_snapshot_is_taken_when_somebody_asks() {
     let names = images.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(names.filter(|name| name.ends_with(".image")).count(), 1);
     cluster.stop_node(1);
-    ready(cluster.start_node(1));
+    let node = cluster.start_node(1);
+    // There is nothing to apply before the leader's next entry.
+    assert_eq!(node.status().applied, position.index);
+    ready(node);
     assert_eq!(cluster.nodes[&1].status().snapshot, position);
     assert_eq!(cluster.agreed().len(), 10);
 }

@@ -18,6 +18,9 @@ pub(crate) fn start_failed(error: &StartError, data: &Path, peers: &Members) -> 
         StartError::Listen { address, source } => cannot_listen("peers", address, source),
         StartError::Io(source) => cannot_start(source),
         StartError::Log(cause) => Failure::new(FailureKind::Data, log_line(cause, data, peers)),
+        StartError::Snapshot { .. } => {
+            Failure::new(FailureKind::Data, format!("{error}. {}", damaged(data, peers)))
+        }
         // They name the directory, and what to do.
         other => Failure::new(FailureKind::Data, other.to_string()),
     }

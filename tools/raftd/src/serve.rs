@@ -65,6 +65,15 @@ pub(crate) struct ServeOptions {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     max_clients: u32,
+    /// Write the next snapshot when at least so many bytes of commands were applied behind the last
+    #[arg(
+        long,
+        env = "RAFTD_SNAPSHOT_BYTES",
+        value_name = "BYTES",
+        default_value_t = 64 << 20,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    snapshot_bytes: u64,
     /// Stop when standard input ends, which it does when the starting program is gone
     #[arg(long, hide = true)]
     exit_with_parent: bool,
@@ -177,8 +186,11 @@ fn start(options: &ServeOptions) -> Result<Node<Store>, Failure> {
     let own = options.peers.address(options.id).expect("checked by run");
     let listen = options.listen.as_deref().unwrap_or(own);
     warn_if_reachable("peers", listen);
+    let mut bounds = kontiki::Options::default();
+    bounds.snapshot_log_bytes_min = options.snapshot_bytes;
     Node::builder(options.id, &options.data)
         .listen(listen)
+        .options(bounds)
         .initial_members(options.peers.list().iter().cloned())
         .start(Store::default())
         .map_err(|error| advice::start_failed(&error, &options.data, &options.peers))

@@ -15,5 +15,6 @@ mod outcomes;
 mod ports;
 mod recorded;
 mod redis_tools;
+mod snapshots;
 mod storm;
 mod support;

@@ -180,19 +180,30 @@ pub(crate) struct Node {
     pub(crate) peer_port: u16,
     pub(crate) data: PathBuf,
     peers: String,
+    variables: Variables,
     pub(crate) process: Process,
 }
 
+/// Of the environment of a node.
+pub(crate) type Variables = &'static [(&'static str, &'static str)];
+
 impl Node {
-    pub(crate) fn start(id: u64, data: &Path, ports: (u16, u16), peers: &str) -> Self {
+    /// With these variables in its environment, also when it is started again.
+    pub(crate) fn start(
+        id: u64,
+        data: &Path,
+        ports: (u16, u16),
+        peers: &str,
+        variables: Variables,
+    ) -> Self {
         let (client_port, peer_port) = ports;
         let data = data.to_owned();
-        let process = serve(id, &data, client_port, peers);
-        Self { id, client_port, peer_port, data, peers: peers.to_owned(), process }
+        let process = serve(id, &data, client_port, peers, variables);
+        Self { id, client_port, peer_port, data, peers: peers.to_owned(), variables, process }
     }
 
     pub(crate) fn restart(&mut self) {
-        self.process = serve(self.id, &self.data, self.client_port, &self.peers);
+        self.process = serve(self.id, &self.data, self.client_port, &self.peers, self.variables);
     }
 
     /// Waits until it says that it serves; returns who it says leads.
@@ -222,6 +233,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts that many nodes and waits until each serves.
     pub(crate) fn start(nodes: u64) -> Self {
+        Self::start_in(nodes, &[])
+    }
+
+    /// As `start`, with these variables in the environment of each.
+    pub(crate) fn start_in(nodes: u64, variables: Variables) -> Self {
         let turn = turn();
         let directory = tempfile::tempdir().unwrap();
         let count = usize::try_from(nodes).unwrap();
@@ -233,7 +249,7 @@ impl Cluster {
             .zip(clients.iter().zip(peers))
             .map(|(id, (client, peer))| {
                 let data = directory.path().join(id.to_string());
-                Node::start(id, &data, (*client, *peer), &list)
+                Node::start(id, &data, (*client, *peer), &list, variables)
             })
             .collect();
         for node in &nodes {
@@ -377,8 +393,8 @@ pub(crate) fn poll<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-fn serve(id: u64, data: &Path, client_port: u16, peers: &str) -> Process {
-    Process::start(
+fn serve(id: u64, data: &Path, client_port: u16, peers: &str, variables: Variables) -> Process {
+    Process::start_in(
         &format!("node {id}"),
         &[
             "serve",
@@ -392,6 +408,7 @@ fn serve(id: u64, data: &Path, client_port: u16, peers: &str) -> Process {
             &format!("127.0.0.1:{client_port}"),
             "--exit-with-parent",
         ],
+        variables,
     )
 }
 

@@ -1,0 +1,152 @@
+//! Snapshots between real processes: who was away while the others compacted is brought up to date, whoever is killed meanwhile.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use redis::{Connection, Value};
+
+use crate::support::{Cluster, Variables, connect, poll, query};
+
+/// Snapshots of a state that changes much are taken often.
+const OFTEN: Variables = &[("RAFTD_SNAPSHOT_BYTES", "1000000")];
+/// Writes that go into one request.
+const BATCH: u64 = 500;
+
+/// Writes numbered keys with values of that length, `BATCH` at a time.
+fn write(client: &mut Connection, range: std::ops::Range<u64>, bytes: usize) {
+    let value = "v".repeat(bytes);
+    for first in range.clone().step_by(usize::try_from(BATCH).unwrap()) {
+        let mut requests = redis::pipe();
+        for number in first..range.end.min(first + BATCH) {
+            requests.cmd("SET").arg(format!("key:{}", number % KEYS)).arg(&value).ignore();
+        }
+        requests.query::<Value>(client).unwrap();
+    }
+}
+
+/// Keys that are written over and over.
+const KEYS: u64 = 2_000;
+
+fn number(cluster: &Cluster, node: usize, field: &str) -> u64 {
+    cluster.nodes[node].info(field).parse().unwrap()
+}
+
+/// Somebody who does not lead.
+fn follower(cluster: &Cluster) -> usize {
+    (cluster.leader() + 1) % cluster.nodes.len()
+}
+
+/// Writes to a node until told to stop.
+fn load(port: u16) -> (Arc<AtomicBool>, JoinHandle<u64>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    let writing = thread::spawn(move || {
+        let (mut client, mut written) = (connect(port).unwrap(), 0);
+        while !told.load(Ordering::Relaxed) {
+            write(&mut client, written..written + BATCH, 300);
+            written += BATCH;
+        }
+        written
+    });
+    (stop, writing)
+}
+
+#[test]
+fn a_follower_that_was_down_while_the_others_compacted_is_caught_up_under_load() {
+    let mut cluster = Cluster::start_in(3, OFTEN);
+    let away = follower(&cluster);
+    cluster.nodes[away].process.kill();
+    let leader = cluster.leader();
+    write(&mut cluster.nodes[leader].connect(), 0..20_000, 300);
+    // What it would need is gone.
+    poll("a log that has lost its beginning", || {
+        (number(&cluster, leader, "raft_first_index") > 5_000).then_some(())
+    });
+    let (stop, writing) = load(cluster.nodes[leader].client_port);
+    cluster.nodes[away].restart();
+    cluster.nodes[away].process.wait_for_log("a snapshot is needed");
+    cluster.nodes[away].wait_ready();
+    stop.store(true, Ordering::Relaxed);
+    assert!(writing.join().unwrap() > 0);
+    assert!(number(&cluster, away, "raft_snapshot_index") > 5_000);
+    cluster.assert_same_state();
+    // And from its own disk.
+    cluster.nodes[away].process.kill();
+    cluster.nodes[away].restart();
+    cluster.nodes[away].wait_ready();
+    cluster.assert_same_state();
+}
+
+#[test]
+fn killing_who_receives_and_who_sends_a_snapshot_costs_a_repetition() {
+    let mut cluster = Cluster::start_in(3, OFTEN);
+    let away = follower(&cluster);
+    cluster.nodes[away].process.kill();
+    let leader = cluster.leader();
+    // A state that takes a while to be sent: 2,000 keys of 30 KiB.
+    for round in 0..4 {
+        write(&mut cluster.nodes[leader].connect(), round * KEYS..(round + 1) * KEYS, 30_000);
+    }
+    poll("a log that has lost its beginning", || {
+        (number(&cluster, leader, "raft_first_index") > 1).then_some(())
+    });
+    cluster.nodes[away].restart();
+    cluster.nodes[away].process.wait_for_log("a snapshot is needed");
+    cluster.nodes[away].process.kill();
+    let images = fs::read_dir(cluster.nodes[away].data.join("snapshots")).unwrap();
+    let whole = images
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().ends_with(".image"));
+    assert_eq!(whole.count(), 0, "it was killed before it had all");
+    cluster.nodes[away].restart();
+    cluster.nodes[away].process.wait_for_log("a snapshot is needed");
+    cluster.nodes[leader].process.kill();
+    cluster.nodes[away].wait_ready();
+    cluster.nodes[leader].restart();
+    cluster.nodes[leader].wait_ready();
+    cluster.assert_same_state();
+    assert_eq!(query::<u64>(&mut cluster.nodes[away].connect(), &["DBSIZE"]).unwrap(), KEYS);
+}
+
+/// The files of a node's directory, in bytes.
+fn bytes_of(directory: &std::path::Path) -> u64 {
+    let entries = fs::read_dir(directory).unwrap().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => bytes_of(&entry.path()),
+            Ok(found) => found.len(),
+            // Removed meanwhile.
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// `RAFTD_LOAD_SECONDS`: for how long.
+#[test]
+fn an_endless_load_fills_a_bounded_directory() {
+    let seconds = std::env::var("RAFTD_LOAD_SECONDS").map_or(8, |text| text.parse().unwrap());
+    let cluster = Cluster::start_in(3, &[("RAFTD_SNAPSHOT_BYTES", "16000000")]);
+    let leader = cluster.leader();
+    let (stop, writing) = load(cluster.nodes[leader].client_port);
+    let mut most = 0;
+    for _ in 0..seconds * 2 {
+        thread::sleep(Duration::from_millis(500));
+        most = most.max(bytes_of(&cluster.nodes[leader].data));
+    }
+    stop.store(true, Ordering::Relaxed);
+    let written = writing.join().unwrap();
+    let first = number(&cluster, leader, "raft_first_index");
+    println!(
+        "{written} writes of 300 bytes in {seconds} s; at most {most} bytes; the log begins at {first}"
+    );
+    assert!(first > 16_000_000 / 400, "{first}");
+    // The segments that the log behind two snapshots takes, the ones made ahead and kept, and two images.
+    assert!(most < 6 * (64 << 20), "{most} bytes");
+    cluster.assert_same_state();
+}
