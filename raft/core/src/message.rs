@@ -12,15 +12,15 @@ pub enum Message {
     VoteResponse(VoteResponse),
     /// A leader replicates; without entries it is a heartbeat.
     AppendEntries(AppendEntries),
-    /// A leader offers its snapshot to a follower that needs entries which its log does not hold any
-    /// more. The image itself travels beside the protocol.
-    InstallSnapshot(InstallSnapshot),
-    /// The answer to either.
+    /// The answer to it, and to [`InstallSnapshot`].
     AppendResponse(AppendResponse),
     /// A follower asks its leader at which index a read may run.
     ReadIndexRequest(ReadIndexRequest),
     /// The answer to it.
     ReadIndexResponse(ReadIndexResponse),
+    /// A leader offers its snapshot to a follower that needs entries which its log does not hold any
+    /// more. The image itself travels beside the protocol.
+    InstallSnapshot(InstallSnapshot),
 }
 
 impl Message {
