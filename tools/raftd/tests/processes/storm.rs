@@ -108,7 +108,9 @@ impl Storm {
         let data = data.to_str().unwrap();
         let arguments =
             ["serve", "--id", &id, "--data", data, "--peers", &list, "--client", &client];
-        let arguments = [&arguments[..], &["--exit-with-parent"]].concat();
+        // Snapshots all the time, so that who comes back often gets one.
+        let more = ["--snapshot-bytes", "20000", "--exit-with-parent"];
+        let arguments = [&arguments[..], &more].concat();
         let prefix = self.network.prefix(node);
         *self.process(node) = Some(Process::start_by(&prefix, &format!("node {node}"), &arguments));
     }
@@ -257,13 +259,17 @@ impl Storm {
         let wrote = count(|heard| matches!(heard, Heard::Done(_)));
         let [refused, unknown] = [Heard::Refused, Heard::Unknown]
             .map(|heard| history.iter().filter(|one| one.heard == heard).count());
-        let term: u64 = info(client, "raft_term").parse().unwrap();
+        let number =
+            |client: &mut Connection, field: &str| info(client, field).parse::<u64>().unwrap();
+        let term = number(client, "raft_term");
+        let begins = number(client, "raft_first_index");
         println!(
-            "{read} read, {wrote} written, {refused} refused, {unknown} unknown; term {term}; {:?}, {} served late",
+            "{read} read, {wrote} written, {refused} refused, {unknown} unknown; term {term}, the log begins at {begins}; {:?}, {} served late",
             self.struck, self.served_late
         );
         check(&history);
         assert!(read > 1_000 && wrote > 1_000 && unknown > 0, "the test proves little");
+        assert!(begins > 1, "no snapshot has taken the place of a part of the log");
         if seconds >= 60 {
             // Not every kernel can make packets be lost.
             let came = |kind: &str| self.struck[kind] > 0 || kind == "packets are lost";

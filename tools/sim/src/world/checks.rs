@@ -245,7 +245,9 @@ impl Checks {
         let vouches = match message {
             Message::VoteRequest(request) => request.kind == VoteKind::Real,
             Message::VoteResponse(response) => response.kind == VoteKind::Real,
-            Message::AppendEntries(_) | Message::AppendResponse(_) => true,
+            Message::AppendEntries(_)
+            | Message::InstallSnapshot(_)
+            | Message::AppendResponse(_) => true,
             _ => false,
         };
         let term = message.term().0;
@@ -258,6 +260,16 @@ impl Checks {
         if vouches {
             seen.claims += u64::from(term > seen.said);
             seen.said = term;
+        }
+        if let Message::InstallSnapshot(offer) = message {
+            let Position { term, index } = offer.at;
+            let place = usize::try_from(index.0).expect("a short log").checked_sub(1);
+            let known = place.and_then(|place| self.committed.get(place));
+            if known.is_none_or(|known| known.0 != term.0) {
+                return Err(format!(
+                    "node {from} offers a snapshot up to {term}/{index}, where {known:?} is committed"
+                ));
+            }
         }
         if let Message::AppendResponse(response) = message
             && let AppendOutcome::Matched(index) = response.outcome
@@ -329,9 +341,16 @@ impl Checks {
             return Ok(());
         }
         let held = host.durable().map_err(|what| format!("node {id}'s disk: {what}"))?;
+        // A log that does not hold the end of the image is begun anew behind it, now or by the next start.
+        let end = usize::try_from(held.image_end).expect("a short log").checked_sub(1);
+        let said_there = end.and_then(|end| seen.durable.get(end).copied());
+        let goes_on = end.is_none()
+            || held.image_end + 1 == held.first
+            || held.term(held.image_end).is_some_and(|term| said_there == Some(term));
         for (index, &said) in (1..).zip(&seen.durable) {
             let term = held.term(index);
-            if index > held.image_end && term != Some(said) {
+            let has_to_be = if goes_on { index >= held.first } else { index > held.image_end };
+            if has_to_be && term != Some(said) {
                 return Err(format!(
                     "node {id} has called entry {index} of term {said} durable, and its disk holds there {term:?}"
                 ));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kontiki_core::State;
+use kontiki_core::{Configuration, State};
 use kontiki_disk::{Access, Disk, MemoryDisk};
 use kontiki_snapshot::Store;
 use kontiki_wal::inspect::{Scan, Verdict};
@@ -77,7 +77,7 @@ pub(super) struct Durable {
     /// The last entry that is in an image.
     pub(super) image_end: u64,
     /// The first entry in the log,
-    first: u64,
+    pub(super) first: u64,
     /// and the terms from there on.
     terms: Vec<u64>,
     /// What it remembers of terms and votes.
@@ -104,6 +104,9 @@ fn newest_image(disk: &MemoryDisk) -> Result<u64, String> {
     }
     let Some(newest) = store.images().first() else { return Ok(0) };
     newest.verify().map_err(|error| error.to_string())?;
+    // A version, a place, and the members as of the image (kontiki, "snapshots").
+    let members = newest.header().membership.get(17..).unwrap_or_default();
+    Configuration::decode(members).map_err(|error| error.to_string())?;
     Ok(newest.header().place.index)
 }
 

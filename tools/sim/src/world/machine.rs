@@ -74,6 +74,11 @@ impl Ledger {
         self.places.get(&id).copied()
     }
 
+    /// Whether that is what was applied at `index`; of a command.
+    pub(super) fn holds(&self, index: u64, term: u64, command: &[u8]) -> bool {
+        self.entries.get(&index).is_some_and(|(known, bytes)| *known == term && bytes == command)
+    }
+
     /// What a register holds behind entry `index`.
     pub fn value_at(&self, key: u8, index: u64) -> Option<u64> {
         let written = self.written.get(&key)?;
