@@ -101,7 +101,8 @@ impl Storage {
         let mut store = start::open(disk, directory, self.state.cluster.0)?;
         let place = directory.join(IMAGES_DIRECTORY).display().to_string();
         if let Some(base) = start::choose(&mut store, &self.log, &place)? {
-            self.state = start::reconcile(&self.log, &base.snapshot, self.state, &self.place)?;
+            self.state =
+                start::reconcile(&self.wal, &self.log, &base.snapshot, self.state, &self.place)?;
             self.base = Some(base);
         }
         self.store = Some(store);

@@ -1,12 +1,17 @@
 //! What a start makes of the images and the log that it finds: which image the state machine begins with, and that the log goes
 //! on where it ends.
 
-use std::{io, path::Path, sync::Arc, time::Instant};
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, mpsc::channel},
+    time::{Duration, Instant},
+};
 
 use kontiki_core::{HardState, Position, Snapshot, State};
 use kontiki_disk::Disk;
 use kontiki_snapshot::{Image, Store, StoreError};
-use kontiki_wal::{AppendError, Log, Pending};
+use kontiki_wal::{AppendError, Log, Pending, Wal};
 
 use crate::{
     StartError, StateMachine,
@@ -79,6 +84,7 @@ pub(crate) fn choose(
 /// Lets the log go on where the image ends, if it does not: an image that came from a peer was made visible, and then the
 /// process ended. Returns the state as it is then; what the log held is not committed, or in the image.
 pub(crate) fn reconcile(
+    wal: &Wal,
     log: &Log,
     snapshot: &Snapshot,
     state: State,
@@ -94,14 +100,39 @@ pub(crate) fn reconcile(
         let text = format!("cannot let the log in {place} go on behind its snapshot: {error}");
         StartError::Io(Arc::new(io::Error::other(text)))
     };
-    let wait = |pending: Result<Pending, AppendError>| {
-        let pending = pending.map_err(|error| failed(&error))?;
+    let durable = |append: &dyn Fn() -> Result<Pending, AppendError>| {
+        let pending = when_ready(wal, log, append).map_err(|error| failed(&error))?;
         pending.wait().map_err(|error| failed(&error))
     };
-    wait(log.reset(at.index.0 + 1, at.term.0))?;
-    wait(log.set_state(state.encode()))?;
+    durable(&|| log.reset(at.index.0 + 1, at.term.0))?;
+    durable(&|| log.set_state(state.encode()))?;
     Ok(state)
 }
+
+/// Appends as soon as there is room: right after an opening the next segment can still be in the making.
+fn when_ready(
+    wal: &Wal,
+    log: &Log,
+    append: &dyn Fn() -> Result<Pending, AppendError>,
+) -> Result<Pending, AppendError> {
+    loop {
+        match append() {
+            Err(AppendError::Full { .. }) => {}
+            result => return result,
+        }
+        // Made here, unless a thread of the log is at it; then that says when. If it cannot be made, the next attempt says why.
+        if !wal.work(Duration::ZERO) {
+            let (room, is_there) = channel();
+            log.on_room(move || {
+                let _ = room.send(());
+            });
+            let _ = is_there.recv_timeout(ROOM_MAX);
+        }
+    }
+}
+
+/// Longer than the making of a segment takes.
+const ROOM_MAX: Duration = Duration::from_secs(1);
 
 /// RAFT-CASES 44, 50: the image's configuration takes the place of those at or before its end; and its term was seen.
 fn with_configuration(mut state: State, snapshot: &Snapshot) -> State {
@@ -139,4 +170,67 @@ fn unusable(place: &str, error: StoreError) -> StartError {
 
 fn refused(place: &str, reason: &dyn std::fmt::Display) -> StartError {
     StartError::Snapshot { place: place.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use bytes::Bytes;
+    use kontiki_core::{ClusterId, Configuration, Incarnation, Member, NodeId, Term};
+    use kontiki_disk::MemoryDisk;
+    use kontiki_wal::LogId;
+
+    use super::*;
+    use crate::{Options, entropy::Entropy, storage::Storage};
+
+    /// Found by a simulated world: the last segment was full, and the next one not made yet.
+    #[test]
+    fn a_start_behind_an_image_waits_for_the_room_that_it_needs() {
+        let options =
+            Options { segment_bytes: 32 << 10, command_bytes_max: 1 << 10, ..Options::default() };
+        let disk = MemoryDisk::new();
+        // Without threads: nothing is made ahead by itself.
+        let open = |entropy: Entropy| {
+            let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+            Storage::open_with(Path::new("d"), 1, &options, Some(disk), &entropy).unwrap()
+        };
+        let Storage { wal, log, mut store, mut state, .. } = open(Entropy::given(|| 7));
+        let member = Member {
+            id: NodeId(1),
+            incarnation: Incarnation(7),
+            address: "a:1".to_owned(),
+            voter: true,
+        };
+        let configuration = (Position::default(), Configuration { members: vec![member] });
+        (state.cluster, state.hard.term) = (ClusterId(5), Term(1));
+        state.configurations = vec![configuration.clone()];
+        let payload = [Bytes::from(vec![1; 600])];
+        while let Ok(pending) = log.append(log.last() + 1, 1, &payload) {
+            pending.wait().unwrap();
+        }
+        // To the last byte, by a log of somebody else's.
+        let other = wal.log(LogId(2)).unwrap();
+        log.set_state(state.encode()).unwrap().wait().unwrap();
+        for length in [512, 64, 0] {
+            while let Ok(pending) = other.set_state(vec![1; length]) {
+                pending.wait().unwrap();
+            }
+        }
+        let at = Position::new(1, log.last() + 10);
+        let refused = log.reset(at.index.0 + 1, 1).unwrap_err();
+        assert!(matches!(refused, AppendError::Full { .. }), "{refused}");
+        let snapshot = Snapshot { at, configuration };
+        let images = store.as_mut().unwrap();
+        let mut writer = images.create(snapshots::header(5, &snapshot)).unwrap();
+        writer.write_all(b"all").unwrap();
+        let finished = writer.finish().unwrap();
+        images.publish(finished).unwrap();
+        drop((wal, log, other, store));
+        for entropy in [Entropy::given(|| 7), Entropy::System] {
+            let storage = open(entropy);
+            assert_eq!(storage.log.first(), at.index.0 + 1);
+            assert_eq!(storage.base.unwrap().snapshot, snapshot);
+        }
+    }
 }
