@@ -34,6 +34,7 @@ impl Board {
                 log_first: 1,
                 members: Vec::new(),
                 foreign_members: Vec::new(),
+                followers: Vec::new(),
                 log_segments: 0,
                 log_syncs: 0,
                 writes_held: None,

@@ -14,7 +14,7 @@ use crate::{
     Event, ProposeError, Role,
     applier::{ApplyQueue, Work},
     bootstrap::{FirstStart, Identity},
-    driver::snapshots::Images,
+    driver::{snapshots::Images, watch::Watch},
     envelope::{self, Envelope},
     error::Closing,
     fetcher::{Fetch, FetchQueue},
@@ -34,6 +34,7 @@ mod requests;
 mod snapshots;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod writing;
 
 /// Drives one node.
@@ -58,6 +59,7 @@ pub(crate) struct Driver {
     backlog: Backlog,
     forwards: Forwards,
     images: Images,
+    watch: Watch,
     reads: Reads,
     /// The moment of this turn.
     now: Instant,
@@ -130,6 +132,7 @@ impl Driver {
             backlog: Backlog::default(),
             forwards,
             images: Images::new(keeper, newest),
+            watch: Watch::default(),
             reads: Reads::default(),
             now: Instant::default(),
             forward_at: None,
@@ -424,6 +427,7 @@ impl Driver {
         }
         self.publish_written();
         self.publish_status();
+        self.watch_followers();
         self.applier.extend(&mut self.work);
         self.shared.inbox.settle(&mut self.settled);
     }

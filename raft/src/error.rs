@@ -78,6 +78,37 @@ pub enum SnapshotError {
     Stopped,
 }
 
+/// Why a snapshot was not copied to a file, or from one.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotCopyError {
+    /// The node has taken none.
+    #[error("there is no snapshot in {directory} yet; ask the node for one")]
+    NoSnapshot {
+        /// Where they would be.
+        directory: String,
+    },
+    /// The file cannot be used.
+    #[error("{file} cannot be used: {reason}")]
+    File {
+        /// Its path.
+        file: String,
+        /// What is wrong: it is there already, there is no room, it is damaged, another release has written it.
+        reason: String,
+    },
+    /// The node does not give it, or take it.
+    #[error("{directory}: {reason}")]
+    Refused {
+        /// The node's directory, or that of its snapshots.
+        directory: String,
+        /// What is wrong: another cluster, an older snapshot than it has, damage.
+        reason: String,
+    },
+    /// The node's directory cannot be opened.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
 /// Why a read was not served. Reading again is always safe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

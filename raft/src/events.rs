@@ -66,6 +66,22 @@ pub enum Event {
         /// The index it reports now.
         reported: u64,
     },
+    /// A follower lacks entries and has got none, and nothing of a snapshot, for
+    /// [`follower_stall`](crate::Options::follower_stall): it is down or cut off, its disk is stuck, or it cannot take in what it
+    /// is sent. Told by the leader, once; it goes on trying.
+    FollowerStalled {
+        /// Which.
+        peer: u64,
+        /// Everything up to this index is on its disk.
+        matched: u64,
+        /// How many entries it lacks.
+        lag: u64,
+    },
+    /// A follower that was stalled gets on again.
+    FollowerResumed {
+        /// Which.
+        peer: u64,
+    },
     /// The log cannot make its next segment: the disk or a quota is full, too many files are open,
     /// or the directory is gone, read-only or not permitted. Nothing that was acknowledged is lost.
     /// What is written waits and is tried again by itself; a leader gives up its office after

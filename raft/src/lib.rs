@@ -93,15 +93,16 @@ mod writer;
 
 pub use crate::{
     builder::Builder,
-    error::{ProposeError, ReadError, SnapshotError, StartError},
+    error::{ProposeError, ReadError, SnapshotCopyError, SnapshotError, StartError},
     events::{Event, Events},
     loopback::Loopback,
     node::{Node, Shutdown, TakingSnapshot},
     options::Options,
     proposal::{Applied, Proposal, ProposalBatch, ProposeResult, Ready},
     reading::{Read, Reading},
+    snapshots::copies::{SnapshotCopy, load_snapshot, save_snapshot},
     state_machine::{ApplyContext, Position, SnapshotWriter, StateMachine},
-    status::{Role, Status},
+    status::{FollowerMode, FollowerStatus, Role, Status},
     transport::{Hello, Inbound, TcpOptions, TcpTransport, Transport},
 };
 /// Of [`StartError::Log`].

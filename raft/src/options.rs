@@ -34,6 +34,9 @@ pub struct Options {
     /// After this long without progress of its own disk a leader steps down. 2 s: longer than
     /// the stalls of a healthy disk.
     pub disk_stall: Duration,
+    /// After this long without progress a leader names a follower that lacks entries
+    /// ([`Event::FollowerStalled`](crate::Event::FollowerStalled)). 5 s: several elections, and longer than a healthy disk stalls.
+    pub follower_stall: Duration,
     /// How long a proposal may wait for a leader, and once more, after a leader has appended it or
     /// it was passed on to one, for its outcome: then it ends as `Unknown`. So it has an outcome
     /// after twice this time at the latest, and a read after this time, unless the state machine
@@ -99,6 +102,7 @@ impl Default for Options {
             election_timeout_min: Duration::from_millis(600),
             election_timeout_max: Duration::from_millis(1200),
             disk_stall: Duration::from_secs(2),
+            follower_stall: Duration::from_secs(5),
             proposal_timeout: Duration::from_secs(5),
             command_bytes_max: 8 << 20,
             proposals_max: 1 << 16,

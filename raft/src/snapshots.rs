@@ -14,6 +14,7 @@ use kontiki_snapshot::{Header, Owner, Place};
 
 use crate::storage::GROUP;
 
+pub(crate) mod copies;
 pub(crate) mod download;
 pub(crate) mod keeper;
 pub(crate) mod start;

@@ -38,6 +38,8 @@ pub struct Status {
     /// Members that answer as nodes of another cluster: the data directory of one side is not where
     /// it belongs. Each leaves the list when it says something else.
     pub foreign_members: Vec<u64>,
+    /// When leader: every other member, as it was at the last heartbeat, in ascending order of ids.
+    pub followers: Vec<FollowerStatus>,
     /// Files of its log.
     pub log_segments: u64,
     /// Syncs of its log since it was started.
@@ -49,6 +51,40 @@ pub struct Status {
     pub fatal: Option<Arc<str>>,
     /// The damage in its log that it failed of: the same directory will not do again.
     pub corruption: Option<Corruption>,
+}
+
+/// A follower as its leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FollowerStatus {
+    /// The follower.
+    pub id: u64,
+    /// How it is served.
+    pub mode: FollowerMode,
+    /// Everything up to this index is on its disk.
+    pub matched: u64,
+    /// How many entries it lacks.
+    pub lag: u64,
+    /// Entries that it took in, a second, over the last second or a little more.
+    pub rate: u64,
+    /// Messages with entries that are on their way to it.
+    pub inflight_messages: usize,
+    /// What those weigh.
+    pub inflight_bytes: usize,
+    /// It lacks entries and gets none: [`Event::FollowerStalled`](crate::Event::FollowerStalled).
+    pub is_stalled: bool,
+}
+
+/// How a leader serves a follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FollowerMode {
+    /// Where the logs agree is being found out, one message at a time.
+    Probe,
+    /// Messages follow each other without waiting for answers.
+    Replicate,
+    /// It needs entries that are in the snapshot only, and gets that.
+    Snapshot,
 }
 
 /// What a node is.

@@ -21,7 +21,7 @@ use crate::{
 pub(crate) const GROUP: u32 = 1;
 
 /// Where the log lies, below the directory of its node.
-const LOG_DIRECTORY: &str = "wal";
+pub(crate) const LOG_DIRECTORY: &str = "wal";
 
 /// An open log.
 #[derive(Debug)]

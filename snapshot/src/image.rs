@@ -1,8 +1,8 @@
 //! An image that is there, and the state machine's bytes in it.
 
-use std::{io, sync::Arc};
+use std::{ffi::OsStr, io, path::Path, sync::Arc};
 
-use kontiki_disk::File;
+use kontiki_disk::{Access, Disk, File};
 
 use crate::{
     decoder::{Decoder, Unit},
@@ -22,6 +22,23 @@ pub struct Image {
 }
 
 impl Image {
+    /// An image under whatever name, that a store may not have made: one that was copied, say. No lock is taken.
+    ///
+    /// # Errors
+    /// `Io`, `Corruption` and `Version`, of its header; the rest is looked at as it is read.
+    pub fn open_copy(disk: &dyn Disk, path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        let shown = path.display().to_string();
+        let opened = || {
+            let name = path.file_name().and_then(OsStr::to_str);
+            let name = name.ok_or_else(|| io::Error::other("it has no name that can be read"))?;
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let directory = directory.unwrap_or(Path::new("."));
+            disk.open_directory(directory, Access::Read)?.open(name)
+        };
+        Self::open(&shown, opened().map_err(StoreError::io("the opening", &shown))?)
+    }
+
     /// Reads the header.
     pub(crate) fn open(name: &str, file: Arc<dyn File>) -> Result<Self, StoreError> {
         let mut decoder = Decoder::new(name, file.len());

@@ -94,6 +94,32 @@ impl Store {
         Ok(())
     }
 
+    /// Looks at the images in `directory` without opening it as a store: newest first, those whose headers are whole. Nothing is
+    /// changed and no lock is taken, so a store may be at work there: what it gives out can be read to its end also when that
+    /// removes it meanwhile.
+    ///
+    /// # Errors
+    /// `Io`, with kind `NotFound` if there is no such directory; `Version` if an image is of another release.
+    pub fn look(disk: &dyn Disk, directory: impl AsRef<Path>) -> Result<Vec<Image>, StoreError> {
+        let path = directory.as_ref();
+        let shown = path.display().to_string();
+        let directory = disk
+            .open_directory(path, Access::Read)
+            .map_err(StoreError::io("the opening", &shown))?;
+        let files = directory.list().map_err(StoreError::io("the listing", &shown))?;
+        let mut images = Vec::new();
+        for (name, _) in files.iter().rev().filter(|(name, _)| place_of(name).is_some()) {
+            let file = directory.open(name).map_err(StoreError::io("the opening", name));
+            match file.and_then(|file| Image::open(name, file)) {
+                Ok(image) => images.push(image),
+                Err(error @ StoreError::Version { .. }) => return Err(error),
+                // Damaged, or removed since the listing.
+                Err(_) => {}
+            }
+        }
+        Ok(images)
+    }
+
     /// All images whose headers are whole, newest first. That their bytes are is found by reading them.
     pub fn images(&self) -> &[Image] {
         &self.images

@@ -334,6 +334,14 @@ impl Raft {
         Cursors { committed: log.committed(), durable: log.durable(), last: log.last_position() }
     }
 
+    /// When leader: how every other member stands, in ascending order of ids.
+    #[must_use]
+    pub fn followers(&self) -> Vec<FollowerStatus> {
+        let RoleState::Leader(leader) = &self.state else { return Vec::new() };
+        let followers = leader.followers.iter();
+        followers.map(|(id, progress)| FollowerStatus::new(*id, progress)).collect()
+    }
+
     /// Asserts what holds between inputs; for tests and simulations.
     ///
     /// # Panics
@@ -588,12 +596,6 @@ impl Raft {
             RoleState::Follower(follower) => follower.known_leader(),
             RoleState::Candidate(_) => None,
         }
-    }
-
-    fn followers(&self) -> Vec<FollowerStatus> {
-        let RoleState::Leader(leader) = &self.state else { return Vec::new() };
-        let followers = leader.followers.iter();
-        followers.map(|(id, progress)| FollowerStatus::new(*id, progress)).collect()
     }
 }
 

@@ -115,6 +115,7 @@ impl Driver {
         let before = mem::replace(&mut self.standing, standing);
         let (node, Standing { role, term, leader }) = (self.shared.id, standing);
         if before.role != role {
+            self.forget_followers();
             tracing::info!(node, from = ?before.role, to = ?role, term, "role changed");
             self.shared.events.tell(Event::RoleChanged { from: before.role, to: role, term });
         }

@@ -149,6 +149,7 @@ impl Driver {
         };
         self.images.served = Some(image.clone());
         let offset = offset.min(image.bytes());
+        self.watch.asked(to, image.header().place.index, offset, self.now);
         self.fetcher.push(Fetch::Piece { to, image, offset, bytes });
     }
 

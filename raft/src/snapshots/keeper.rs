@@ -112,19 +112,12 @@ impl Keeper {
         let done = match job {
             Job::Write { header, writer } => {
                 let at = snapshots::position(header.place);
-                Some(match self.write(header, writer) {
-                    Ok(finished) => Done::Written(Box::new(finished)),
-                    Err(StoreError::Stale { .. }) => Done::Stale,
-                    Err(error) => Done::Failed(at, error.to_string().into()),
-                })
+                let written = self.write(header, writer);
+                Some(taken(at, written.map(|finished| Done::Written(Box::new(finished)))))
             }
             Job::Publish(finished) => {
                 let at = snapshots::position(finished.header().place);
-                Some(match self.publish(*finished) {
-                    Ok(done) => done,
-                    Err(StoreError::Stale { .. }) => Done::Stale,
-                    Err(error) => Done::Failed(at, error.to_string().into()),
-                })
+                Some(taken(at, self.publish(*finished)))
             }
             Job::Receive(offer) => self.receive(offer),
             Job::Append { offset, bytes } => self.append(offset, &bytes),
@@ -207,5 +200,14 @@ impl Keeper {
                 Some(Done::Refused(at, error.to_string().into()))
             }
         }
+    }
+}
+
+/// What became of an image of this node's own.
+fn taken(at: Position, result: Result<Done, StoreError>) -> Done {
+    match result {
+        Ok(done) => done,
+        Err(StoreError::Stale { .. }) => Done::Stale,
+        Err(error) => Done::Failed(at, error.to_string().into()),
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{cell::Cell, fs, sync::Arc, time::Duration};
 
-use kontiki::{Event, Events, ProposeError, Read, ReadError, Role};
+use kontiki::{Event, Events, FollowerMode, FollowerStatus, ProposeError, Read, ReadError, Role};
 use kontiki_disk::memory::{Fault, Kind, MemoryDisk};
 
 use crate::harness::{
-    Cluster, PATIENCE, Tally, await_event, await_fatal, await_stopped, members, outcome, quick,
-    ready,
+    Cluster, PATIENCE, Tally, await_event, await_fatal, await_status, await_stopped, members,
+    outcome, quick, ready,
 };
 
 /// RAFT-CASE 29
@@ -201,4 +201,34 @@ fn a_log_that_takes_no_more_gets_the_rest_later_and_in_order() {
         .map(|command| std::str::from_utf8(command).unwrap().trim().parse().unwrap())
         .collect();
     assert_eq!(numbers, (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_follower_that_gets_nothing_is_named_until_it_gets_on_again() {
+    let mut cluster =
+        Cluster::start_with(3, |options| options.follower_stall = Duration::from_millis(300));
+    let (leader, away) = (cluster.leader(), cluster.follower());
+    let mut events = cluster.nodes[&leader].events();
+    cluster.stop_node(away);
+    cluster.nodes[&leader].propose("missed").wait().unwrap();
+    let lag = await_event(&mut events, |event| match event {
+        Event::FollowerStalled { peer, lag, .. } => Some((*peer, *lag)),
+        _ => None,
+    });
+    assert_eq!(lag, (away, 1));
+    let seen = cluster.nodes[&leader].status().followers;
+    let stalled = |seen: &[FollowerStatus]| {
+        seen.iter().filter(|one| one.is_stalled).map(|one| one.id).collect::<Vec<_>>()
+    };
+    assert_eq!((seen.len(), stalled(&seen)), (2, vec![away]), "{seen:?}");
+    cluster.start_node(away);
+    await_event(&mut events, |event| {
+        (*event == Event::FollowerResumed { peer: away }).then_some(())
+    });
+    await_status(&cluster.nodes[&leader], |status| {
+        let settled = |one: &FollowerStatus| one.mode == FollowerMode::Replicate && one.lag == 0;
+        status.followers.iter().all(settled) && stalled(&status.followers).is_empty()
+    });
+    let follower = cluster.follower();
+    assert_eq!(cluster.nodes[&follower].status().followers, []);
 }

@@ -3,6 +3,7 @@
 
 mod admission;
 mod chaos;
+mod copies;
 mod durability;
 mod failures;
 mod harness;

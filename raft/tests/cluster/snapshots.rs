@@ -9,20 +9,20 @@ use kontiki::{Event, Options, Position, SnapshotError, StartError};
 use crate::harness::{Cluster, Tally, await_event, await_status, outcomes, ready};
 
 /// A snapshot for every few commands, and hardly anything left in the log behind it.
-fn often(options: &mut Options) {
+pub(crate) fn often(options: &mut Options) {
     options.snapshot_log_bytes_min = 2 << 10;
     options.snapshot_ratio = 0;
     options.trailing_entries = 2;
 }
 
-fn propose(cluster: &Cluster, range: std::ops::Range<u32>) {
+pub(crate) fn propose(cluster: &Cluster, range: std::ops::Range<u32>) {
     for number in range {
         let command = Bytes::from(vec![u8::try_from(number % 251).unwrap(); 200]);
         cluster.nodes[&cluster.leader()].propose(command).wait().unwrap();
     }
 }
 
-fn snapshot(cluster: &Cluster, id: u64) -> Position {
+pub(crate) fn snapshot(cluster: &Cluster, id: u64) -> Position {
     cluster.nodes[&id].snapshot().wait().unwrap()
 }
 

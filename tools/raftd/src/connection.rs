@@ -203,6 +203,10 @@ impl Connection {
                     Err(error) => reply::read_error(&error, &self.service.trouble()),
                 }
             }
+            Action::Save => match self.service.node.snapshot().await {
+                Ok(_) => reply::ok(),
+                Err(error) => reply::error(format!("ERR {error}")),
+            },
             Action::Connection(ConnectionAction::Drop) => {
                 tracing::warn!(connection = self.seat.connection, "a web request: closed");
                 return Ok(Next::Close);

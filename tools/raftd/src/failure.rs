@@ -12,13 +12,13 @@ pub(crate) struct Failure {
 /// What kind of wrong; each has an exit code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
-    /// The node failed while it ran, or a second signal cut the stop short.
+    /// The node failed while it ran, a second signal cut the stop short, or a node did not answer.
     Run,
     /// Flags or addresses that cannot be right.
     Usage,
     /// An address that cannot be listened on.
     Address,
-    /// A data directory that cannot be used, found before or after the start.
+    /// A data directory or a snapshot that cannot be used, found before or after the start.
     Data,
 }
 
@@ -64,8 +64,8 @@ pub(crate) fn cannot_start(error: impl fmt::Display) -> Failure {
 /// The table of exit codes, for `--help`.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
-  0  stopped as asked
-  1  failed while running
+  0  stopped as asked, or done
+  1  failed while running, or a node did not answer
   2  flags or addresses that cannot be right
   3  an address that cannot be listened on
-  4  a data directory that cannot be used, or whose log is damaged";
+  4  a data directory or snapshot that cannot be used, or whose log is damaged";

@@ -1,8 +1,8 @@
 //! What `INFO` tells: lines of `name:value` in sections, as Redis writes them.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
-use kontiki::{Role, Status};
+use kontiki::{FollowerMode, FollowerStatus, Role, Status};
 
 /// What the server knows of itself, at one moment.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ fn role_name(role: Role) -> &'static str {
 
 /// A section's name, and what makes its lines.
 type Section = (&'static str, fn(&Facts) -> Fields);
-type Fields = Vec<(&'static str, String)>;
+type Fields = Vec<(Cow<'static, str>, String)>;
 
 const SECTIONS: &[Section] = &[
     ("Server", server),
@@ -60,7 +60,7 @@ const SECTIONS: &[Section] = &[
 ];
 
 fn server(facts: &Facts) -> Fields {
-    vec![
+    named([
         // Client libraries look here for what they may ask.
         ("redis_version", REDIS_VERSION.to_owned()),
         ("redis_mode", "standalone".to_owned()),
@@ -70,21 +70,21 @@ fn server(facts: &Facts) -> Fields {
         ("process_id", std::process::id().to_string()),
         ("tcp_port", facts.port.to_string()),
         ("uptime_in_seconds", facts.uptime_seconds.to_string()),
-    ]
+    ])
 }
 
 fn clients(facts: &Facts) -> Fields {
-    vec![
+    named([
         ("connected_clients", facts.clients.to_string()),
         ("maxclients", facts.clients_max.to_string()),
-    ]
+    ])
 }
 
 fn stats(facts: &Facts) -> Fields {
-    vec![
+    named([
         ("total_connections_received", facts.connections.to_string()),
         ("total_commands_processed", facts.commands.to_string()),
-    ]
+    ])
 }
 
 fn raft(facts: &Facts) -> Fields {
@@ -95,7 +95,7 @@ fn raft(facts: &Facts) -> Fields {
     };
     let members: Vec<_> =
         status.members.iter().map(|(id, address)| format!("{id}={address}")).collect();
-    vec![
+    let mut fields = named([
         ("raft_id", status.id.to_string()),
         ("raft_role", role_name(status.role).to_owned()),
         ("raft_term", status.term.to_string()),
@@ -117,7 +117,33 @@ fn raft(facts: &Facts) -> Fields {
         ("log_syncs", status.log_syncs.to_string()),
         ("writes_held", status.writes_held.as_deref().unwrap_or("").replace(['\r', '\n'], " ")),
         ("fatal", status.fatal.as_deref().unwrap_or("").replace(['\r', '\n'], " ")),
-    ]
+    ]);
+    fields.extend(status.followers.iter().map(follower));
+    fields
+}
+
+/// A follower as its leader sees it, as Redis tells of its replicas.
+fn follower(follower: &FollowerStatus) -> (Cow<'static, str>, String) {
+    let mode = match follower.mode {
+        FollowerMode::Probe => "probe",
+        FollowerMode::Replicate => "replicate",
+        FollowerMode::Snapshot => "snapshot",
+        _ => "other",
+    };
+    let FollowerStatus { id, matched, lag, rate, inflight_messages, inflight_bytes, .. } = follower;
+    let stalled = u8::from(follower.is_stalled);
+    let value = format!(
+        "mode={mode},matched={matched},lag={lag},rate={rate},inflight_messages={inflight_messages},\
+         inflight_bytes={inflight_bytes},stalled={stalled}"
+    );
+    (Cow::Owned(format!("{FOLLOWER_PREFIX}{id}")), value)
+}
+
+/// Before the id of a follower.
+pub(crate) const FOLLOWER_PREFIX: &str = "raft_follower_";
+
+fn named<const COUNT: usize>(fields: [(&'static str, String); COUNT]) -> Fields {
+    fields.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect()
 }
 
 /// Ids of nodes, for people and programs.
@@ -128,7 +154,7 @@ pub(crate) fn ids(ids: &[u64]) -> String {
 fn keyspace(facts: &Facts) -> Fields {
     match facts.keys {
         None | Some(0) => Vec::new(),
-        Some(keys) => vec![("db0", format!("keys={keys},expires=0,avg_ttl=0"))],
+        Some(keys) => named([("db0", format!("keys={keys},expires=0,avg_ttl=0"))]),
     }
 }
 

@@ -4,6 +4,7 @@
 //! main      flags, logging, exit code
 //! serve     one node: start, clients, stop           demo, child, story, places   three of them on this machine
 //! advice, failure   what is said at an end, and its exit code
+//! status, snapshot   how nodes stand; a node's snapshot in a file
 //! clients   connections in and out
 //! connection  requests of one client -> batches -> replies
 //! resp, request, command   bytes -> request -> what to do -> what is replicated
@@ -27,6 +28,8 @@ mod resp;
 mod serve;
 mod service;
 mod signals;
+mod snapshot;
+mod status;
 mod store;
 mod story;
 
@@ -42,6 +45,8 @@ use crate::{
     demo::DemoOptions,
     failure::{EXIT_CODES, Failure, FailureKind},
     serve::ServeOptions,
+    snapshot::SnapshotCommand,
+    status::StatusOptions,
 };
 
 /// A replicated, durable key-value store that any Redis client can talk to
@@ -65,6 +70,12 @@ enum Command {
     /// Run a cluster of three nodes on this machine, to try it out
     #[command(after_help = format!("{DEMO_EXAMPLES}\n\n{EXIT_CODES}"))]
     Demo(DemoOptions),
+    /// Show how nodes stand: role, term, log, snapshot, and the leader's followers
+    #[command(after_help = format!("{STATUS_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Status(StatusOptions),
+    /// Copy a node's snapshot to a file, or give a node the one in a file
+    #[command(subcommand, after_help = format!("{SNAPSHOT_EXAMPLES}\n\n{EXIT_CODES}"))]
+    Snapshot(SnapshotCommand),
 }
 
 fn main() -> ExitCode {
@@ -100,7 +111,11 @@ fn parse_flags() -> Result<Options, Failure> {
 fn subcommand() -> &'static str {
     let mut words = std::env::args_os().skip(1);
     words
-        .find_map(|word| ["serve ", "demo "].into_iter().find(|name| word == name.trim_end()))
+        .find_map(|word| {
+            ["serve ", "demo ", "status ", "snapshot "]
+                .into_iter()
+                .find(|name| word == name.trim_end())
+        })
         .unwrap_or("")
 }
 
@@ -108,6 +123,7 @@ fn run(options: Options) -> Result<(), Failure> {
     let default = match options.command {
         Command::Serve(_) => "info",
         Command::Demo(_) => DEMO_LOG,
+        Command::Status(_) | Command::Snapshot(_) => "warn",
     };
     let log = log_filter(options.log, default)?;
     let filter = EnvFilter::try_new(&log).map_err(|error| {
@@ -126,6 +142,8 @@ fn run(options: Options) -> Result<(), Failure> {
     match options.command {
         Command::Serve(options) => serve::run(options),
         Command::Demo(options) => demo::run(&options, &log),
+        Command::Status(options) => status::run(&options),
+        Command::Snapshot(command) => snapshot::run(&command),
     }
 }
 
@@ -183,3 +201,20 @@ Examples:
   raftd demo
   raftd demo --port 8001 --data /tmp/raftd-demo
   redis-cli -p 7001 incr visits";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  raftd status
+  raftd status 10.0.0.1:6379 10.0.0.2:6379 10.0.0.3:6379
+
+Each node is asked for INFO raft, as redis-cli would; what the columns mean is told in
+tools/raftd/README.md. Fails with exit code 1 if a node does not answer.";
+
+const SNAPSHOT_EXAMPLES: &str = "\
+Examples:
+  redis-cli -p 7001 save
+  raftd snapshot save --data raftd-demo/1 monday.image
+  raftd snapshot load --id 3 --data raftd-demo/3 monday.image
+
+A file is a whole snapshot or not there: it is read back before it gets its name, and read to its end
+before a node is given it. load is for a node of the same cluster that is not running and has less.";

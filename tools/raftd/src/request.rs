@@ -21,6 +21,8 @@ pub(crate) enum Action {
     Read(Query),
     /// Ask this node's state machine as it is now, which may be behind: for comparing nodes.
     Digest,
+    /// Take a snapshot, and answer when it is durable.
+    Save,
     /// Something about this connection.
     Connection(ConnectionAction),
     /// What this server can tell of itself; the sections asked for, in lower case.
@@ -365,6 +367,10 @@ fn debug(arguments: &[Bytes]) -> Parsed {
     }
 }
 
+fn save(_arguments: &[Bytes]) -> Parsed {
+    Ok(Action::Save)
+}
+
 fn reset(_arguments: &[Bytes]) -> Parsed {
     Ok(Action::Connection(ConnectionAction::Reset))
 }
@@ -516,6 +522,7 @@ pub(crate) const COMMANDS: &[Specification] = {
         "flushall" -1 REMOVE NONE, "server", flush_all, "Remove every key";
         "echo"      2 OTHER  NONE, "connection", echo, "The message";
         "select"    2 OTHER  NONE, "connection", select, "There is database 0 only";
+        "save"      1 OTHER  NONE, "server", save, "Take a snapshot of this node, now";
         "info"     -1 OTHER  NONE, "server", info, "server, clients, raft, keyspace";
         "command"  -1 OTHER  NONE, "server", command, "The commands: COUNT, INFO, DOCS, LIST";
         "config"   -2 OTHER  NONE, "server", config, "GET of what tools ask for";

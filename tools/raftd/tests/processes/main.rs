@@ -16,5 +16,6 @@ mod ports;
 mod recorded;
 mod redis_tools;
 mod snapshots;
+mod status;
 mod storm;
 mod support;

@@ -54,7 +54,7 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets.
-pub const ALL: [&str; 50] = [
+pub const ALL: [&str; 51] = [
     "power cut",
     "power cut inside a job",
     "kill",
@@ -103,6 +103,7 @@ pub const ALL: [&str; 50] = [
     "certainly not applied",
     "an unknown outcome",
     "writes are held",
+    "a stalled follower is named",
     "a search comes to its end",
     "a search is given up",
 ];

@@ -117,6 +117,7 @@ fn draw_options(random: &mut Random) -> Options {
     options.election_timeout_min = ms(heartbeat * random.between(3, 8));
     options.election_timeout_max = options.election_timeout_min * 2;
     options.disk_stall = ms(random.between(300, 2000));
+    options.follower_stall = options.election_timeout_max;
     options.proposal_timeout = ms(random.between(500, 5000));
     options.segment_bytes = if random.chance(70) { 32 << 10 } else { 64 << 10 };
     options.command_bytes_max = 4 << 10;

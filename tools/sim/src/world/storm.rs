@@ -134,12 +134,21 @@ impl World<'_> {
         }
     }
 
+    /// A leader names who makes no progress while a fault lasts.
+    fn count_stalled(&mut self) {
+        let running = self.hosts.iter().filter_map(|host| host.steps.as_ref());
+        let names = |status: kontiki::Status| status.followers.iter().any(|one| one.is_stalled);
+        let named = running.filter(|steps| names(steps.node().status())).count();
+        self.coverage.add_to("a stalled follower is named", named as u64);
+    }
+
     /// A fault ends.
     pub(super) fn relent(&mut self, number: usize) {
         if self.calm.since.is_some() {
             return;
         }
         let place = |node: u64| usize::try_from(node - 1).expect("a few nodes");
+        self.count_stalled();
         match self.parameters.faults[number].fault.clone() {
             Fault::Partition { links, .. } => self.links.unblock(&links),
             Fault::Clog { from, to, delay, .. } => self.links.unclog((from, to), delay),

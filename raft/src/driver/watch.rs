@@ -1,0 +1,203 @@
+//! A leader's look at its followers, once a heartbeat: how far each is, how quickly it gets on, and whether it does at all.
+
+use std::time::Duration;
+
+use kontiki_core::{FollowerMode as CoreMode, FollowerStatus as CoreStatus, Instant};
+
+use crate::{Event, FollowerMode, FollowerStatus, Role, driver::Driver};
+
+/// What a leader has seen of its followers.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Those of this leadership.
+    watched: Vec<Watched>,
+    looked_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    id: u64,
+    matched: u64,
+    /// The furthest piece of a snapshot that it has asked for: its index, and how many bytes lie before it.
+    asked: (u64, u64),
+    /// When it last got on, or lacked nothing.
+    progress_at: Instant,
+    is_stalled: bool,
+    /// Where it was when its rate was last told, and when that was.
+    mark: (u64, Instant),
+    /// Entries a second.
+    rate: u64,
+}
+
+impl Watched {
+    fn new(id: u64, matched: u64, now: Instant) -> Self {
+        Self {
+            id,
+            matched,
+            asked: (0, 0),
+            progress_at: now,
+            is_stalled: false,
+            mark: (matched, now),
+            rate: 0,
+        }
+    }
+
+    /// Takes in where the follower is now. Whoever lacks nothing is not waited for.
+    fn look(&mut self, matched: u64, last: u64, now: Instant) {
+        if matched > self.matched || matched == last {
+            self.progress_at = now;
+        }
+        self.matched = self.matched.max(matched);
+        let passed = now.0.saturating_sub(self.mark.1.0);
+        if passed >= RATE_WINDOW_NANOS {
+            let entries = u128::from(self.matched - self.mark.0) * 1_000_000_000;
+            self.rate = u64::try_from(entries / u128::from(passed)).unwrap_or(u64::MAX);
+            self.mark = (self.matched, now);
+        }
+    }
+
+    /// Whether that has changed by now.
+    fn judge(&mut self, now: Instant, patience: Duration) -> bool {
+        let is_stalled = now >= self.progress_at + patience;
+        std::mem::replace(&mut self.is_stalled, is_stalled) != is_stalled
+    }
+
+    fn told(&self, seen: &CoreStatus, last: u64) -> FollowerStatus {
+        FollowerStatus {
+            id: self.id,
+            mode: match seen.mode {
+                CoreMode::Probe => FollowerMode::Probe,
+                CoreMode::Replicate => FollowerMode::Replicate,
+                CoreMode::Snapshot => FollowerMode::Snapshot,
+            },
+            matched: seen.matched.0,
+            lag: last - seen.matched.0,
+            rate: self.rate,
+            inflight_messages: seen.inflight_messages,
+            inflight_bytes: seen.inflight_bytes,
+            is_stalled: self.is_stalled,
+        }
+    }
+}
+
+impl Watch {
+    /// A follower asks for a piece of a snapshot: that is progress if the piece lies behind all that it asked for before, or
+    /// is one of a newer snapshot.
+    pub(super) fn asked(&mut self, id: u64, index: u64, offset: u64, now: Instant) {
+        let Some(watched) = self.watched.iter_mut().find(|watched| watched.id == id) else {
+            return;
+        };
+        if (index, offset) > watched.asked {
+            watched.asked = (index, offset);
+            watched.progress_at = now;
+        }
+    }
+}
+
+impl Driver {
+    /// Looks at the followers if the last look is a heartbeat ago; a leader's turns are no further apart.
+    pub(super) fn watch_followers(&mut self) {
+        let heartbeat = self.shared.options.heartbeat;
+        let is_due = self.watch.looked_at.is_none_or(|at| self.now >= at + heartbeat);
+        let Some(core) =
+            self.core.as_ref().filter(|_| is_due && self.standing.role == Role::Leader)
+        else {
+            return;
+        };
+        let (followers, last) = (core.followers(), core.cursors().last.index.0);
+        self.watch.looked_at = Some(self.now);
+        let told = followers.iter().map(|seen| self.watch_follower(seen, last)).collect::<Vec<_>>();
+        self.shared.board.update(|status| status.followers = told);
+    }
+
+    fn watch_follower(&mut self, seen: &CoreStatus, last: u64) -> FollowerStatus {
+        let (id, matched, now) = (seen.id.0, seen.matched.0, self.now);
+        let watched = &mut self.watch.watched;
+        let place = watched.iter().position(|watched| watched.id == id).unwrap_or_else(|| {
+            watched.push(Watched::new(id, matched, now));
+            watched.len() - 1
+        });
+        let watched = &mut watched[place];
+        watched.look(matched, last, now);
+        if watched.judge(now, self.shared.options.follower_stall) {
+            let (node, lag) = (self.shared.id, last - matched);
+            if watched.is_stalled {
+                tracing::warn!(node, follower = id, matched, lag, mode = ?seen.mode, "a follower makes no progress");
+                self.shared.events.tell(Event::FollowerStalled { peer: id, matched, lag });
+            } else {
+                tracing::info!(node, follower = id, matched, lag, "a follower gets on again");
+                self.shared.events.tell(Event::FollowerResumed { peer: id });
+            }
+        }
+        watched.told(seen, last)
+    }
+
+    /// A leadership is over, or begins.
+    pub(super) fn forget_followers(&mut self) {
+        self.watch = Watch::default();
+        self.shared.board.update(|status| status.followers.clear());
+    }
+}
+
+/// Over how long a rate is taken, at least.
+const RATE_WINDOW_NANOS: u64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    /// Whether it is called stalled after each second in which it has come so far, of `last`.
+    fn judged(watch: &mut Watch, last: u64, matched: &[u64]) -> Vec<bool> {
+        let judge = |(second, matched): (u64, &u64)| {
+            let now = Instant(second * SECOND);
+            watch.watched[0].look(*matched, last, now);
+            watch.watched[0].judge(now, PATIENCE);
+            watch.watched[0].is_stalled
+        };
+        (1..).zip(matched).map(judge).collect()
+    }
+
+    fn watch() -> Watch {
+        Watch { watched: vec![Watched::new(2, 10, Instant(0))], looked_at: None }
+    }
+
+    #[test]
+    fn who_lacks_entries_and_gets_none_for_a_while_is_stalled_until_it_gets_one() {
+        let judged = judged(&mut watch(), 20, &[10, 10, 11, 11, 11, 11, 11, 11, 11, 12]);
+        assert_eq!(judged.iter().position(|stalled| *stalled), Some(7), "5 s after second 3");
+        assert_eq!(judged[8..], [true, false]);
+    }
+
+    #[test]
+    fn who_lacks_nothing_is_never_stalled() {
+        assert_eq!(judged(&mut watch(), 10, &[10; 20]), [false; 20]);
+    }
+
+    #[test]
+    fn a_snapshot_that_comes_is_progress_and_the_same_piece_again_is_none() {
+        let mut watch = watch();
+        for second in 1..=30 {
+            watch.asked(2, 15, second.min(20), Instant(second * SECOND));
+            watch.watched[0].look(10, 20, Instant(second * SECOND));
+            watch.watched[0].judge(Instant(second * SECOND), PATIENCE);
+            assert_eq!(watch.watched[0].is_stalled, second >= 25, "second {second}");
+        }
+        watch.asked(2, 18, 0, Instant(31 * SECOND));
+        watch.watched[0].judge(Instant(31 * SECOND), PATIENCE);
+        assert!(!watch.watched[0].is_stalled, "a newer snapshot");
+    }
+
+    #[test]
+    fn a_rate_is_that_of_the_last_second_or_more() {
+        let mut watched = Watched::new(2, 0, Instant(0));
+        watched.look(500, 9000, Instant(SECOND / 2));
+        assert_eq!(watched.rate, 0);
+        watched.look(1500, 9000, Instant(SECOND + SECOND / 2));
+        assert_eq!(watched.rate, 1000);
+        watched.look(1500, 9000, Instant(5 * SECOND));
+        assert_eq!(watched.rate, 0);
+    }
+}
