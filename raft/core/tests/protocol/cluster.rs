@@ -58,6 +58,8 @@ pub(crate) struct Cluster {
     pub(crate) seed: u64,
     /// Logs that began anew behind a snapshot.
     pub(crate) installed: u64,
+    /// All outputs, in order, once somebody wants to see them.
+    pub(crate) seen: Option<Vec<(NodeId, Output)>>,
     next_read: u64,
 }
 
@@ -101,6 +103,7 @@ impl Cluster {
             checker: Checker::default(),
             seed: 1,
             installed: 0,
+            seen: None,
             next_read: 0,
         };
         for member in members {
@@ -194,6 +197,9 @@ impl Cluster {
             let node = self.nodes.get_mut(&id(number)).unwrap();
             let raft = node.raft.as_mut().expect("running");
             if let Some(output) = raft.poll_output() {
+                if let Some(seen) = &mut self.seen {
+                    seen.push((id(number), output.clone()));
+                }
                 self.perform_one(number, output);
                 continue;
             }

@@ -11,5 +11,8 @@ mod elections;
 mod reads;
 mod replication;
 mod restart;
+mod scenarios;
 mod schedules;
 mod snapshots;
+mod story;
+mod text;
