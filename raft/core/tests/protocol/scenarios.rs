@@ -86,7 +86,11 @@ fn tell(name: &str, told: &str) -> Result<Outcome, String> {
         let place = Place { name, number, line };
         writeln!(outcome.text, "{line}").unwrap();
         let Some(command) = line.strip_prefix(COMMAND) else { continue };
-        let actual = story.command(command).map_err(|error| place.text(&error))?;
+        let actual = story.command(command).map_err(|error| {
+            // What can not be done any more often follows from what differed before.
+            let first = outcome.differences.drain(..).take(1);
+            first.chain([place.text(&error)]).collect::<Vec<_>>().join("\n")
+        })?;
         for line in &actual {
             writeln!(outcome.text, "{INDENT}{line}").unwrap();
         }
@@ -179,6 +183,11 @@ fn what_no_scenario_can_say_is_named_with_its_place() {
         let error = tell("x.txt", lines).err().unwrap();
         assert!(error.starts_with(expected), "{error}");
     }
+    let error = tell("x.txt", "# a\n> nodes 3\n  1 leads\n> written 1\n").err().unwrap();
+    assert!(
+        error.starts_with("x.txt:2: > nodes 3\n  - 1 leads\nx.txt:4: > written 1\n"),
+        "{error}"
+    );
 }
 
 #[test]
