@@ -6,7 +6,13 @@ use std::{fs, path::Path};
 
 use tempfile::TempDir;
 
-use crate::support::{assert_golden, command, copy_of, entries_frames, flip_bit, wal_inspect};
+use crate::{
+    probe::probe,
+    support::{
+        assert_golden, assert_golden_but_for, command, copy_of, entries_frames, flip_bit,
+        wal_inspect,
+    },
+};
 
 fn check(name: &str, code: i32, commands: &[&[&str]]) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/format-1");
@@ -91,4 +97,106 @@ fn diff_prints_the_golden_logs_as_it_always_did() {
     let commands: [&[&str]; 2] =
         [&["diff", "closed", "killed"], &["diff", "closed", "killed", "--json"]];
     check("diff.txt", 0, &commands);
+}
+
+#[test]
+fn completions_of_bash_are_printed_as_they_always_were() {
+    let run = wal_inspect(["completions", "bash"]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+    assert_golden("completions.bash", &run.stdout);
+}
+
+/// But for what is measured, what the place is like, and what follows from both: warnings and advice.
+#[test]
+fn probe_prints_as_it_always_did() {
+    let directory = TempDir::new().unwrap();
+    let print = |flags: &[&str], mask: fn(&str) -> String| -> String {
+        let run = probe(directory.path(), flags);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
+        let warns =
+            |line: &str| line.starts_with("WARNING: ") || line.contains(r#""row":"warning""#);
+        run.stdout.lines().filter(|line| !warns(line)).map(|line| mask(line) + "\n").collect()
+    };
+    assert_golden_but_for("probe.txt", &print(&[], masked_line), &NOT_TOLD_EVERYWHERE);
+    assert_golden_but_for("probe.jsonl", &print(&["--json"], masked_row), &NOT_TOLD_EVERYWHERE);
+}
+
+/// What a place need not have, or the system does not tell of it.
+const NOT_TOLD_EVERYWHERE: [&str; 14] = [
+    ", N files",
+    ": a log of at most N GiB in segments of N MiB",
+    r#","file_system":"..""#,
+    r#","mount_point":"..""#,
+    r#","mount_source":"..""#,
+    r#","mount_options":"..""#,
+    r#","device":"..""#,
+    r#","write_cache":"..""#,
+    r#","is_rotational":.."#,
+    r#","free_files":.."#,
+    r#","open_files":.."#,
+    r#","open_files_max":.."#,
+    r#","flushes_per_sync":.."#,
+    r#","kib_per_sync":.."#,
+];
+
+fn masked_line(line: &str) -> String {
+    for name in ["directory: ", "file system: ", "device: ", "fallocate: "] {
+        if line.starts_with(name) {
+            return format!("{name}..");
+        }
+    }
+    if line.starts_with("free: ") || line.starts_with("open files: ") {
+        return masked_digits(line).replace("no limit", "N");
+    }
+    // A row of the table begins with the size and the way.
+    let is_row = line.trim_start().starts_with(|first: char| first.is_ascii_digit());
+    let words = line.split_whitespace().enumerate();
+    let words = words.map(|(number, word)| if is_row && number > 1 { "N" } else { word });
+    masked_reason(&words.collect::<Vec<_>>().join(" "))
+}
+
+fn masked_row(row: &str) -> String {
+    let row = row.replace(r#""quicker_mode":"mapped","#, "");
+    let is_kept = |key: &str| ["row", "way", "bytes", "write_mode", "reasons"].contains(&key);
+    let mut masked = String::new();
+    // What stands behind `,"` is a key; no text here has both in it.
+    for (number, pair) in row.split(",\"").enumerate() {
+        let comma = if number == 0 { "" } else { ",\"" };
+        let value = match pair.split_once("\":") {
+            Some((key, value)) if !is_kept(key.trim_start_matches("{\"")) => {
+                let end = if value.ends_with('}') { "}" } else { "" };
+                let value = if value.starts_with('"') { "\"..\"" } else { ".." };
+                format!("{key}\":{value}{end}")
+            }
+            _ => pair.to_owned(),
+        };
+        masked += &format!("{comma}{value}");
+    }
+    masked_reason(&masked)
+}
+
+/// How much is gained is measured, and what to do about it said accordingly.
+fn masked_reason(line: &str) -> String {
+    let is_gain = |word: &str| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit());
+    let mask = |word: &str| if is_gain(word) { masked_digits(word) } else { word.to_owned() };
+    let masked = line.split(' ').map(mask).collect::<Vec<_>>().join(" ");
+    let advice = ["quicker for small groups", "no reason to map"];
+    match advice.iter().find_map(|advice| masked.find(advice)) {
+        Some(start) => format!("{}..", &masked[..start]),
+        None => masked,
+    }
+}
+
+/// Runs of digits, points in them too, become `N`.
+fn masked_digits(text: &str) -> String {
+    let mut masked = String::new();
+    for character in text.chars() {
+        let is_number = character.is_ascii_digit() || character == '.' && masked.ends_with('N');
+        match is_number {
+            true if masked.ends_with('N') => {}
+            true => masked.push('N'),
+            false => masked.push(character),
+        }
+    }
+    masked
 }

@@ -23,7 +23,7 @@ use crate::support::{Run, append, command, files, options, program_for_anybody, 
 /// A short one, with small segments.
 const SHORT: [&str; 3] = ["probe", "--seconds=1", "--segment-bytes=4194304"];
 
-fn probe(directory: &Path, arguments: &[&str]) -> Run {
+pub(crate) fn probe(directory: &Path, arguments: &[&str]) -> Run {
     let arguments = SHORT.iter().chain(arguments).map(OsStr::new);
     wal_inspect(arguments.chain([directory.as_os_str()]))
 }
@@ -74,50 +74,6 @@ fn every_way_and_size_is_measured_and_one_is_chosen() {
     assert_eq!(choice["write_mode"], "positional");
     assert_eq!(choice["reasons"].as_array().unwrap().len(), 2);
     assert_eq!(files(directory.path()).len(), 0, "nothing is left");
-}
-
-/// Runs of digits, points in them too, become `N`; blanks become one.
-fn shape(text: &str) -> String {
-    let mut shape = String::new();
-    for character in text.chars() {
-        let is_number = character.is_ascii_digit() || character == '.' && shape.ends_with('N');
-        match character {
-            _ if is_number && shape.ends_with('N') => {}
-            _ if is_number => shape.push('N'),
-            ' ' if shape.ends_with([' ', '\n']) => {}
-            _ => shape.push(character),
-        }
-    }
-    shape
-}
-
-#[test]
-fn the_text_tells_the_place_a_table_and_the_choice_with_its_reasons() {
-    let directory = TempDir::new().unwrap();
-    let run = probe(directory.path(), &[]);
-    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
-    let shape = shape(&run.stdout);
-    let lines: Vec<&str> = shape.lines().map(str::trim_end).collect();
-    let begins = ["directory: /", "file system: ", "device: ", "free: N MiB", "open files: N"];
-    for (line, begin) in lines.iter().zip(begins) {
-        assert!(line.starts_with(begin), "{line} does not begin with {begin}");
-    }
-    assert!(lines[5].starts_with("fallocate: "), "{}", lines[5]);
-    assert_eq!(lines[6..8], ["", "bytes way syncs/s pN_us pN_us max_us MB/s flushes KiB"]);
-    for (row, way) in lines[8..20].iter().zip(["growing", "positional", "mapped"].iter().cycle()) {
-        assert!(row.starts_with(&format!("N {way} N N N N N ")), "{row}");
-    }
-    assert_eq!(lines[20..22], ["flushes and KiB: of the device for each sync", ""]);
-    let end: Vec<&str> =
-        lines[22..].iter().filter(|line| !line.starts_with("WARNING: ")).copied().collect();
-    assert_eq!(end[0], "Kontiki's choice: positional writes into prepared segments");
-    let gains = "N at N B, N at N KiB, N at N KiB, N at N MiB; ";
-    for (line, what) in
-        end[1..].iter().zip(["positional against growing", "mapped against positional"])
-    {
-        assert!(line.starts_with(&format!("syncs/s of {what}: {gains}")), "{line}");
-    }
-    assert_eq!(end.len(), 3, "{end:?}");
 }
 
 #[test]
