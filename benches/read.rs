@@ -31,6 +31,9 @@ fn replay(criterion: &mut Criterion, place: &TempDir) {
         group.bench_function("map and checksum", |bencher| {
             bencher.iter_custom(|times| repeat(times, || stored.map_and_checksum()));
         });
+        group.bench_function("map and checksum frame by frame", |bencher| {
+            bencher.iter_custom(|times| repeat(times, || stored.map_and_checksum_frames()));
+        });
         group.finish();
     }
 }

@@ -5,7 +5,8 @@ pub const fn frame_bytes(count: usize, payload_bytes: usize) -> usize {
     (HEADER_BYTES + TABLE_BYTES * count + payload_bytes).next_multiple_of(8)
 }
 
-const HEADER_BYTES: usize = 48;
+/// Of every frame.
+pub const HEADER_BYTES: usize = 48;
 /// For each entry.
 const TABLE_BYTES: usize = 4;
 
