@@ -8,7 +8,6 @@ use kontiki_bench::{
     arguments::Arguments,
     commits::{self, Cluster},
     device::Device,
-    latencies::Latencies,
     place,
     raw::RawDisk,
     rounds::{self, Contender, Measured, ROUNDS},
@@ -53,9 +52,7 @@ impl Bench {
         let mut raw = RawDisk::create(row.path(), work.group_bytes()).expect("room for 64 MiB");
         let contenders = [appends.contender(), raw.contender()];
         let all = self.measure(&name, work.group_entries(), contenders, device);
-        if work.is_blocking() {
-            rounds::check(&all, work.group_bytes());
-        }
+        rounds::check(&all, work.group_bytes(), 1);
     }
 
     /// The same load over ever more logs of one stream: what many cost beside one.
@@ -67,12 +64,15 @@ impl Bench {
         let row = place::row(&self.place);
         let appends = works.map(|work| Appends::create(row.path(), work).expect("a directory"));
         let [one, hundred, many] = &appends;
+        let mut raw = RawDisk::create(row.path(), works[0].group_bytes()).expect("room for 64 MiB");
         let contenders = [
             Contender::new("1 log", |groups, latencies| one.run(groups, latencies)),
             Contender::new("100 logs", |groups, latencies| hundred.run(groups, latencies)),
             Contender::new("10,000 logs", |groups, latencies| many.run(groups, latencies)),
+            raw.contender(),
         ];
-        self.measure(&name, works[0].group_entries(), contenders, device);
+        let all = self.measure(&name, works[0].group_entries(), contenders, device);
+        rounds::check(&all, works[0].group_bytes(), 1);
     }
 
     /// The cluster is a new one each time: a log that the last work made long would weigh on the next.
@@ -85,15 +85,9 @@ impl Bench {
         let cluster = Cluster::start(row.path()).expect("three nodes");
         let mut raw =
             RawDisk::create(row.path(), commits::group_bytes(in_flight)).expect("room for 64 MiB");
-        let contenders = [
-            Contender::new("kontiki", |groups, _| {
-                cluster.run(groups * in_flight as u64, in_flight)
-            }),
-            Contender::new(rounds::RAW_DISK, |groups, _| {
-                raw.run(groups, &mut Latencies::default()).expect("a disk that works")
-            }),
-        ];
-        self.measure(&name, in_flight, contenders, device);
+        let contenders = [cluster.contender(in_flight), raw.contender()];
+        let all = self.measure(&name, in_flight, contenders, device);
+        rounds::check(&all, commits::group_bytes(in_flight), commits::COPIES);
     }
 
     fn measure<const COUNT: usize>(

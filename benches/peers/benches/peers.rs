@@ -32,7 +32,7 @@ fn main() {
         let row = place::row(&place);
         let mut contest = Contest::create(row.path(), work).expect("fresh directories");
         let all = measure(work.name, work.group_entries(), contest.contenders());
-        rounds::check(&all, work.group_bytes());
+        rounds::check(&all, work.group_bytes(), 1);
     }
     if arguments.wants(replay::NAME) {
         let row = place::row(&place);

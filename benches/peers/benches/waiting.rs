@@ -30,7 +30,7 @@ fn main() {
         let mut contenders = contest.contenders();
         let all = rounds::measure(&mut contenders, arguments.round, device.as_ref());
         table::print_contest(work.name, work.group_entries(), &all);
-        rounds::check(&all, work.group_bytes());
+        rounds::check(&all, work.group_bytes(), 1);
         add(&mut lines, work, &all);
     }
     let directory =

@@ -1,11 +1,11 @@
 //! The append path: what is measured, and the log it is measured on.
 
-use std::{collections::VecDeque, error::Error, path::Path, slice, sync::mpsc, time::Duration};
+use std::{error::Error, path::Path, slice, sync::mpsc, time::Duration};
 
 use bytes::Bytes;
 use kontiki_wal::{AppendError, Log, LogId, Pending, Wal};
 
-use crate::{frames::frame_bytes, latencies::Latencies, rounds::Contender, threads};
+use crate::{frames::frame_bytes, latencies::Latencies, rounds::Contender, threads, window};
 
 /// One kind of work: who appends how much before the next sync.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ impl Work {
         Self { threads: 4, waits: Waits::Futures(1024), logs, ..Self::new(name, 1, 128) }
     }
 
-    /// Entries that one sync can make durable.
+    /// Entries that one sync can make durable: no more are waited for at a time.
     pub const fn group_entries(&self) -> usize {
         match self.waits {
             Waits::Blocking => self.threads * self.entries_per_append,
@@ -70,11 +70,6 @@ impl Work {
         let frame =
             frame_bytes(self.entries_per_append, self.entries_per_append * self.entry_bytes);
         self.group_entries() / self.entries_per_append * frame
-    }
-
-    /// Each append is waited for before the next: a group needs a sync.
-    pub const fn is_blocking(&self) -> bool {
-        matches!(self.waits, Waits::Blocking)
     }
 
     /// Threads that append, each waiting for its entry before the next.
@@ -216,23 +211,12 @@ impl Appends {
             }
             Waits::Futures(in_flight) => {
                 let window = in_flight / self.work.threads;
-                self.keep_in_flight(number, groups * window as u64, window);
+                let mut turns = self.turns(number);
+                let begin = || self.append(turns.next().expect("turns without end"));
+                let finish =
+                    |pending: Pending| pollster::block_on(pending).expect("a disk that works");
+                window::run(groups * window as u64, window, latencies, begin, finish);
             }
-        }
-    }
-
-    /// Appends `count` entries, `window` of them in flight.
-    fn keep_in_flight(&self, number: usize, count: u64, window: usize) {
-        let mut pending = VecDeque::with_capacity(window);
-        for (_, log) in (0..count).zip(self.turns(number)) {
-            if pending.len() == window {
-                let oldest: Pending = pending.pop_front().expect("in flight");
-                pollster::block_on(oldest).expect("a disk that works");
-            }
-            pending.push_back(self.append(log));
-        }
-        for pending in pending {
-            pollster::block_on(pending).expect("a disk that works");
         }
     }
 

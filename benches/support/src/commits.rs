@@ -2,7 +2,6 @@
 //! that every user gets, and one client that keeps a number of commands in flight.
 
 use std::{
-    collections::VecDeque,
     error::Error,
     io::{self, Read, Write},
     path::Path,
@@ -11,14 +10,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki::{
-    Applied, ApplyContext, Node, Proposal, ProposeError, Role, SnapshotWriter, StateMachine,
-};
+use kontiki::{ApplyContext, Node, Proposal, Role, SnapshotWriter, StateMachine};
 
-use crate::{frames::frame_bytes, ports::free_addresses};
+use crate::{
+    frames::frame_bytes, latencies::Latencies, ports::free_addresses, rounds::Contender, window,
+};
 
 /// Commands in flight, of 128 B each: the three that the project's figures are about.
 pub const IN_FLIGHT: [usize; 3] = [1, 64, 1024];
+
+/// Nodes that have a command on their disks, at least, when it is committed: they share one here.
+pub const COPIES: usize = 2;
 
 /// What `in_flight` commands take on one node's disk if they share a frame, kind bytes included.
 pub const fn group_bytes(in_flight: usize) -> usize {
@@ -53,22 +55,20 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Itself, under its name; a group is as many commands as are in flight.
+    pub fn contender(&self, in_flight: usize) -> Contender<'_> {
+        Contender::new("kontiki", move |groups, latencies| {
+            self.run(groups * in_flight as u64, in_flight, latencies)
+        })
+    }
+
     /// Commits `count` commands, `in_flight` at a time; says how long it took. The clock runs from
     /// the first proposal to the last answer, so the window is empty at both ends.
-    pub fn run(&self, count: u64, in_flight: usize) -> Duration {
+    fn run(&self, count: u64, in_flight: usize, latencies: &mut Latencies) -> Duration {
         let leader = self.leader();
-        let mut window = VecDeque::with_capacity(in_flight);
+        let propose = || leader.propose(self.command.clone());
         let start = Instant::now();
-        for _ in 0..count {
-            if window.len() == in_flight {
-                let oldest: Proposal = window.pop_front().expect("in flight");
-                expect_applied(oldest.wait());
-            }
-            window.push_back(leader.propose(self.command.clone()));
-        }
-        for proposal in window {
-            expect_applied(proposal.wait());
-        }
+        window::run(count, in_flight, latencies, propose, expect_applied);
         start.elapsed()
     }
 
@@ -94,8 +94,8 @@ impl Drop for Cluster {
 }
 
 /// A lost leadership would make the figure meaningless, so it ends the bench.
-fn expect_applied(outcome: Result<Applied, ProposeError>) {
-    outcome.expect("a leader that leads for the whole round");
+fn expect_applied(proposal: Proposal) {
+    proposal.wait().expect("a leader that leads for the whole round");
 }
 
 /// As little state machine as there can be: the log is what is measured.

@@ -39,6 +39,11 @@ impl Latencies {
         self.0.is_empty()
     }
 
+    /// How many were timed.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
     /// The duration that `percent` of all do not exceed, in microseconds.
     pub fn percentile_us(&self, percent: f64) -> f64 {
         self.0.value_at_percentile(percent) as f64 / 1000.0

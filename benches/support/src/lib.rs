@@ -20,3 +20,4 @@ pub mod reads;
 pub mod rounds;
 pub mod table;
 pub mod threads;
+mod window;

@@ -62,16 +62,19 @@ impl Measured {
     }
 }
 
-/// Holds what the device counted against the work: each group of it is `bytes` long and waits for a sync. Others that write
-/// to the device only add to it; one that has no cache to empty counts nothing for the raw disk either.
+/// Holds what the device counted against the work: each group of it is `bytes` long, of which all but the raw disk write
+/// `copies`, and waits for a sync. So it does where it is in flight: nobody appends before all but a group's entries are durable,
+/// so a flush makes no more than a group durable, however many syncs and copies it serves. Others that write to the device only
+/// add to it; one that has no cache to empty counts nothing for the raw disk either.
 ///
 /// # Panics
 /// If somebody left out a sync or bytes: what was measured is not that work then.
-pub fn check(all: &[Measured], bytes: usize) {
+pub fn check(all: &[Measured], bytes: usize, copies: usize) {
     let counted = || all.iter().filter_map(|measured| Some((measured.name, measured.device?)));
     let is_counted = counted().any(|(name, device)| name == RAW_DISK && device.flushes > 0.99);
-    let kib = bytes as f64 / 1024.0;
     for (name, PerGroup { flushes, kib_written }) in counted().filter(|_| is_counted) {
+        let copies = if name == RAW_DISK { 1 } else { copies };
+        let kib = (copies * bytes) as f64 / 1024.0;
         assert!(flushes > 0.99, "{name}: {flushes:.2} flushes for each group");
         assert!(
             kib_written > 0.99 * kib,
@@ -187,20 +190,27 @@ mod tests {
 
     #[test]
     fn what_the_device_counted_is_held_against_the_work() {
-        check(&[measured("a log", 1.0, 6.0), measured(RAW_DISK, 1.0, 4.3)], 4096);
+        check(&[measured("a log", 1.0, 6.0), measured(RAW_DISK, 1.0, 4.3)], 4096, 1);
+        check(&[measured("two logs", 1.0, 8.0), measured(RAW_DISK, 1.0, 4.3)], 4096, 2);
         // Without a cache there is nothing to empty.
-        check(&[measured("a log", 0.0, 6.0), measured(RAW_DISK, 0.0, 4.3)], 4096);
+        check(&[measured("a log", 0.0, 6.0), measured(RAW_DISK, 0.0, 4.3)], 4096, 1);
     }
 
     #[test]
     #[should_panic(expected = "a log: 0.50 flushes")]
     fn a_sync_that_was_left_out_is_seen() {
-        check(&[measured("a log", 0.5, 6.0), measured(RAW_DISK, 1.0, 4.3)], 4096);
+        check(&[measured("a log", 0.5, 6.0), measured(RAW_DISK, 1.0, 4.3)], 4096, 1);
     }
 
     #[test]
     #[should_panic(expected = "a log: 2.00 KiB")]
     fn bytes_that_were_not_written_are_seen() {
-        check(&[measured("a log", 1.0, 2.0), measured(RAW_DISK, 1.0, 4.3)], 4096);
+        check(&[measured("a log", 1.0, 2.0), measured(RAW_DISK, 1.0, 4.3)], 4096, 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "two logs: 6.00 KiB")]
+    fn a_copy_that_was_not_written_is_seen() {
+        check(&[measured("two logs", 1.0, 6.0), measured(RAW_DISK, 1.0, 4.3)], 4096, 2);
     }
 }
