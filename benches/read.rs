@@ -6,9 +6,10 @@ use std::{hint::black_box, time::Duration};
 
 use criterion::{Criterion, Throughput};
 use kontiki_bench::{
-    place,
+    frames, place,
     reads::{Stored, read_all, read_one},
 };
+use kontiki_wal::Log;
 use tempfile::TempDir;
 
 fn main() {
@@ -16,6 +17,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args().sample_size(10);
     replay(&mut criterion, &place);
     large(&mut criterion, &place);
+    page(&mut criterion, &place);
     criterion.final_summary();
 }
 
@@ -48,25 +50,36 @@ fn large(criterion: &mut Criterion, place: &TempDir) {
         group.throughput(Throughput::Bytes(stored.payload_bytes(&log)));
         group.bench_function("read in order", |bencher| bencher.iter(|| read_all(&log)));
         group.finish();
-
-        let mut group = criterion.benchmark_group("one entry of 1 KiB of 4 GiB");
-        let mut random = Indexes::of(log.last());
-        group.bench_function("at random", |bencher| {
-            bencher.iter(|| read_one(&log, random.next()));
-        });
-        let mut next = 1;
-        group.bench_function("next to the last one", |bencher| {
-            bencher.iter(|| {
-                next = next % log.last() + 1;
-                read_one(&log, black_box(next));
-            });
-        });
-        group.finish();
+        single(criterion, "one entry of 1 KiB of 4 GiB", &log);
     }
     let mut group = criterion.benchmark_group("verify 4 GiB of 1 KiB entries");
     group.throughput(Throughput::Bytes(stored.file_bytes()));
     group.bench_function("frame by frame", |bencher| {
         bencher.iter_custom(|times| repeat(times, || stored.verify()));
+    });
+    group.finish();
+}
+
+/// The largest frames that reading a single entry is held to: 4 KiB with all that a frame has.
+fn page(criterion: &mut Criterion, place: &TempDir) {
+    let row = place::row(place);
+    let entry_bytes = (4 << 10) - frames::frame_bytes(1, 0);
+    let stored = Stored::write(row.path(), 1 << 20, 1, entry_bytes).expect("room for 4 GiB");
+    single(criterion, "one entry with a frame of 4 KiB of 4 GiB", &stored.open());
+}
+
+fn single(criterion: &mut Criterion, name: &str, log: &Log) {
+    let mut group = criterion.benchmark_group(name);
+    let mut random = Indexes::of(log.last());
+    group.bench_function("at random", |bencher| {
+        bencher.iter(|| read_one(log, random.next()));
+    });
+    let mut next = 1;
+    group.bench_function("next to the last one", |bencher| {
+        bencher.iter(|| {
+            next = next % log.last() + 1;
+            read_one(log, black_box(next));
+        });
     });
     group.finish();
 }
