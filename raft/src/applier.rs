@@ -144,12 +144,13 @@ pub(crate) struct Applier<S> {
 }
 
 impl<S: StateMachine> Applier<S> {
-    /// `base` is the image that the state machine has taken in.
+    /// The state machine has taken in everything up to `applied`; `base` is the newest image.
     pub(crate) fn new(
         shared: Arc<Shared>,
         queue: Arc<ApplyQueue>,
         log: Log,
         machine: S,
+        applied: LogPosition,
         base: Option<&Base>,
     ) -> Self {
         Self {
@@ -157,7 +158,7 @@ impl<S: StateMachine> Applier<S> {
             queue,
             log,
             machine,
-            applied: base.map_or(LogPosition::default(), |base| base.snapshot.at),
+            applied,
             captures: Captures::new(base.map(|base| (base.snapshot.at, base.image.bytes()))),
             waiting: Waiting::default(),
             reads: Confirmed::default(),

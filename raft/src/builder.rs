@@ -144,9 +144,7 @@ impl Builder {
         };
         let (id, disk) = (self.id, self.disk.clone());
         let mut storage = Storage::open_with(&self.directory, id, &self.options, disk, &entropy)?;
-        if let Some(base) = &storage.base {
-            start::restore(&mut state_machine, base)?;
-        }
+        storage.begun = start::begin(&mut state_machine, &storage)?;
         let first_start = self.first_start(&storage.state)?;
         let forwards = Forwards::new(&entropy)?;
         let members = match bootstrap::newest(&storage.state) {
@@ -157,9 +155,7 @@ impl Builder {
         let identity =
             Arc::new(Identity::new(self.id, self.members.clone(), &storage.state, empty));
         let shared = Arc::new(Shared::with(id, &self.options, &storage, clock, entropy));
-        if let Some(base) = &storage.base {
-            shared.board.set_applied(base.snapshot.at.index.0);
-        }
+        shared.board.set_applied(storage.begun.at.index.0);
         let mut transport = match given {
             Some(transport) => transport,
             None => listening(own_address(self.id, &members)?)?,
@@ -177,6 +173,7 @@ impl Builder {
             applier.clone(),
             log.clone(),
             state_machine,
+            storage.begun.at,
             storage.base.as_ref(),
         );
         let store = storage.store.take().expect("opened with the log");

@@ -192,6 +192,20 @@ pub enum StartError {
         /// What is wrong.
         reason: String,
     },
+    /// The state machine's own disk holds more than the log: one of the two is not of this node, or the log has lost what was
+    /// durable. Starting would give the state machine other commands than those that it has.
+    #[error(
+        "the state machine holds everything up to index {applied}, and the log in {directory} ends at \
+         {last}: check that both are of this node, and put back what is missing"
+    )]
+    Gap {
+        /// Directory of the log.
+        directory: String,
+        /// `StateMachine::durable_index`.
+        applied: u64,
+        /// The log's newest entry.
+        last: u64,
+    },
     /// An option is out of its range or contradicts another.
     #[error("option {option}: {reason}")]
     Options {

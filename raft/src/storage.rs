@@ -13,7 +13,7 @@ use crate::{
     entropy::Entropy,
     snapshots::{
         IMAGES_DIRECTORY,
-        start::{self, Base},
+        start::{self, Base, Begun},
     },
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct Storage {
     pub(crate) store: Option<Store>,
     /// The image that the state machine begins with, and what it says.
     pub(crate) base: Option<Base>,
+    /// Where the state machine stands.
+    pub(crate) begun: Begun,
 }
 
 impl Storage {
@@ -79,8 +81,16 @@ impl Storage {
             })?;
             let real = kontiki_disk::real();
             let disk = disk.as_deref().unwrap_or(&*real);
-            return Self { wal, log, place, state, store: None, base: None }
-                .with_images(directory, disk);
+            return Self {
+                wal,
+                log,
+                place,
+                state,
+                store: None,
+                base: None,
+                begun: Begun::default(),
+            }
+            .with_images(directory, disk);
         }
         if log.last() > 0 {
             return Err(state_error(&shown, &"it has entries and no state"));
@@ -93,7 +103,8 @@ impl Storage {
             .map_err(|error| state_error(&shown, &error))?;
         let real = kontiki_disk::real();
         let disk = disk.as_deref().unwrap_or(&*real);
-        Self { wal, log, place, state, store: None, base: None }.with_images(directory, disk)
+        Self { wal, log, place, state, store: None, base: None, begun: Begun::default() }
+            .with_images(directory, disk)
     }
 
     /// Opens the images, and lets the log go on where the newest one ends that is whole.
@@ -117,6 +128,7 @@ impl Storage {
         Recovered {
             state: self.state.clone(),
             snapshot: self.base.as_ref().map(|base| base.snapshot.clone()),
+            applied: self.begun.at.index,
             compacted: Position { term: Term(term), index: LogIndex(compacted) },
             runs: runs.map(|(first, term)| (LogIndex(first), Term(term))).collect(),
             last: LogIndex(self.log.last()),

@@ -46,6 +46,9 @@ pub struct Config {
     /// How many more are kept, at most, while a follower gets a snapshot, so that it can go on from
     /// there. Default 262,144.
     pub pinned_entries_max: u64,
+    /// The state machine is given only what is durable here. For one that keeps a disk of its own: it must not know more after a
+    /// power cut than the log does. Otherwise what is committed is applied, on whichever disks it is. Default false.
+    pub applies_durable_only: bool,
     /// Linearizable reads that wait, those asked for by followers included. Beyond it a read
     /// fails. Default 65,536.
     pub reads_max: usize,
@@ -70,6 +73,7 @@ impl Config {
             fetch_bytes_max: 1 << 20,
             trailing_entries: 1 << 12,
             pinned_entries_max: 1 << 18,
+            applies_durable_only: false,
             reads_max: 1 << 16,
         }
     }

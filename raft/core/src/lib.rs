@@ -26,7 +26,7 @@
 //!     ..State::default()
 //! };
 //! let recovered =
-//!     Recovered { state, snapshot: None, compacted: Position::default(), runs: vec![], last: LogIndex(0) };
+//!     Recovered { state, snapshot: None, applied: LogIndex(0), compacted: Position::default(), runs: vec![], last: LogIndex(0) };
 //! let mut raft = Raft::new(Config::new(NodeId(1)), recovered, 42, Instant(0)).unwrap();
 //! let mut applied = Vec::new();
 //!

@@ -49,7 +49,7 @@ impl Local {
     ) -> Result<Self, ConfigError> {
         config.validate()?;
         recovered.snapshot.as_ref().map_or(Ok(()), Snapshot::validate)?;
-        let log = Log::recover(&recovered, config.tail_bytes_max)?;
+        let log = Log::recover(&recovered, &config)?;
         let state = recovered.state;
         let membership = Membership::recover(&state.configurations, |position| {
             position.index <= log.compacted().index || log.holds(position)
@@ -176,6 +176,9 @@ impl Local {
     pub(crate) fn written(&mut self, now: Instant, seq: WriteSeq) -> bool {
         let Some(vouched) = self.durability.complete(now, seq) else { return false };
         self.log.durable_to(vouched);
+        if self.config.applies_durable_only {
+            self.apply();
+        }
         for held in self.durability.release() {
             self.send(held.to, held.message);
         }

@@ -2,7 +2,7 @@
 
 use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 
-use crate::{Batch, ConfigError, Entry, LogIndex, Position, Recovered, Term};
+use crate::{Batch, Config, ConfigError, Entry, LogIndex, Position, Recovered, Term};
 
 /// The cursors over one node's log, the runs of its terms, and the tail kept in memory.
 ///
@@ -32,6 +32,8 @@ pub(crate) struct Log {
     handed: LogIndex,
     /// Bounds the durable part of the tail, and what is being applied.
     tail_bytes_max: usize,
+    /// The state machine gets nothing that this node's disk could lose: it keeps a disk of its own.
+    applies_durable_only: bool,
 }
 
 /// Entries of one term.
@@ -54,9 +56,9 @@ pub(crate) enum Slice {
 
 impl Log {
     /// The log as the disk held it. Nothing counts as committed before a leader says so, but what
-    /// the snapshot contains, which the state machine holds by now.
-    pub(crate) fn recover(recovered: &Recovered, bytes_max: usize) -> Result<Self, ConfigError> {
-        let Recovered { state, snapshot, compacted, runs, last } = recovered;
+    /// the snapshot contains, and what the state machine holds.
+    pub(crate) fn recover(recovered: &Recovered, config: &Config) -> Result<Self, ConfigError> {
+        let Recovered { state, snapshot, applied, compacted, runs, last } = recovered;
         let base = snapshot.as_ref().map_or(Position::default(), |snapshot| snapshot.at);
         let runs: Vec<_> = runs.iter().map(|&(first, term)| Run { first, term }).collect();
         let first = compacted.index.next();
@@ -74,19 +76,23 @@ impl Log {
         }
         let log = Self {
             compacted: *compacted,
-            applied: base.index,
-            committed: base.index,
+            applied: *applied,
+            committed: base.index.max(*applied),
             durable: *last,
             last: *last,
             runs,
             tail: Tail { batches: VecDeque::new(), bytes: 0, first: last.next() },
             applying: VecDeque::new(),
             applying_bytes: 0,
-            handed: base.index,
-            tail_bytes_max: bytes_max,
+            handed: *applied,
+            tail_bytes_max: config.tail_bytes_max,
+            applies_durable_only: config.applies_durable_only,
         };
         if base.index < log.compacted.index || !log.holds(base) {
             return Err(ConfigError("the log does not go on where the snapshot ends"));
+        }
+        if *applied < log.compacted.index || applied > last {
+            return Err(ConfigError("the log does not go on where the state machine stands"));
         }
         Ok(log)
     }
@@ -165,16 +171,18 @@ impl Log {
     /// The next committed entries for the state machine, unless it has enough to do; they count as
     /// handed to it.
     pub(crate) fn hand_out(&mut self) -> Option<Slice> {
-        if self.handed == self.committed || self.applying_bytes >= self.tail_bytes_max {
+        let durable_only = self.applies_durable_only;
+        let end = if durable_only { self.committed.min(self.durable) } else { self.committed };
+        if self.handed >= end || self.applying_bytes >= self.tail_bytes_max {
             return None;
         }
         let first = self.handed.next();
         let (slice, last, bytes) = if first < self.tail.first {
-            let last = self.committed.min(self.tail.first.previous());
+            let last = end.min(self.tail.first.previous());
             (Slice::Fetch { first, end: last.next() }, last, 0)
         } else {
             let batch = self.tail.shared_from(first);
-            let wanted = usize::try_from(self.committed.since(self.handed)).unwrap_or(usize::MAX);
+            let wanted = usize::try_from(end.since(self.handed)).unwrap_or(usize::MAX);
             let batch = batch.slice(0..batch.len().min(wanted));
             let (last, bytes) = (batch.last().expect("not empty"), batch.bytes());
             (Slice::Entries(batch), last, bytes)

@@ -38,9 +38,12 @@ pub struct Recovered {
     /// As written by the last `Output::Write` that had one. It must have a configuration: the
     /// runtime completes the first start before it makes a core.
     pub state: State,
-    /// The newest one that is visible; the state machine holds it. The log begins at the latest right behind it, and holds its
+    /// The newest one that is visible. The log begins at the latest right behind it, and holds its
     /// last entry or goes on behind that: the runtime resets one that does not.
     pub snapshot: Option<Snapshot>,
+    /// Newest entry that the state machine holds. It is the snapshot's, unless the state machine keeps a disk of its own; what it
+    /// holds is committed, and the log goes on behind it.
+    pub applied: LogIndex,
     /// Newest entry no longer in the log; (0, 0) if none.
     pub compacted: Position,
     /// First index and term of each run of entries with one term, ascending.
@@ -96,7 +99,9 @@ impl Raft {
         seed: u64,
         now: Instant,
     ) -> Result<Self, ConfigError> {
-        let local = Local::recover(config, recovered, seed, now)?;
+        let mut local = Local::recover(config, recovered, seed, now)?;
+        // What the snapshot contains is committed, also where the state machine's own disk does not hold all of it.
+        local.apply();
         let state = RoleState::Follower(Follower::new(None));
         let mut raft = Self { told: (Role::Follower, local.term(), None), local, state };
         raft.told.0 = raft.role();

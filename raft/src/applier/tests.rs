@@ -56,7 +56,8 @@ fn world() -> World {
 fn world_on(storage: &Storage) -> World {
     let shared = Arc::new(Shared::new(1, &options(), storage));
     let (queue, log) = (Arc::default(), storage.log.clone());
-    let applier = Applier::new(shared.clone(), queue, log.clone(), Count::default(), None);
+    let (machine, nothing) = (Count::default(), LogPosition::default());
+    let applier = Applier::new(shared.clone(), queue, log.clone(), machine, nothing, None);
     World { applier, shared, log }
 }
 

@@ -67,7 +67,8 @@ impl Driver {
             (status.log_first, status.snapshot) = (first, snapshot);
             (status.cluster, status.incarnation, status.members) = (cluster, incarnation, members);
         });
-        let config = self.shared.options.config(self.shared.id);
+        let mut config = self.shared.options.config(self.shared.id);
+        config.applies_durable_only = self.storage.begun.keeps_itself;
         let core = self.shared.entropy.draw().map_err(|error| error.to_string()).and_then(|seed| {
             Raft::new(config, recovered, seed, self.now).map_err(|error| error.to_string())
         });

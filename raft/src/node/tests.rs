@@ -71,7 +71,14 @@ fn workers(disk: &MemoryDisk, transport: Nowhere) -> (Arc<Shared>, Workers<Deaf>
     let first_start = FirstStart::new(1, storage.state.incarnation, members);
     let forwards = Forwards::new(&Entropy::System).unwrap();
     let driver = Driver::new(shared.clone(), storage, Some(first_start), forwards, neighbours);
-    let applier = Applier::new(shared.clone(), queue, log.clone(), Deaf, None);
+    let applier = Applier::new(
+        shared.clone(),
+        queue,
+        log.clone(),
+        Deaf,
+        kontiki_core::Position::default(),
+        None,
+    );
     (shared, Workers { driver, applier, keeper, log })
 }
 

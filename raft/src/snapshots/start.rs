@@ -16,6 +16,7 @@ use kontiki_wal::{AppendError, Log, Pending, Wal};
 use crate::{
     StartError, StateMachine,
     snapshots::{self, IMAGES_DIRECTORY},
+    storage::Storage,
 };
 
 /// The image that a start goes on from, whole.
@@ -145,8 +146,39 @@ fn with_configuration(mut state: State, snapshot: &Snapshot) -> State {
     state
 }
 
+/// Where a state machine begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Begun {
+    /// It holds everything up to here.
+    pub(crate) at: Position,
+    /// It keeps a disk of its own.
+    pub(crate) keeps_itself: bool,
+}
+
+/// The state machine begins where its own disk stands, if the log goes on behind that; else where the image ends.
+pub(crate) fn begin<S: StateMachine>(
+    machine: &mut S,
+    storage: &Storage,
+) -> Result<Begun, StartError> {
+    let own = machine.durable_index();
+    let (keeps_itself, own) = (own.is_some(), own.unwrap_or(0));
+    let (first, last) = (storage.log.first(), storage.log.last());
+    if own > last {
+        // It was given only what the log had on its disk.
+        return Err(StartError::Gap { directory: storage.place.clone(), applied: own, last });
+    }
+    if own > 0 && own + 1 >= first {
+        let term = storage.log.term(own).expect("of an entry of the log, or the one before it");
+        tracing::info!(own, last, "the state machine goes on from its own disk");
+        return Ok(Begun { at: Position::new(term, own), keeps_itself });
+    }
+    let Some(base) = &storage.base else { return Ok(Begun { keeps_itself, ..Begun::default() }) };
+    restore(machine, base)?;
+    Ok(Begun { at: base.snapshot.at, keeps_itself })
+}
+
 /// Gives the image to the state machine.
-pub(crate) fn restore<S: StateMachine>(machine: &mut S, base: &Base) -> Result<(), StartError> {
+fn restore<S: StateMachine>(machine: &mut S, base: &Base) -> Result<(), StartError> {
     let begun = Instant::now();
     let restored = machine.restore(&mut base.image.read());
     restored.map_err(|error| refused(base.image.name(), &error))?;
@@ -182,7 +214,7 @@ mod tests {
     use kontiki_wal::LogId;
 
     use super::*;
-    use crate::{Options, entropy::Entropy, storage::Storage};
+    use crate::{Options, entropy::Entropy};
 
     /// Found by a simulated world: the last segment was full, and the next one not made yet.
     #[test]

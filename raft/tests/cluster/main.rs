@@ -9,6 +9,7 @@ mod failures;
 mod harness;
 mod muffle;
 mod outcomes;
+mod own_disk;
 mod ports;
 mod reads;
 mod snapshots;

@@ -344,8 +344,14 @@ impl Node {
         }
         let last = disk.log.last().map_or(LogIndex(0), |entry| entry.index);
         let state = disk.state.clone();
-        let recovered =
-            Recovered { state, snapshot: None, compacted: Position::default(), runs, last };
+        let recovered = Recovered {
+            state,
+            snapshot: None,
+            applied: LogIndex(0),
+            compacted: Position::default(),
+            runs,
+            last,
+        };
         let core = Raft::new(config, recovered, 1, Instant(0)).expect("a sound disk");
         Self { core, now: Instant(0), log: disk.log.clone(), disk, pending: VecDeque::new() }
     }

@@ -196,6 +196,8 @@ impl<'a> World<'a> {
         self.coverage.add_to("a snapshot is taken", taken);
         self.coverage.add_to("a start goes on from a snapshot", begun);
         self.coverage.add_to("a snapshot takes the place of a state", replaced);
+        let kept_starts = self.ledger.look().kept_starts;
+        self.coverage.add_to("a start goes on from the state machine's own disk", kept_starts);
         history::check(&self.clients.history, &self.ledger.look(), &mut self.coverage)
     }
 

@@ -5,7 +5,7 @@ use alloc::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Configuration, Snapshot, State};
+use crate::{Configuration, HardState, NodeId, Snapshot, State};
 
 fn entry(term: u64, index: u64) -> Entry {
     Entry { index: LogIndex(index), term: Term(term), payload: Entry::encode_command(b"0123") }
@@ -30,8 +30,11 @@ fn recovered(
     let place = (Position::default(), Configuration::default());
     let snapshot = Snapshot { at: compacted, configuration: place };
     let snapshot = Some(snapshot).filter(|snapshot| snapshot.at != Position::default());
-    let recovered = Recovered { state, snapshot, compacted, runs, last: LogIndex(last) };
-    Log::recover(&recovered, tail_bytes_max).unwrap()
+    let applied = compacted.index;
+    let recovered = Recovered { state, snapshot, applied, compacted, runs, last: LogIndex(last) };
+    let mut config = Config::new(NodeId(1));
+    config.tail_bytes_max = tail_bytes_max;
+    Log::recover(&recovered, &config).unwrap()
 }
 
 /// One entry of these tests weighs this much.
@@ -238,4 +241,38 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_state_machine_that_keeps_itself_gets_only_what_is_durable_here() {
+    let mut log = Log { applies_durable_only: true, ..empty(1000) };
+    log.append(&batch(1, 1, 3));
+    log.commit_to(LogIndex(3));
+    assert_eq!(log.hand_out(), None, "others have it, this disk does not");
+    log.durable_to(LogIndex(2));
+    assert_eq!(log.hand_out(), Some(Slice::Entries(batch(1, 1, 2))));
+    assert_eq!(log.hand_out(), None);
+    log.durable_to(LogIndex(3));
+    assert!(log.hand_out().is_some());
+}
+
+#[test]
+fn a_start_goes_on_where_the_state_machine_stands() {
+    let runs = vec![(LogIndex(5), Term(2))];
+    let state = State { hard: HardState { term: Term(9), vote: None }, ..State::default() };
+    let snapshot = Snapshot { at: Position::new(2, 6), configuration: Default::default() };
+    let begun = |applied| {
+        let (state, runs, snapshot) = (state.clone(), runs.clone(), Some(snapshot.clone()));
+        let (compacted, applied, last) = (Position::new(1, 4), LogIndex(applied), LogIndex(8));
+        let recovered = Recovered { state, snapshot, applied, compacted, runs, last };
+        Log::recover(&recovered, &Config::new(NodeId(1)))
+    };
+    // Behind the snapshot, and before it: then what lies between is committed and handed out first.
+    let log = begun(8).unwrap();
+    assert_eq!((log.applied(), log.committed()), (LogIndex(8), LogIndex(8)));
+    let mut log = begun(4).unwrap();
+    assert_eq!((log.applied(), log.committed()), (LogIndex(4), LogIndex(6)));
+    assert_eq!(log.hand_out(), Some(Slice::Fetch { first: LogIndex(5), end: LogIndex(7) }));
+    log.check();
+    assert!(begun(3).is_err() && begun(9).is_err());
 }

@@ -153,6 +153,7 @@ impl Disk {
         let runs = entries.chunk_by(|a, b| a.term == b.term);
         Recovered {
             state: state.clone(),
+            applied: snapshot.as_ref().map_or(LogIndex(0), |snapshot| snapshot.at.index),
             snapshot,
             compacted: *base,
             runs: runs.map(|run| (run[0].index, run[0].term)).collect(),

@@ -116,7 +116,7 @@ impl World<'_> {
             let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
             for entry in log.read(log.first()..self.checks.committed() + 1, usize::MAX) {
                 let entry = match entry {
-                    Err(kontiki_wal::ReadError::Corruption(_)) if host.is_rotten => break,
+                    Err(kontiki_wal::ReadError::Corruption(_)) if host.is_doubtful() => break,
                     entry => entry.map_err(|error| format!("node {}: {error}", host.id))?,
                 };
                 self.compare_entry(host.id, &entry)?;

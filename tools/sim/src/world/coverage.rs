@@ -54,7 +54,7 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets.
-pub const ALL: [&str; 51] = [
+pub const ALL: [&str; 52] = [
     "power cut",
     "power cut inside a job",
     "kill",
@@ -96,6 +96,7 @@ pub const ALL: [&str; 51] = [
     "a snapshot is taken",
     "a start goes on from a snapshot",
     "a snapshot takes the place of a state",
+    "a start goes on from the state machine's own disk",
     "a write is applied",
     "a swap that does not write",
     "a linearizable read",

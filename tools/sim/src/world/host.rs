@@ -18,7 +18,7 @@ use crate::{
     random::Random,
     world::{
         clock::Clock,
-        machine::{Registers, SharedLedger},
+        machine::{Kept, Registers, SharedLedger},
         network::Network,
         parameters::{MS, Parameters, US},
     },
@@ -92,6 +92,8 @@ pub(crate) enum Started {
 pub(crate) struct Host {
     pub(crate) id: u64,
     pub(crate) disk: MemoryDisk,
+    /// What its state machine keeps on a disk of its own, in worlds in which it does.
+    pub(crate) kept: Option<Kept>,
     pub(crate) standing: Standing,
     // Jobs go before the log that they belong to.
     sync: Stage<SyncJob>,
@@ -132,6 +134,7 @@ impl Host {
         Self {
             id,
             disk: MemoryDisk::new(),
+            kept: parameters.keeps_itself.then(Kept::default),
             standing: Standing::Sound,
             sync: Stage::None,
             segment: Stage::None,
@@ -175,7 +178,7 @@ impl Host {
             .disk(Arc::new(self.disk.clone()))
             .transport(network.transport(self.id, self.life))
             .start_in_steps(
-                Registers::new(self.id, ledger.clone()),
+                Registers::new(self.id, ledger.clone(), self.kept.clone()),
                 self.instant(now),
                 move || random.draw(),
             );
@@ -190,7 +193,8 @@ impl Host {
                     StartError::Log(
                         OpenError::Corruption(_) | OpenError::MissingSegment { .. },
                     )
-                    | StartError::Snapshot { .. } => Started::Refused(error.to_string()),
+                    | StartError::Snapshot { .. }
+                    | StartError::Gap { .. } => Started::Refused(error.to_string()),
                     _ => Started::Later(error.to_string()),
                 }
             }

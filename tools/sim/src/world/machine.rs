@@ -53,6 +53,8 @@ pub struct Ledger {
     state: BTreeMap<u8, u64>,
     /// Snapshots that were taken, from which processes began, and that took the place of what one held.
     pub(super) snapshots: [u64; 3],
+    /// Processes that began with what a disk of their state machine's own held.
+    pub(super) kept_starts: u64,
     /// What does not hold.
     violation: Option<String>,
 }
@@ -165,6 +167,16 @@ fn write(state: &mut BTreeMap<u8, u64>, command: &Command) -> bool {
     writes
 }
 
+/// A disk of a state machine's own: the registers as they were behind the command of an index. Handles are all of one disk.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<Mutex<(u64, BTreeMap<u8, u64>)>>);
+
+impl Kept {
+    fn look(&self) -> MutexGuard<'_, (u64, BTreeMap<u8, u64>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The registers of one node.
 #[derive(Debug)]
 pub struct Registers {
@@ -173,12 +185,22 @@ pub struct Registers {
     /// Index of the last command.
     applied: u64,
     ledger: SharedLedger,
+    kept: Option<Kept>,
 }
 
 impl Registers {
-    /// Empty ones of a node.
-    pub fn new(node: u64, ledger: SharedLedger) -> Self {
-        Self { node, state: BTreeMap::new(), applied: 0, ledger }
+    /// Those of a node: empty, or as they are kept.
+    pub fn new(node: u64, ledger: SharedLedger, kept: Option<Kept>) -> Self {
+        let (applied, state) = kept.as_ref().map(|kept| kept.look().clone()).unwrap_or_default();
+        ledger.look().kept_starts += u64::from(applied > 0);
+        Self { node, state, applied, ledger, kept }
+    }
+
+    /// Makes them durable where they are kept.
+    fn keep(&self) {
+        if let Some(kept) = &self.kept {
+            *kept.look() = (self.applied, self.state.clone());
+        }
     }
 
     /// The value of a register, and the index of the last command that was applied.
@@ -200,6 +222,10 @@ impl StateMachine for Registers {
         self.applied = position.index;
         let Some(command) = Command::decode(command) else { return Ok(Bytes::new()) };
         let wrote = write(&mut self.state, &command);
+        // Not behind each command: a start finds less than was applied.
+        if position.index.is_multiple_of(KEPT_EVERY) {
+            self.keep();
+        }
         Ok(Bytes::copy_from_slice(&[u8::from(wrote)]))
     }
 
@@ -222,6 +248,7 @@ impl StateMachine for Registers {
         let state = pairs.chunks_exact(9).map(|pair| (pair[0], number(&pair[1..]))).collect();
         let mut ledger = self.ledger.look();
         ledger.note_image(self.node, applied, &state);
+        // A state machine that keeps itself begins anew from an image that its log goes on behind.
         if applied < self.applied {
             let (node, before) = (self.node, self.applied);
             let what = format!("node {node} goes back from {before} to an image behind {applied}");
@@ -230,9 +257,17 @@ impl StateMachine for Registers {
         ledger.snapshots[if self.applied == 0 { 1 } else { 2 }] += 1;
         drop(ledger);
         (self.applied, self.state) = (applied, state);
+        self.keep();
         Ok(())
     }
+
+    fn durable_index(&self) -> Option<u64> {
+        self.kept.as_ref().map(|kept| kept.look().0)
+    }
 }
+
+/// Registers are kept behind the commands whose index is a multiple of this.
+const KEPT_EVERY: u64 = 3;
 
 /// The registers at one moment.
 struct Image(Vec<u8>);

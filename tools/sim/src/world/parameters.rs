@@ -22,6 +22,8 @@ pub struct Parameters {
     pub nodes: u64,
     /// Nodes whose disks may lie, rot or be wiped: a minority.
     pub sick: Vec<u64>,
+    /// The state machine of every node keeps a disk of its own.
+    pub keeps_itself: bool,
     /// Options of every node.
     pub options: Options,
     /// How the network treats messages while nothing is wrong with it.
@@ -94,6 +96,8 @@ impl Parameters {
             mix: [random.between(5, 40), random.below(10), random.between(0, 30)],
             think,
             filler: filler(&mut random, options.command_bytes_max),
+            // Of its own, so that what is drawn besides stays as it was.
+            keeps_itself: Random::new(seed ^ 0x6b65_6570).chance(25),
             options,
             faults: Vec::new(),
         };

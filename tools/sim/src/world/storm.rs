@@ -10,6 +10,7 @@ use crate::world::{
     agenda::Event,
     faults::Fault,
     host::{Standing, Started},
+    machine::Kept,
     parameters::MS,
 };
 
@@ -55,6 +56,8 @@ impl World<'_> {
             Fault::Wipe { node, down } => {
                 let ends = self.end_running(place(*node), MemoryDisk::new(), *down);
                 if ends {
+                    let kept = &mut self.hosts[place(*node)].kept;
+                    *kept = kept.as_ref().map(|_| Kept::default());
                     self.hosts[place(*node)].standing = Standing::Wiped;
                 }
                 ends

@@ -1,0 +1,137 @@
+//! A state machine that keeps a disk of its own: a start goes on behind what is there, and refuses what cannot be.
+
+use std::{
+    io::{self, Read, Write},
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use kontiki::{ApplyContext, Node, SnapshotWriter, StartError, StateMachine};
+
+use crate::harness::Cluster;
+
+/// The sum of what was proposed, and the index of the last command that is in it.
+type Sum = (u64, u64);
+
+/// Adds, and keeps the sum on its disk when it is told to.
+struct Adder {
+    sum: Sum,
+    disk: Arc<Mutex<Sum>>,
+    /// Commands that this process has applied.
+    applied: Arc<Mutex<u64>>,
+}
+
+impl StateMachine for Adder {
+    fn apply(&mut self, context: &ApplyContext, command: &[u8]) -> io::Result<Bytes> {
+        *self.applied.lock().unwrap() += 1;
+        self.sum = (self.sum.0 + u64::from(command[0]), context.position.index);
+        if command[0] == KEEP {
+            *self.disk.lock().unwrap() = self.sum;
+        }
+        Ok(Bytes::new())
+    }
+
+    fn snapshot(&self) -> io::Result<Box<dyn SnapshotWriter + Send>> {
+        Ok(Box::new(Image(self.sum)))
+    }
+
+    fn restore(&mut self, image: &mut dyn Read) -> io::Result<()> {
+        let mut bytes = [0; 16];
+        image.read_exact(&mut bytes)?;
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        self.sum = (number(0), number(8));
+        *self.disk.lock().unwrap() = self.sum;
+        Ok(())
+    }
+
+    fn durable_index(&self) -> Option<u64> {
+        Some(self.disk.lock().unwrap().1)
+    }
+}
+
+/// The command that makes the sum durable.
+const KEEP: u8 = 100;
+
+struct Image(Sum);
+
+impl SnapshotWriter for Image {
+    fn write_to(self: Box<Self>, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&self.0.0.to_le_bytes())?;
+        out.write_all(&self.0.1.to_le_bytes())
+    }
+}
+
+/// A node on the cluster's directory 1, and how many commands it applies.
+fn start(
+    cluster: &Cluster,
+    disk: &Arc<Mutex<Sum>>,
+) -> Result<(Node<Adder>, Arc<Mutex<u64>>), StartError> {
+    let (disk, applied) = (Arc::clone(disk), Arc::default());
+    let sum = *disk.lock().unwrap();
+    let node = cluster.builder(1).start(Adder { sum, disk, applied: Arc::clone(&applied) })?;
+    node.ready().wait().unwrap();
+    Ok((node, applied))
+}
+
+fn sum(node: &Node<Adder>) -> u64 {
+    node.read(kontiki::Read::Linearizable, |adder: &Adder| adder.sum.0).wait().unwrap()
+}
+
+fn propose(node: &Node<Adder>, commands: &[u8]) {
+    for command in commands {
+        node.propose(vec![*command]).wait().unwrap();
+    }
+}
+
+#[test]
+fn a_start_goes_on_behind_what_is_kept_and_applies_nothing_twice() {
+    let cluster = Cluster::prepare(1);
+    let disk = Arc::default();
+    let (node, _) = start(&cluster, &disk).unwrap();
+    propose(&node, &[1, 2, KEEP, 3, 4]);
+    node.shutdown().wait();
+    let (node, applied) = start(&cluster, &disk).unwrap();
+    assert_eq!(sum(&node), 110);
+    assert_eq!(*applied.lock().unwrap(), 2, "the two behind the last that is kept");
+    // Kept long before the newest snapshot, which the log still reaches back behind: that is not restored.
+    propose(&node, &[5]);
+    node.snapshot().wait().unwrap();
+    node.shutdown().wait();
+    let (node, applied) = start(&cluster, &disk).unwrap();
+    assert_eq!((sum(&node), *applied.lock().unwrap()), (115, 3));
+    node.shutdown().wait();
+}
+
+#[test]
+fn what_is_older_than_the_log_begins_with_the_snapshot() {
+    let mut cluster = Cluster::prepare(1);
+    cluster.options.trailing_entries = 0;
+    let disk = Arc::default();
+    let (node, _) = start(&cluster, &disk).unwrap();
+    propose(&node, &[KEEP, 1, 2, 3]);
+    let old = *disk.lock().unwrap();
+    let position = node.snapshot().wait().unwrap();
+    propose(&node, &[4]);
+    while node.status().log_first <= position.index {
+        node.propose(vec![0]).wait().unwrap();
+    }
+    node.shutdown().wait();
+    assert_eq!(*disk.lock().unwrap(), old);
+    let (node, _) = start(&cluster, &disk).unwrap();
+    assert_eq!(sum(&node), 110);
+    assert_eq!(disk.lock().unwrap().0, 106, "as it was restored");
+    node.shutdown().wait();
+}
+
+#[test]
+fn a_state_machine_that_is_ahead_of_its_log_is_refused() {
+    let cluster = Cluster::prepare(1);
+    let disk = Arc::default();
+    let (node, _) = start(&cluster, &disk).unwrap();
+    propose(&node, &[KEEP]);
+    node.shutdown().wait();
+    disk.lock().unwrap().1 += 1000;
+    let refused = start(&cluster, &disk).map(drop).unwrap_err();
+    let StartError::Gap { applied, last, .. } = &refused else { panic!("{refused}") };
+    assert!(*applied > 1000 && *last < 10, "{refused}");
+}
