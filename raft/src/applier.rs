@@ -6,6 +6,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -234,6 +235,7 @@ impl<S: StateMachine> Applier<S> {
     fn apply_range(&mut self, first: LogIndex, end: LogIndex) {
         assert_eq!(first, self.applied.index.next(), "ranges are applied without a gap");
         let bytes_max = self.shared.options.fetch_bytes_max;
+        let mut told_at = self.shared.clock.now();
         while self.applied.index.next() < end && self.closed.is_none() {
             let next = self.applied.index.next();
             let mut bytes = 0;
@@ -249,8 +251,14 @@ impl<S: StateMachine> Applier<S> {
             };
             self.finish(result);
             self.count(bytes);
-            // A long replay holds up neither those who have waited long enough nor a shutdown.
-            self.expire(self.shared.clock.now());
+            // A long replay holds up neither those who have waited long enough nor a shutdown; and it is told of.
+            let now = self.shared.clock.now();
+            self.expire(now);
+            if now >= told_at + Duration::from_secs(1) {
+                told_at = now;
+                let (node, applied) = (self.shared.id, self.applied.index.0);
+                tracing::info!(node, applied, last = end.0 - 1, "applies what its log holds");
+            }
             if let Some(closing) = self.shared.inbox.closed() {
                 self.end(closing);
             }

@@ -8,7 +8,7 @@ use crate::{
     StartError,
     envelope::PARTS_MAX,
     fetcher::PIECES_MAX,
-    snapshots::download::{PIECE_BYTES_MAX, WINDOW_PIECES},
+    snapshots::download::{PIECE_BYTES_MAX, Pace, WINDOW_PIECES},
     transport::MESSAGE_BYTES_MAX,
 };
 
@@ -87,6 +87,9 @@ pub struct Options {
     pub snapshot_bytes_max: u64,
     /// Bytes of an image that a message brings, of which eight are under way. 256 KiB, which is also the most.
     pub snapshot_piece_bytes: usize,
+    /// Bytes a second of an image that this node takes from a peer, at most: so that bringing one node up to date leaves room for
+    /// the others on a network or a disk. `u64::MAX`: no limit. At least two pieces in `election_timeout_max`.
+    pub snapshot_rate_max: u64,
     /// Entries that stay in the log although a snapshot contains them: a follower that is no further behind needs none. 4096.
     pub trailing_entries: u64,
     /// How many more stay, at most, while a follower gets a snapshot. 262,144.
@@ -121,6 +124,7 @@ impl Default for Options {
             snapshot_log_bytes_min: 64 << 20,
             snapshot_bytes_max: 1 << 40,
             snapshot_piece_bytes: PIECE_BYTES_MAX,
+            snapshot_rate_max: u64::MAX,
             trailing_entries: 1 << 12,
             pinned_entries_max: 1 << 18,
             events_max: 1024,
@@ -167,6 +171,11 @@ impl Options {
         config.trailing_entries = self.trailing_entries;
         config.pinned_entries_max = self.pinned_entries_max;
         config
+    }
+
+    /// How quickly an image is taken from a peer.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace { piece_bytes: self.snapshot_piece_bytes, rate_max: self.snapshot_rate_max }
     }
 
     /// More than may be proposed, so that a node that refuses does so at its queue: the protocol
@@ -219,6 +228,14 @@ impl Options {
                 return refused(option, format!("{value}, at most {most}"));
             }
         }
+        // A piece that takes longer would count as lost.
+        if self.pace().a_piece() * 2 > self.election_timeout_max {
+            let least = "two pieces in election_timeout_max";
+            return refused(
+                "snapshot_rate_max",
+                format!("{}, at least {least}", self.snapshot_rate_max),
+            );
+        }
         self.config(id).validate().or_else(|error| refused("of the protocol", error.to_string()))
     }
 }
@@ -262,6 +279,10 @@ mod tests {
         assert_eq!(refused(&options), "append_bytes_max");
         options = Options { turn_bytes_max: limit + 1, ..Options::default() };
         assert_eq!(refused(&options), "turn_bytes_max");
+        options = Options { snapshot_rate_max: 400_000, ..Options::default() };
+        assert_eq!(refused(&options), "snapshot_rate_max", "a piece takes more than half a second");
+        options = Options { snapshot_rate_max: 500_000, ..Options::default() };
+        options.check(1).unwrap();
         options = Options { proposals_max: PARTS_MAX + 1, ..Options::default() };
         assert_eq!(refused(&options), "proposals_max");
     }

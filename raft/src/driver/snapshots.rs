@@ -128,8 +128,7 @@ impl Driver {
         }
         tracing::info!(node = self.shared.id, from, %at, "a snapshot is needed");
         self.shared.events.tell(Event::SnapshotNeeded { from, position: at.into() });
-        let piece_bytes = self.shared.options.snapshot_piece_bytes;
-        self.images.download = Some(Download::new(from, piece_bytes, self.now));
+        self.images.download = Some(Download::new(from, self.shared.options.pace(), self.now));
         self.ask_for_pieces();
     }
 
@@ -169,7 +168,7 @@ impl Driver {
 
     fn ask_for_pieces(&mut self) {
         let Some(download) = &mut self.images.download else { return };
-        for ask in download.asks() {
+        for ask in download.asks(self.now) {
             self.transport.send(download.from, GROUP, envelope::encode_ask(ask));
         }
     }
@@ -179,7 +178,8 @@ impl Driver {
         let patience = self.shared.options.election_timeout_max;
         let now = self.now;
         match self.images.download.as_mut().map(|download| download.expire(now, patience)) {
-            Some(Expiry::Again) => self.ask_for_pieces(),
+            // Or it is time for the next piece.
+            Some(Expiry::Again | Expiry::GoesOn) => self.ask_for_pieces(),
             Some(Expiry::Over) => {
                 let node = self.shared.id;
                 tracing::warn!(
@@ -188,7 +188,7 @@ impl Driver {
                 );
                 self.feed(|core, _| core.handle_snapshot_failed());
             }
-            Some(Expiry::GoesOn) | None => {}
+            None => {}
         }
     }
 

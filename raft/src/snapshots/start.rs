@@ -2,7 +2,7 @@
 //! on where it ends.
 
 use std::{
-    io,
+    io::{self, Read},
     path::Path,
     sync::{Arc, mpsc::channel},
     time::{Duration, Instant},
@@ -10,7 +10,7 @@ use std::{
 
 use kontiki_core::{HardState, Position, Snapshot, State};
 use kontiki_disk::Disk;
-use kontiki_snapshot::{Image, Store, StoreError};
+use kontiki_snapshot::{Image, Reader, Store, StoreError};
 use kontiki_wal::{AppendError, Log, Pending, Wal};
 
 use crate::{
@@ -180,11 +180,34 @@ pub(crate) fn begin<S: StateMachine>(
 /// Gives the image to the state machine.
 fn restore<S: StateMachine>(machine: &mut S, base: &Base) -> Result<(), StartError> {
     let begun = Instant::now();
-    let restored = machine.restore(&mut base.image.read());
+    let total = base.image.bytes();
+    let mut image = Told { image: base.image.read(), read: 0, total, told_at: begun };
+    let restored = machine.restore(&mut image);
     restored.map_err(|error| refused(base.image.name(), &error))?;
     let (at, took) = (base.snapshot.at, begun.elapsed());
     tracing::info!(%at, bytes = base.image.bytes(), ?took, "the state machine was restored");
     Ok(())
+}
+
+/// An image that is read for long: tells how far that is, once a second.
+struct Told {
+    image: Reader,
+    read: u64,
+    total: u64,
+    told_at: Instant,
+}
+
+impl Read for Told {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.image.read(into)?;
+        self.read += count as u64;
+        if self.told_at.elapsed() >= Duration::from_secs(1) {
+            self.told_at = Instant::now();
+            let (read, total) = (self.read, self.total);
+            tracing::info!(read, total, "restores the state machine, in bytes");
+        }
+        Ok(count)
+    }
 }
 
 /// What the disk does not give now it may give later; the rest stays as it is.
