@@ -39,8 +39,8 @@ pub enum Output {
         last: LogIndex,
     },
     /// Get the newest snapshot of a peer, which contains at least everything up to `at`, make it visible
-    /// here and call `handle_snapshot`; or `handle_snapshot_failed`. Replaces an earlier one that is
-    /// not complete.
+    /// here and call `handle_snapshot`; or `handle_snapshot_failed`. One of the same
+    /// peer that is on its way goes on; one of another peer is given up.
     FetchSnapshot {
         /// Who has it.
         from: NodeId,

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +14,7 @@ use std::{
 
 use redis::{Connection, Value};
 
-use crate::support::{Cluster, Variables, connect, poll, query};
+use crate::support::{Cluster, Variables, connect, poll, query, skipped};
 
 /// Snapshots of a state that changes much are taken often.
 const OFTEN: Variables = &[("RAFTD_SNAPSHOT_BYTES", "1000000")];
@@ -116,7 +118,7 @@ fn killing_who_receives_and_who_sends_a_snapshot_costs_a_repetition() {
 }
 
 /// The files of a node's directory, in bytes.
-fn bytes_of(directory: &std::path::Path) -> u64 {
+fn bytes_of(directory: &Path) -> u64 {
     let entries = fs::read_dir(directory).unwrap().flatten();
     entries
         .map(|entry| match entry.metadata() {
@@ -150,4 +152,57 @@ fn an_endless_load_fills_a_bounded_directory() {
     // The segments that the log behind two snapshots takes, the ones made ahead and kept, and two images.
     assert!(most < 6 * (64 << 20), "{most} bytes");
     cluster.assert_same_state();
+}
+
+/// A file system of so many KiB at a directory; gone when it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where this user may not mount anything.
+    fn mount(at: &Path, kibibytes: u32) -> Option<Self> {
+        let size = format!("size={kibibytes}k");
+        let arguments = ["-t", "tmpfs", "-o", &size, "tmpfs"];
+        let mounted = Command::new("mount").args(arguments).arg(at).output();
+        mounted.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
+    }
+
+    fn grow(&self, kibibytes: u32) {
+        let size = format!("remount,size={kibibytes}k");
+        assert!(Command::new("mount").args(["-o", &size]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Also while somebody has a file open there: a test that fails leaves nothing behind.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_node_whose_disk_is_too_full_for_a_snapshot_goes_on_and_takes_one_when_there_is_room() {
+    let mut cluster = Cluster::start_in(3, OFTEN);
+    let leader = cluster.leader();
+    let full = (leader + 1) % cluster.nodes.len();
+    cluster.nodes[full].process.kill();
+    let Some(disk) = SmallDisk::mount(&cluster.nodes[full].data.join("snapshots"), 128) else {
+        return skipped("a snapshot on a full disk: nothing may be mounted here");
+    };
+    cluster.nodes[full].restart();
+    cluster.nodes[full].wait_ready();
+    let mut client = cluster.nodes[leader].connect();
+    write(&mut client, 0..10_000, 300);
+    let line = cluster.nodes[full].process.wait_for_log("a snapshot could not be taken");
+    assert!(line.contains("No space left"), "{line}");
+    let refused = query::<Value>(&mut cluster.nodes[full].connect(), &["SAVE"]).unwrap_err();
+    assert!(refused.to_string().contains("No space left"), "{refused}");
+    assert_eq!(number(&cluster, full, "raft_snapshot_index"), 0);
+    // It is as good as the others, but for that.
+    cluster.assert_same_state();
+    disk.grow(64 << 10);
+    query::<Value>(&mut cluster.nodes[full].connect(), &["SAVE"]).unwrap();
+    assert!(number(&cluster, full, "raft_snapshot_index") > 0);
+    write(&mut client, 10_000..20_000, 300);
+    cluster.assert_same_state();
+    cluster.nodes[full].process.kill();
 }
