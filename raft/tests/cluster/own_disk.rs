@@ -1,6 +1,7 @@
 //! A state machine that keeps a disk of its own: a start goes on behind what is there, and refuses what cannot be.
 
 use std::{
+    fs,
     io::{self, Read, Write},
     sync::{Arc, Mutex},
 };
@@ -102,8 +103,9 @@ fn a_start_goes_on_behind_what_is_kept_and_applies_nothing_twice() {
     node.shutdown().wait();
 }
 
+/// RAFT-CASE 54
 #[test]
-fn what_is_older_than_the_log_begins_with_the_snapshot() {
+fn what_is_older_than_the_log_begins_with_the_snapshot_and_not_without() {
     let mut cluster = Cluster::prepare(1);
     cluster.options.trailing_entries = 0;
     let disk = Arc::default();
@@ -121,8 +123,13 @@ fn what_is_older_than_the_log_begins_with_the_snapshot() {
     assert_eq!(sum(&node), 110);
     assert_eq!(disk.lock().unwrap().0, 106, "as it was restored");
     node.shutdown().wait();
+    *disk.lock().unwrap() = old;
+    fs::remove_dir_all(cluster.data(1).join("snapshots")).unwrap();
+    let refused = start(&cluster, &disk).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("the log begins at index"), "{refused}");
 }
 
+/// RAFT-CASE 62
 #[test]
 fn a_state_machine_that_is_ahead_of_its_log_is_refused() {
     let cluster = Cluster::prepare(1);
