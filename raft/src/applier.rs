@@ -213,7 +213,11 @@ impl<S: StateMachine> Applier<S> {
             Work::Apply(Apply::Snapshot { .. }) => unreachable!("the driver adds the image"),
             Work::Install(image) => self.install(&image),
             Work::Capture(completer) => self.take_snapshot(completer),
-            Work::SnapshotVisible { at, bytes } => self.captures.visible(at, bytes),
+            Work::SnapshotVisible { at, bytes } => {
+                if self.captures.visible(at, bytes) {
+                    self.capture();
+                }
+            }
             Work::SnapshotFailed { at, error } => self.captures.fail(at, error),
             Work::Read { index, jobs } => {
                 self.reads.extend(index, jobs);
@@ -333,7 +337,7 @@ impl<S: StateMachine> Applier<S> {
     fn count(&mut self, bytes: usize) {
         let options = &self.shared.options;
         let (ratio, least) = (options.snapshot_ratio, options.snapshot_log_bytes_min);
-        if self.captures.count(bytes, ratio, least) && self.closed.is_none() {
+        if self.captures.count(self.applied.index, bytes, ratio, least) && self.closed.is_none() {
             self.capture();
         }
     }
@@ -346,7 +350,7 @@ impl<S: StateMachine> Applier<S> {
         if let Some(known) = self.captures.newest().filter(|known| *known >= self.applied) {
             return completer.complete_and_wake(Ok(known.into()));
         }
-        if self.captures.wait(completer) {
+        if self.captures.wait(self.applied.index, completer) {
             self.capture();
         }
     }

@@ -358,6 +358,7 @@ impl Driver {
             Mail::NotAdmitted { peer, reason } => self.not_admitted(peer, &reason),
             Mail::Connected { peer } => {
                 self.shared.events.tell(Event::PeerConnected { peer });
+                self.watch.reconnected(peer);
                 (self.forward_at, self.ask_at) = (None, None);
             }
             Mail::Disconnected { peer, reason } => {

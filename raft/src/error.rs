@@ -192,17 +192,17 @@ pub enum StartError {
         /// What is wrong.
         reason: String,
     },
-    /// The state machine's own disk holds more than the log: one of the two is not of this node, or the log has lost what was
-    /// durable. Starting would give the state machine other commands than those that it has.
+    /// The state machine's own disk holds something else than the log, or more: one of the two is not of this node, or the log has
+    /// lost what was durable. Starting would give the state machine other commands than those that it has.
     #[error(
-        "the state machine holds everything up to index {applied}, and the log in {directory} ends at \
-         {last}: check that both are of this node, and put back what is missing"
+        "the state machine holds everything up to {applied}, which is not in the log in {directory} (it \
+         ends at index {last}): check that both are of this node, and put back what is missing"
     )]
     Gap {
         /// Directory of the log.
         directory: String,
-        /// `StateMachine::durable_index`.
-        applied: u64,
+        /// [`StateMachine::durable_position`](crate::StateMachine::durable_position).
+        applied: Position,
         /// The log's newest entry.
         last: u64,
     },

@@ -72,12 +72,12 @@ pub enum Event {
     FollowerStalled {
         /// Which.
         peer: u64,
-        /// Everything up to this index is on its disk.
+        /// Everything up to this index is on its disk; 0 if it has not answered this leader.
         matched: u64,
-        /// How many entries it lacks.
+        /// How many entries lie behind that.
         lag: u64,
     },
-    /// A follower that was stalled gets on again.
+    /// A follower that was stalled gets on again. The end of a leadership ends what it has told of stalled followers.
     FollowerResumed {
         /// Which.
         peer: u64,

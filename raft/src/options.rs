@@ -228,6 +228,11 @@ impl Options {
                 return refused(option, format!("{value}, at most {most}"));
             }
         }
+        // Followers are looked at once a heartbeat.
+        if self.follower_stall < self.heartbeat * 2 {
+            let reason = format!("{:?}, at least two heartbeats", self.follower_stall);
+            return refused("follower_stall", reason);
+        }
         // A piece that takes longer would count as lost.
         if self.pace().a_piece() * 2 > self.election_timeout_max {
             let least = "two pieces in election_timeout_max";
@@ -279,6 +284,8 @@ mod tests {
         assert_eq!(refused(&options), "append_bytes_max");
         options = Options { turn_bytes_max: limit + 1, ..Options::default() };
         assert_eq!(refused(&options), "turn_bytes_max");
+        options = Options { follower_stall: Duration::from_millis(199), ..Options::default() };
+        assert_eq!(refused(&options), "follower_stall");
         options = Options { snapshot_rate_max: 400_000, ..Options::default() };
         assert_eq!(refused(&options), "snapshot_rate_max", "a piece takes more than half a second");
         options = Options { snapshot_rate_max: 500_000, ..Options::default() };

@@ -38,13 +38,14 @@ pub trait StateMachine: Send + 'static {
     /// The state is neither the old one nor the new one: the node stops.
     fn restore(&mut self, image: &mut dyn Read) -> io::Result<()>;
 
-    /// For a state machine that keeps a disk of its own: the index of the newest command that it would still have after a power
-    /// cut, with all before it, and 0 if it has none. `None`, which is provided, for one that lives in memory.
+    /// For a state machine that keeps a disk of its own: the place of the newest command that it would still have after a power
+    /// cut, with all before it, and 0/0 if it has none. `None`, which is provided, for one that lives in memory.
     ///
-    /// Asked for once, at a start, which goes on right behind it if the log does, and otherwise restores the newest snapshot. Such
-    /// a state machine is given only commands that are durable in this node's own log, so it never knows more than that; what
-    /// [`restore`](Self::restore) took in counts up to the newest command that was in it, so an image carries its index.
-    fn durable_index(&self) -> Option<u64> {
+    /// Asked for once, at a start, which goes on right behind it if the log holds that place, and otherwise restores the newest
+    /// snapshot. Such a state machine is given only commands that are durable in this node's own log, so it never knows more
+    /// than that. What [`restore`](Self::restore) takes in counts up to the newest command that is in it, so an image carries the
+    /// place of that; and only once all of it is durable: never in between.
+    fn durable_position(&self) -> Option<Position> {
         None
     }
 }

@@ -61,9 +61,9 @@ pub struct FollowerStatus {
     pub id: u64,
     /// How it is served.
     pub mode: FollowerMode,
-    /// Everything up to this index is on its disk.
+    /// Everything up to this index is on its disk; 0 as long as it has not answered this leader.
     pub matched: u64,
-    /// How many entries it lacks.
+    /// How many entries lie behind that.
     pub lag: u64,
     /// Entries that it took in, a second, over the last second or a little more.
     pub rate: u64,
@@ -73,6 +73,8 @@ pub struct FollowerStatus {
     pub inflight_bytes: usize,
     /// It lacks entries and gets none: [`Event::FollowerStalled`](crate::Event::FollowerStalled).
     pub is_stalled: bool,
+    /// It has lost what it had acknowledged ([`Event::PeerRegressed`](crate::Event::PeerRegressed)), and counts for nothing.
+    pub is_regressed: bool,
 }
 
 /// How a leader serves a follower.

@@ -52,10 +52,23 @@ impl Storage {
         Self::open_with(directory, id, options, disk, &Entropy::System)
     }
 
-    /// Opens the log of node `id` below `directory`. An empty one is given an incarnation, which is
-    /// durable when this returns: a node that has spoken once is the same one ever after. Where
-    /// random numbers are given, the log has no threads either.
+    /// Opens the log of node `id` below `directory`, and its images. Where random numbers are given, the log has no threads
+    /// either.
     pub(crate) fn open_with(
+        directory: &Path,
+        id: u64,
+        options: &Options,
+        disk: Option<Arc<dyn Disk>>,
+        entropy: &Entropy,
+    ) -> Result<Self, StartError> {
+        let storage = Self::open_log(directory, id, options, disk.clone(), entropy)?;
+        let real = kontiki_disk::real();
+        storage.with_images(directory, disk.as_deref().unwrap_or(&*real))
+    }
+
+    /// Opens the log alone. An empty one is given an incarnation, which is durable when this returns: a node that has spoken once is
+    /// the same one ever after.
+    pub(crate) fn open_log(
         directory: &Path,
         id: u64,
         options: &Options,
@@ -74,37 +87,19 @@ impl Storage {
             return Err(StartError::Repaired { directory: place, losses: mark.losses });
         }
         let log = wal.log(LogId(GROUP)).map_err(|error| state_error(&shown, &error))?;
-        if let Some(bytes) = log.state() {
-            let state = State::decode(&bytes).map_err(|error| state_error(&shown, &error))?;
-            let state = state.ok_or_else(|| {
-                state_error(&shown, &"its state was not written by a node of Kontiki")
-            })?;
-            let real = kontiki_disk::real();
-            let disk = disk.as_deref().unwrap_or(&*real);
-            return Self {
-                wal,
-                log,
-                place,
-                state,
-                store: None,
-                base: None,
-                begun: Begun::default(),
+        let state = match log.state() {
+            Some(bytes) => {
+                let state = State::decode(&bytes).map_err(|error| state_error(&shown, &error))?;
+                state.ok_or_else(|| {
+                    state_error(&shown, &"its state was not written by a node of Kontiki")
+                })?
             }
-            .with_images(directory, disk);
-        }
-        if log.last() > 0 {
-            return Err(state_error(&shown, &"it has entries and no state"));
-        }
-        let incarnation = Incarnation(entropy.draw()?);
-        let state = State { incarnation, ..State::default() };
-        log.set_state(state.encode())
-            .map_err(|error| state_error(&shown, &error))?
-            .wait()
-            .map_err(|error| state_error(&shown, &error))?;
-        let real = kontiki_disk::real();
-        let disk = disk.as_deref().unwrap_or(&*real);
-        Self { wal, log, place, state, store: None, base: None, begun: Begun::default() }
-            .with_images(directory, disk)
+            None if log.last() > 0 => {
+                return Err(state_error(&shown, &"it has entries and no state"));
+            }
+            None => first_state(&log, entropy, &shown)?,
+        };
+        Ok(Self { wal, log, place, state, store: None, base: None, begun: Begun::default() })
     }
 
     /// Opens the images, and lets the log go on where the newest one ends that is whole.
@@ -134,6 +129,15 @@ impl Storage {
             last: LogIndex(self.log.last()),
         }
     }
+}
+
+/// Makes the state of an empty log durable.
+fn first_state(log: &Log, entropy: &Entropy, shown: &str) -> Result<State, StartError> {
+    let state = State { incarnation: Incarnation(entropy.draw()?), ..State::default() };
+    let failed = |error: &dyn std::fmt::Display| state_error(shown, error);
+    let written = log.set_state(state.encode()).map_err(|error| failed(&error))?;
+    written.wait().map_err(|error| failed(&error))?;
+    Ok(state)
 }
 
 /// Reads entries of `[first, end)` that weigh at most `bytes_max` together, at least one if the log

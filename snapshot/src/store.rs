@@ -1,6 +1,6 @@
 //! The images of one node, in a directory of their own.
 
-use std::{path::Path, sync::Arc};
+use std::{io::ErrorKind::NotFound, path::Path, sync::Arc};
 
 use kontiki_disk::{Access, Directory, Disk};
 
@@ -94,13 +94,16 @@ impl Store {
         Ok(())
     }
 
-    /// Looks at the images in `directory` without opening it as a store: newest first, those whose headers are whole. Nothing is
-    /// changed and no lock is taken, so a store may be at work there: what it gives out can be read to its end also when that
-    /// removes it meanwhile.
+    /// Looks at the images in `directory` without opening it as a store: newest first, with what is wrong with those that cannot be
+    /// used. Nothing is changed and no lock is taken, so a store may be at work there: an image that it removes meanwhile is
+    /// left out, or can be read to its end.
     ///
     /// # Errors
-    /// `Io`, with kind `NotFound` if there is no such directory; `Version` if an image is of another release.
-    pub fn look(disk: &dyn Disk, directory: impl AsRef<Path>) -> Result<Vec<Image>, StoreError> {
+    /// `Io`, with kind `NotFound` if there is no such directory.
+    pub fn look(
+        disk: &dyn Disk,
+        directory: impl AsRef<Path>,
+    ) -> Result<Vec<Result<Image, Damaged>>, StoreError> {
         let path = directory.as_ref();
         let shown = path.display().to_string();
         let directory = disk
@@ -111,10 +114,11 @@ impl Store {
         for (name, _) in files.iter().rev().filter(|(name, _)| place_of(name).is_some()) {
             let file = directory.open(name).map_err(StoreError::io("the opening", name));
             match file.and_then(|file| Image::open(name, file)) {
-                Ok(image) => images.push(image),
-                Err(error @ StoreError::Version { .. }) => return Err(error),
-                // Damaged, or removed since the listing.
-                Err(_) => {}
+                Err(StoreError::Io { source, .. }) if source.kind() == NotFound => {}
+                found => {
+                    let damaged = |error| Damaged { image: name.clone(), error };
+                    images.push(found.map_err(damaged));
+                }
             }
         }
         Ok(images)

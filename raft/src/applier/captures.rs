@@ -1,6 +1,6 @@
 //! When the state machine is captured, and who waits for the snapshot.
 
-use kontiki_core::Position;
+use kontiki_core::{LogIndex, Position};
 
 use crate::{SnapshotError, slot::Completer};
 
@@ -17,7 +17,8 @@ pub(crate) struct Captures {
     newest: Option<(Position, u64)>,
     /// Where the one ends that is on its way to the disk.
     running: Option<Position>,
-    waiting: Vec<Completer<SnapshotResult>>,
+    /// Who waits for a snapshot that contains at least what was applied then.
+    waiting: Vec<(LogIndex, Completer<SnapshotResult>)>,
 }
 
 impl Captures {
@@ -31,16 +32,26 @@ impl Captures {
         self.newest.map(|(at, _)| at)
     }
 
-    /// So much was applied. Says whether a snapshot is due.
-    pub(crate) fn count(&mut self, bytes: usize, ratio: u64, least: u64) -> bool {
+    /// So much was applied, up to `applied`. Says whether a snapshot is due.
+    pub(crate) fn count(
+        &mut self,
+        applied: LogIndex,
+        bytes: usize,
+        ratio: u64,
+        least: u64,
+    ) -> bool {
+        // A state machine that keeps itself can begin before the newest one.
+        if self.newest().is_some_and(|newest| applied <= newest.index) {
+            return false;
+        }
         self.log_bytes = self.log_bytes.saturating_add(bytes as u64);
         let image_bytes = self.newest.map_or(0, |(_, bytes)| bytes);
         self.running.is_none() && self.log_bytes >= least.max(image_bytes.saturating_mul(ratio))
     }
 
-    /// Somebody wants one. Says whether it has to be begun.
-    pub(crate) fn wait(&mut self, completer: Completer<SnapshotResult>) -> bool {
-        self.waiting.push(completer);
+    /// Somebody wants one of all that is applied. Says whether it has to be begun; it is once the one is done that is on its way.
+    pub(crate) fn wait(&mut self, applied: LogIndex, completer: Completer<SnapshotResult>) -> bool {
+        self.waiting.push((applied, completer));
         self.running.is_none()
     }
 
@@ -50,30 +61,33 @@ impl Captures {
         self.log_bytes = 0;
     }
 
-    /// A snapshot is visible: the one that was begun, or a newer one of a peer.
-    pub(crate) fn visible(&mut self, at: Position, bytes: u64) {
+    /// A snapshot is visible: the one that was begun, or a newer one of a peer. Says whether another one has to be begun, for who
+    /// wants more than it contains.
+    pub(crate) fn visible(&mut self, at: Position, bytes: u64) -> bool {
         self.newest = Some((at, bytes));
-        if self.running.is_some_and(|running| running.index <= at.index) {
-            self.end(&Ok(at.into()));
+        if self.running.is_none_or(|running| running.index > at.index) {
+            return false;
         }
+        self.running = None;
+        let served = self.waiting.extract_if(.., |(wanted, _)| *wanted <= at.index);
+        for (_, completer) in served.collect::<Vec<_>>() {
+            completer.complete_and_wake(Ok(at.into()));
+        }
+        !self.waiting.is_empty()
     }
 
     /// The one that was begun at `at` could not be had. The next is due when as much was applied again.
     pub(crate) fn fail(&mut self, at: Position, error: SnapshotError) {
         if self.running == Some(at) {
-            self.end(&Err(error));
+            self.close(error);
         }
     }
 
-    /// There will be none any more.
+    /// There will be none any more, or none for now.
     pub(crate) fn close(&mut self, error: SnapshotError) {
-        self.end(&Err(error));
-    }
-
-    fn end(&mut self, result: &SnapshotResult) {
         self.running = None;
-        for completer in self.waiting.drain(..) {
-            completer.complete_and_wake(result.clone());
+        for (_, completer) in self.waiting.drain(..) {
+            completer.complete_and_wake(Err(error.clone()));
         }
     }
 }
@@ -86,28 +100,38 @@ mod tests {
     #[test]
     fn a_snapshot_is_due_when_the_log_is_some_times_as_large_as_the_last_one() {
         let mut captures = Captures::new(None);
-        assert!(!captures.count(99, 4, 100) && captures.count(1, 4, 100));
+        let count =
+            |captures: &mut Captures, index, bytes| captures.count(LogIndex(index), bytes, 4, 100);
+        assert!(!count(&mut captures, 4, 99) && count(&mut captures, 5, 1));
         captures.begin(Position::new(1, 5));
-        assert!(!captures.count(1000, 4, 100), "one at a time");
+        assert!(!count(&mut captures, 6, 1000), "one at a time");
         captures.visible(Position::new(1, 5), 500);
-        assert!(!captures.count(999, 4, 100) && captures.count(1, 4, 100));
+        assert!(!count(&mut captures, 7, 999) && count(&mut captures, 8, 1));
+        let mut captures = Captures::new(Some((Position::new(1, 9), 10)));
+        assert!(!count(&mut captures, 9, 1000), "the newest contains that");
+        assert!(count(&mut captures, 10, 100));
     }
 
     #[test]
-    fn who_waits_hears_of_the_one_that_was_begun_or_a_newer_one() {
+    fn who_waits_hears_of_the_first_that_contains_what_was_applied_then() {
         let mut captures = Captures::new(None);
         let (completer, outcome) = slot();
-        assert!(captures.wait(completer));
+        assert!(captures.wait(LogIndex(5), completer));
         captures.begin(Position::new(1, 5));
         let (completer, second) = slot();
-        assert!(!captures.wait(completer), "it joins the one that is running");
-        captures.visible(Position::new(1, 3), 10);
-        captures.visible(Position::new(1, 6), 10);
+        assert!(!captures.wait(LogIndex(6), completer), "it joins the one that is running");
+        let (completer, later) = slot();
+        assert!(!captures.wait(LogIndex(7), completer));
+        assert!(!captures.visible(Position::new(1, 3), 10));
+        assert!(captures.visible(Position::new(1, 6), 10), "somebody wants more");
         for outcome in [outcome, second] {
             assert_eq!(outcome.wait().unwrap().index, 6);
         }
+        captures.begin(Position::new(1, 8));
+        assert!(!captures.visible(Position::new(1, 8), 10));
+        assert_eq!(later.wait().unwrap().index, 8);
         let (completer, outcome) = slot();
-        assert!(captures.wait(completer));
+        assert!(captures.wait(LogIndex(9), completer));
         captures.begin(Position::new(1, 9));
         captures.fail(Position::new(1, 5), SnapshotError::Stopped);
         captures.fail(Position::new(1, 9), SnapshotError::Failed("no space".into()));

@@ -153,6 +153,7 @@ impl Driver {
     pub(super) fn fail(&mut self, cause: impl Into<Arc<str>>) {
         self.core = None;
         self.has_failed = true;
+        self.forget_followers();
         self.shared.fail(cause.into());
     }
 

@@ -18,6 +18,7 @@ pub(super) struct Watch {
 struct Watched {
     id: u64,
     matched: u64,
+    mode: CoreMode,
     /// The furthest piece of a snapshot that it has asked for: its index, and how many bytes lie before it.
     asked: (u64, u64),
     /// When it last got on, or lacked nothing.
@@ -34,6 +35,7 @@ impl Watched {
         Self {
             id,
             matched,
+            mode: CoreMode::Probe,
             asked: (0, 0),
             progress_at: now,
             is_stalled: false,
@@ -43,11 +45,17 @@ impl Watched {
     }
 
     /// Takes in where the follower is now. Whoever lacks nothing is not waited for.
-    fn look(&mut self, matched: u64, last: u64, now: Instant) {
-        if matched > self.matched || matched == last {
+    fn look(&mut self, seen: &CoreStatus, last: u64, now: Instant) {
+        let (before, matched) = (self.matched, seen.matched.0);
+        if matched > before || (matched == last && !seen.regressed) {
             self.progress_at = now;
         }
-        self.matched = self.matched.max(matched);
+        self.matched = before.max(matched);
+        // Where it stands was not known before, or a snapshot has brought it there: no rate.
+        let mode_before = std::mem::replace(&mut self.mode, seen.mode);
+        if before == 0 || mode_before == CoreMode::Snapshot {
+            self.mark = (self.matched, now);
+        }
         let passed = now.0.saturating_sub(self.mark.1.0);
         if passed >= RATE_WINDOW_NANOS {
             let entries = u128::from(self.matched - self.mark.0) * 1_000_000_000;
@@ -76,6 +84,7 @@ impl Watched {
             inflight_messages: seen.inflight_messages,
             inflight_bytes: seen.inflight_bytes,
             is_stalled: self.is_stalled,
+            is_regressed: seen.regressed,
         }
     }
 }
@@ -90,6 +99,13 @@ impl Watch {
         if (index, offset) > watched.asked {
             watched.asked = (index, offset);
             watched.progress_at = now;
+        }
+    }
+
+    /// A follower is there anew: another process, which begins a snapshot at its beginning.
+    pub(super) fn reconnected(&mut self, id: u64) {
+        if let Some(watched) = self.watched.iter_mut().find(|watched| watched.id == id) {
+            watched.asked = (0, 0);
         }
     }
 }
@@ -118,7 +134,7 @@ impl Driver {
             watched.len() - 1
         });
         let watched = &mut watched[place];
-        watched.look(matched, last, now);
+        watched.look(seen, last, now);
         if watched.judge(now, self.shared.options.follower_stall) {
             let (node, lag) = (self.shared.id, last - matched);
             if watched.is_stalled {
@@ -144,6 +160,8 @@ const RATE_WINDOW_NANOS: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
+    use kontiki_core::{LogIndex, NodeId};
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -153,11 +171,23 @@ mod tests {
     fn judged(watch: &mut Watch, last: u64, matched: &[u64]) -> Vec<bool> {
         let judge = |(second, matched): (u64, &u64)| {
             let now = Instant(second * SECOND);
-            watch.watched[0].look(*matched, last, now);
+            watch.watched[0].look(&seen(*matched), last, now);
             watch.watched[0].judge(now, PATIENCE);
             watch.watched[0].is_stalled
         };
         (1..).zip(matched).map(judge).collect()
+    }
+
+    fn seen(matched: u64) -> CoreStatus {
+        CoreStatus {
+            id: NodeId(2),
+            matched: LogIndex(matched),
+            next: LogIndex(matched + 1),
+            mode: CoreMode::Replicate,
+            inflight_messages: 0,
+            inflight_bytes: 0,
+            regressed: false,
+        }
     }
 
     fn watch() -> Watch {
@@ -181,23 +211,43 @@ mod tests {
         let mut watch = watch();
         for second in 1..=30 {
             watch.asked(2, 15, second.min(20), Instant(second * SECOND));
-            watch.watched[0].look(10, 20, Instant(second * SECOND));
+            watch.watched[0].look(&seen(10), 20, Instant(second * SECOND));
             watch.watched[0].judge(Instant(second * SECOND), PATIENCE);
             assert_eq!(watch.watched[0].is_stalled, second >= 25, "second {second}");
         }
         watch.asked(2, 18, 0, Instant(31 * SECOND));
         watch.watched[0].judge(Instant(31 * SECOND), PATIENCE);
         assert!(!watch.watched[0].is_stalled, "a newer snapshot");
+        // Started anew, and at the beginning of the same one.
+        watch.reconnected(2);
+        watch.asked(2, 18, 0, Instant(40 * SECOND));
+        assert_eq!(watch.watched[0].progress_at, Instant(40 * SECOND));
     }
 
     #[test]
-    fn a_rate_is_that_of_the_last_second_or_more() {
+    fn who_has_lost_what_it_had_is_stalled_also_while_nothing_is_appended() {
+        let mut watch = watch();
+        for second in 1..=5 {
+            let lost = CoreStatus { regressed: true, ..seen(10) };
+            watch.watched[0].look(&lost, 10, Instant(second * SECOND));
+            watch.watched[0].judge(Instant(second * SECOND), PATIENCE);
+        }
+        assert!(watch.watched[0].is_stalled);
+    }
+
+    #[test]
+    fn a_rate_is_that_of_the_last_second_or_more_and_not_of_what_came_at_once() {
         let mut watched = Watched::new(2, 0, Instant(0));
-        watched.look(500, 9000, Instant(SECOND / 2));
-        assert_eq!(watched.rate, 0);
-        watched.look(1500, 9000, Instant(SECOND + SECOND / 2));
+        let at = |tenths: u64| Instant(tenths * SECOND / 10);
+        watched.look(&seen(5_000_000), 6_000_000, at(5));
+        watched.look(&seen(5_000_000), 6_000_000, at(15));
+        assert_eq!(watched.rate, 0, "it was there when the leadership began");
+        watched.look(&seen(5_001_000), 6_000_000, at(25));
         assert_eq!(watched.rate, 1000);
-        watched.look(1500, 9000, Instant(5 * SECOND));
-        assert_eq!(watched.rate, 0);
+        let snapshot = CoreStatus { mode: CoreMode::Snapshot, ..seen(5_001_000) };
+        watched.look(&snapshot, 6_000_000, at(40));
+        watched.look(&seen(6_000_000), 6_000_000, at(45));
+        watched.look(&seen(6_000_000), 6_000_000, at(60));
+        assert_eq!(watched.rate, 0, "a snapshot has brought it there");
     }
 }

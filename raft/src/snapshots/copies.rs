@@ -2,17 +2,17 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
-    io::Write as _,
+    fs,
+    io::{self, ErrorKind::NotFound, Write as _},
     path::{Path, PathBuf},
 };
 
 use kontiki_snapshot::{Image, Store, StoreError};
 
 use crate::{
-    Options, Position, SnapshotCopyError, StartError,
+    Options, Position, SnapshotCopyError,
     entropy::Entropy,
-    snapshots::{self, IMAGES_DIRECTORY, IMAGES_KEPT},
+    snapshots::{self, IMAGES_DIRECTORY, IMAGES_KEPT, start},
     storage::{LOG_DIRECTORY, Storage},
 };
 
@@ -36,87 +36,89 @@ impl SnapshotCopy {
 }
 
 /// Copies the newest whole snapshot of the node whose directory this is to `file`, which must not be there yet: durable, read back
-/// and checked before it has that name. The node may be running.
+/// and checked before it has that name. The node may be running. Where a newer one cannot be used an older one is copied, and
+/// that is logged.
 ///
 /// # Errors
 /// [`NoSnapshot`](SnapshotCopyError::NoSnapshot) if it has taken none; [`File`](SnapshotCopyError::File) if the file is there
-/// or cannot be written; [`Refused`](SnapshotCopyError::Refused) if no snapshot of the node is whole. Nothing is left of the
-/// file then.
+/// or cannot be written; [`Refused`](SnapshotCopyError::Refused) if there is no such node, or no snapshot of it is whole.
+/// Nothing is left of the file then.
 pub fn save_snapshot(
     directory: impl AsRef<Path>,
     file: impl AsRef<Path>,
 ) -> Result<SnapshotCopy, SnapshotCopyError> {
-    let (directory, file) = (directory.as_ref().join(IMAGES_DIRECTORY), file.as_ref());
-    let shown = directory.display().to_string();
-    if file.exists() {
-        return Err(unusable(file, &"it is there already"));
-    }
-    let images = match Store::look(&*kontiki_disk::real(), &directory) {
-        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            Vec::new()
-        }
-        Err(error) => return Err(refused(&shown, &error)),
-        Ok(images) => images,
+    let (directory, file) = (directory.as_ref(), file.as_ref());
+    check_node(directory)?;
+    let images = directory.join(IMAGES_DIRECTORY);
+    let shown = images.display().to_string();
+    let found = match Store::look(&*kontiki_disk::real(), &images) {
+        Err(StoreError::Io { source, .. }) if source.kind() == NotFound => Vec::new(),
+        found => found.map_err(|error| refused(&images, &error))?,
     };
     let mut damage = None;
-    for image in images {
-        match copy(&image, file) {
-            Ok(()) => return Ok(SnapshotCopy::of(&image)),
-            Err(CopyError::Damaged(error)) => damage = damage.or(Some(error)),
-            Err(CopyError::Io(error)) => return Err(unusable(file, &error)),
+    for image in found {
+        let checked = image.map_err(|damaged| damaged.error).and_then(|image| {
+            image.verify()?;
+            Ok(image)
+        });
+        match checked {
+            Ok(image) => {
+                copy(&image, file).map_err(|error| unusable(file, &error))?;
+                return Ok(SnapshotCopy::of(&image));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a snapshot cannot be used; an older one is looked for");
+                damage = damage.or(Some(error));
+            }
         }
     }
-    Err(match damage {
-        Some(error) => refused(&shown, &error),
-        None => SnapshotCopyError::NoSnapshot { directory: shown },
-    })
-}
-
-enum CopyError {
-    Damaged(StoreError),
-    Io(io::Error),
-}
-
-impl From<io::Error> for CopyError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
+    Err(damage.map_or(SnapshotCopyError::NoSnapshot { directory: shown }, |error| {
+        refused(&images, &error)
+    }))
 }
 
 /// Writes the image under another name first: whoever finds `file` finds all of it.
-fn copy(image: &Image, file: &Path) -> Result<(), CopyError> {
-    let temporary = Temporary::beside(file);
-    let mut out = fs::File::create(&temporary.0)?;
+fn copy(image: &Image, file: &Path) -> io::Result<()> {
+    let temporary = Temporary::beside(file)?;
+    let mut out = &temporary.file;
     let mut piece = vec![0; PIECE_BYTES];
     let mut offset = 0;
     while offset < image.bytes() {
-        let count = image.read_piece(offset, &mut piece).map_err(CopyError::Damaged)?;
+        let count = image.read_piece(offset, &mut piece).map_err(io::Error::other)?;
         out.write_all(&piece[..count])?;
         offset += count as u64;
     }
     out.sync_all()?;
-    let written = Image::open_copy(&*kontiki_disk::real(), &temporary.0);
-    written.and_then(|copy| copy.verify()).map_err(CopyError::Damaged)?;
-    fs::rename(&temporary.0, file)?;
+    let written = Image::open_copy(&*kontiki_disk::real(), &temporary.path);
+    let checked = written.and_then(|copy| copy.verify());
+    checked.map_err(|error| io::Error::other(format!("it does not read back: {error}")))?;
+    // Unlike a renaming this takes no file's place.
+    fs::hard_link(&temporary.path, file)?;
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(())
+    let synced = fs::File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all());
+    synced.inspect_err(|_| drop(fs::remove_file(file)))
 }
 
-/// A file that goes again, unless it has another name by then.
-struct Temporary(PathBuf);
+/// A file that was made here, and goes again.
+struct Temporary {
+    file: fs::File,
+    path: PathBuf,
+}
 
 impl Temporary {
-    fn beside(file: &Path) -> Self {
+    /// Nobody else's: it must not be there.
+    fn beside(file: &Path) -> io::Result<Self> {
         let mut name = OsString::from(file);
-        name.push(".tmp");
-        Self(name.into())
+        name.push(format!(".{}.tmp", std::process::id()));
+        let path = PathBuf::from(name);
+        let file = fs::File::create_new(&path)?;
+        Ok(Self { file, path })
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -134,26 +136,55 @@ pub fn load_snapshot(
     file: impl AsRef<Path>,
 ) -> Result<SnapshotCopy, SnapshotCopyError> {
     let (directory, file) = (directory.as_ref(), file.as_ref());
-    let shown = directory.display().to_string();
-    let image = Image::open_copy(&*kontiki_disk::real(), file).map_err(|e| unusable(file, &e))?;
+    let disk = kontiki_disk::real();
+    let image = Image::open_copy(&*disk, file).map_err(|error| unusable(file, &error))?;
     image.verify().map_err(|error| unusable(file, &error))?;
     snapshots::snapshot(image.header()).map_err(|reason| unusable(file, &reason))?;
-    if !directory.join(LOG_DIRECTORY).is_dir() {
-        return Err(refused(&shown, &"no node has ever been started there"));
-    }
+    check_node(directory)?;
     let options = Options::default();
-    let mut storage = Storage::open_with(directory, id, &options, None, &Entropy::System)?;
-    if storage.state.cluster.0 == 0 {
-        return Err(refused(&shown, &"its node has not met its cluster yet"));
+    // Not what its images make of it: to put back one that is damaged is what this is for as well.
+    let node = Storage::open_log(directory, id, &options, None, &Entropy::System)?;
+    let cluster = node.state.cluster.0;
+    if cluster == 0 {
+        return Err(refused(
+            directory,
+            &"its node has met no cluster yet: start it with its peers",
+        ));
     }
-    let mut store = storage.store.take().expect("an open node has its images");
-    take_in(&mut store, &image, options.snapshot_bytes_max)
-        .map_err(|error| refused(&shown, &error))?;
-    drop((store, storage.base, storage.log));
-    storage.wal.close().map_err(|error| {
-        StartError::Io(std::sync::Arc::new(io::Error::other(error.to_string())))
+    let mut store = start::open(&*disk, directory, cluster)?;
+    set_damaged_aside(&mut store).map_err(|error| refused(directory, &error))?;
+    let taken = take_in(&mut store, &image, options.snapshot_bytes_max);
+    taken.map_err(|error| match error {
+        StoreError::Stale { newest, .. } => {
+            refused(directory, &format!("it has a snapshot up to index {newest} already"))
+        }
+        error => refused(directory, &error),
     })?;
+    // What is left of older ones goes at the next start's first snapshot.
+    let _ = store.prune(IMAGES_KEPT);
+    drop((store, node.log));
+    if let Err(error) = node.wal.close() {
+        tracing::warn!(%error, "the snapshot is loaded; the log did not close");
+    }
     Ok(SnapshotCopy::of(&image))
+}
+
+fn check_node(directory: &Path) -> Result<(), SnapshotCopyError> {
+    if directory.join(LOG_DIRECTORY).is_dir() {
+        return Ok(());
+    }
+    Err(refused(directory, &"no node has ever been started there: check the path"))
+}
+
+/// What cannot be read to its end is no reason to refuse another one.
+fn set_damaged_aside(store: &mut Store) -> Result<(), StoreError> {
+    for image in store.images().to_vec() {
+        match image.verify() {
+            Err(error @ StoreError::Corruption(_)) => store.set_aside(&image, error),
+            checked => drop(checked?),
+        }
+    }
+    Ok(())
 }
 
 /// As if it came from a peer.
@@ -166,7 +197,6 @@ fn take_in(store: &mut Store, image: &Image, bytes_max: u64) -> Result<(), Store
     }
     let finished = receiver.finish()?;
     store.publish(finished)?;
-    store.prune(IMAGES_KEPT)?;
     Ok(())
 }
 
@@ -174,8 +204,9 @@ fn unusable(file: &Path, reason: &dyn std::fmt::Display) -> SnapshotCopyError {
     SnapshotCopyError::File { file: file.display().to_string(), reason: reason.to_string() }
 }
 
-fn refused(directory: &str, reason: &dyn std::fmt::Display) -> SnapshotCopyError {
-    SnapshotCopyError::Refused { directory: directory.to_owned(), reason: reason.to_string() }
+fn refused(directory: &Path, reason: &dyn std::fmt::Display) -> SnapshotCopyError {
+    let directory = directory.display().to_string();
+    SnapshotCopyError::Refused { directory, reason: reason.to_string() }
 }
 
 const PIECE_BYTES: usize = 256 << 10;

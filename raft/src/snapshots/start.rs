@@ -160,17 +160,16 @@ pub(crate) fn begin<S: StateMachine>(
     machine: &mut S,
     storage: &Storage,
 ) -> Result<Begun, StartError> {
-    let own = machine.durable_index();
-    let (keeps_itself, own) = (own.is_some(), own.unwrap_or(0));
-    let (first, last) = (storage.log.first(), storage.log.last());
-    if own > last {
+    let own = machine.durable_position();
+    let (keeps_itself, own) = (own.is_some(), own.unwrap_or_default());
+    let (log, last) = (&storage.log, storage.log.last());
+    if own.index > 0 && own.index + 1 >= log.first() {
         // It was given only what the log had on its disk.
-        return Err(StartError::Gap { directory: storage.place.clone(), applied: own, last });
-    }
-    if own > 0 && own + 1 >= first {
-        let term = storage.log.term(own).expect("of an entry of the log, or the one before it");
-        tracing::info!(own, last, "the state machine goes on from its own disk");
-        return Ok(Begun { at: Position::new(term, own), keeps_itself });
+        if log.term(own.index) != Some(own.term) {
+            return Err(StartError::Gap { directory: storage.place.clone(), applied: own, last });
+        }
+        tracing::info!(%own, last, "the state machine goes on from its own disk");
+        return Ok(Begun { at: Position::new(own.term, own.index), keeps_itself });
     }
     let Some(base) = &storage.base else { return Ok(Begun { keeps_itself, ..Begun::default() }) };
     restore(machine, base)?;

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use kontiki::{Event, SnapshotCopyError, StartError, load_snapshot, save_snapshot};
 
 use crate::{
-    harness::{Cluster, await_status, ready},
+    harness::{Cluster, Tally, await_status, ready},
     snapshots::{often, propose, snapshot},
 };
 
@@ -65,7 +65,7 @@ fn what_cannot_be_copied_or_taken_is_refused_and_changes_nothing() {
         assert!(error.contains(words), "{words}: {error}");
         assert_eq!(contents(&data.join("snapshots")), before, "{words}");
     };
-    refused(&file, "is there");
+    refused(&file, "already");
     let whole = fs::read(&file).unwrap();
     let broken = file.with_file_name("broken");
     fs::write(&broken, &whole[..whole.len() - 1]).unwrap();
@@ -87,4 +87,33 @@ fn what_cannot_be_copied_or_taken_is_refused_and_changes_nothing() {
     assert!(!nobody.exists());
     ready(cluster.start_node(1));
     assert_eq!(cluster.agreed().len(), 10);
+}
+
+#[test]
+fn a_node_whose_only_snapshot_has_rotted_starts_again_from_a_copy() {
+    let mut cluster = Cluster::start_with(1, |options| {
+        options.snapshot_log_bytes_min = u64::MAX;
+        options.trailing_entries = 0;
+    });
+    let (data, file) = (cluster.data(1), cluster.data(0).with_file_name("copy"));
+    propose(&cluster, 0..10);
+    let position = snapshot(&cluster, 1);
+    await_status(&cluster.nodes[&1], |status| status.log_first == position.index + 1);
+    propose(&cluster, 10..12);
+    save_snapshot(&data, &file).unwrap();
+    cluster.stop_node(1);
+    let name = format!("{:016x}-{:016x}.image", position.index, position.term);
+    let image = data.join("snapshots").join(name);
+    let mut bytes = fs::read(&image).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&image, &bytes).unwrap();
+    let refused = cluster.builder(1).start(Tally::default()).unwrap_err();
+    assert!(matches!(refused, StartError::Snapshot { .. }), "{refused}");
+    let rotten = save_snapshot(&data, file.with_file_name("rotten")).unwrap_err();
+    assert!(matches!(rotten, SnapshotCopyError::Refused { .. }), "{rotten}");
+    assert!(!file.with_file_name("rotten").exists());
+    load_snapshot(1, &data, &file).unwrap();
+    ready(cluster.start_node(1));
+    assert_eq!(cluster.agreed().len(), 12);
 }

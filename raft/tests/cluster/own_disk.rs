@@ -7,12 +7,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki::{ApplyContext, Node, SnapshotWriter, StartError, StateMachine};
+use kontiki::{ApplyContext, Node, Position, SnapshotWriter, StartError, StateMachine};
 
 use crate::harness::Cluster;
 
-/// The sum of what was proposed, and the index of the last command that is in it.
-type Sum = (u64, u64);
+/// The sum of what was proposed, and the place of the last command that is in it.
+type Sum = (u64, Position);
 
 /// Adds, and keeps the sum on its disk when it is told to.
 struct Adder {
@@ -25,7 +25,7 @@ struct Adder {
 impl StateMachine for Adder {
     fn apply(&mut self, context: &ApplyContext, command: &[u8]) -> io::Result<Bytes> {
         *self.applied.lock().unwrap() += 1;
-        self.sum = (self.sum.0 + u64::from(command[0]), context.position.index);
+        self.sum = (self.sum.0 + u64::from(command[0]), context.position);
         if command[0] == KEEP {
             *self.disk.lock().unwrap() = self.sum;
         }
@@ -37,15 +37,15 @@ impl StateMachine for Adder {
     }
 
     fn restore(&mut self, image: &mut dyn Read) -> io::Result<()> {
-        let mut bytes = [0; 16];
+        let mut bytes = [0; 24];
         image.read_exact(&mut bytes)?;
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-        self.sum = (number(0), number(8));
+        self.sum = (number(0), Position { term: number(8), index: number(16) });
         *self.disk.lock().unwrap() = self.sum;
         Ok(())
     }
 
-    fn durable_index(&self) -> Option<u64> {
+    fn durable_position(&self) -> Option<Position> {
         Some(self.disk.lock().unwrap().1)
     }
 }
@@ -57,8 +57,8 @@ struct Image(Sum);
 
 impl SnapshotWriter for Image {
     fn write_to(self: Box<Self>, out: &mut dyn Write) -> io::Result<()> {
-        out.write_all(&self.0.0.to_le_bytes())?;
-        out.write_all(&self.0.1.to_le_bytes())
+        let (sum, Position { term, index }) = self.0;
+        [sum, term, index].iter().try_for_each(|number| out.write_all(&number.to_le_bytes()))
     }
 }
 
@@ -131,14 +131,21 @@ fn what_is_older_than_the_log_begins_with_the_snapshot_and_not_without() {
 
 /// RAFT-CASE 62
 #[test]
-fn a_state_machine_that_is_ahead_of_its_log_is_refused() {
+fn a_state_machine_that_is_ahead_of_its_log_or_of_another_one_is_refused() {
     let cluster = Cluster::prepare(1);
     let disk = Arc::default();
     let (node, _) = start(&cluster, &disk).unwrap();
     propose(&node, &[KEEP]);
     node.shutdown().wait();
-    disk.lock().unwrap().1 += 1000;
-    let refused = start(&cluster, &disk).map(drop).unwrap_err();
-    let StartError::Gap { applied, last, .. } = &refused else { panic!("{refused}") };
-    assert!(*applied > 1000 && *last < 10, "{refused}");
+    let kept = disk.lock().unwrap().1;
+    for wrong in [
+        Position { index: kept.index + 1000, ..kept },
+        // That of another log.
+        Position { term: kept.term + 1, ..kept },
+    ] {
+        disk.lock().unwrap().1 = wrong;
+        let refused = start(&cluster, &disk).map(drop).unwrap_err();
+        let StartError::Gap { applied, last, .. } = &refused else { panic!("{refused}") };
+        assert!(*applied == wrong && *last < 10, "{refused}");
+    }
 }

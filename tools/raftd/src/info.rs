@@ -131,10 +131,10 @@ fn follower(follower: &FollowerStatus) -> (Cow<'static, str>, String) {
         _ => "other",
     };
     let FollowerStatus { id, matched, lag, rate, inflight_messages, inflight_bytes, .. } = follower;
-    let stalled = u8::from(follower.is_stalled);
+    let (stalled, lost) = (u8::from(follower.is_stalled), u8::from(follower.is_regressed));
     let value = format!(
         "mode={mode},matched={matched},lag={lag},rate={rate},inflight_messages={inflight_messages},\
-         inflight_bytes={inflight_bytes},stalled={stalled}"
+         inflight_bytes={inflight_bytes},stalled={stalled},regressed={lost}"
     );
     (Cow::Owned(format!("{FOLLOWER_PREFIX}{id}")), value)
 }

@@ -82,9 +82,13 @@ impl Fields {
 }
 
 fn ask(address: &str) -> io::Result<Fields> {
-    let mut resolved = address.to_socket_addrs()?;
-    let resolved = resolved.next().ok_or_else(|| io::Error::other("it is no address"))?;
-    let mut connection = TcpStream::connect_timeout(&resolved, PATIENCE)?;
+    // A name can have addresses of both families, and the node listens on one of them.
+    let mut failed = io::Error::other("it is no address");
+    let connection = address.to_socket_addrs()?.find_map(|resolved| {
+        let connected = TcpStream::connect_timeout(&resolved, PATIENCE);
+        connected.map_err(|error| failed = error).ok()
+    });
+    let Some(mut connection) = connection else { return Err(failed) };
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_write_timeout(Some(PATIENCE))?;
     connection.write_all(b"INFO raft\r\n")?;
@@ -176,7 +180,7 @@ const NODE_COLUMNS: [(&str, &str); 12] = [
     ("segments", "log_segments"),
 ];
 
-const FOLLOWER_COLUMNS: [(&str, &str); 8] = [
+const FOLLOWER_COLUMNS: [(&str, &str); 9] = [
     ("id", ""),
     ("mode", "mode"),
     ("matched", "matched"),
@@ -185,6 +189,7 @@ const FOLLOWER_COLUMNS: [(&str, &str); 8] = [
     ("messages in flight", "inflight_messages"),
     ("bytes in flight", "inflight_bytes"),
     ("stalled", "stalled"),
+    ("lost its disk", "regressed"),
 ];
 
 /// For each step of asking a node.
@@ -202,7 +207,7 @@ mod tests {
         let leader = Fields::of(
             "# Raft\r\nraft_id:1\r\nraft_role:leader\r\nraft_term:4\r\nraft_leader:1\r\n\
              raft_follower_3:mode=snapshot,matched=7,lag=13,rate=0,inflight_messages=0,\
-             inflight_bytes=0,stalled=1\r\n\
+             inflight_bytes=0,stalled=1,regressed=0\r\n\
              raft_follower_2:mode=replicate,matched=20,lag=0,rate=9\r\nwrites_held:no space: 5\r\n",
         );
         let text = render(&[(&"h:1".to_owned(), &leader)]);
@@ -211,7 +216,7 @@ mod tests {
         assert_eq!(rows[1], ["h:1", "1", "leader", "4", "1", "-", "-", "-", "-", "-", "-", "-"]);
         assert_eq!(text.lines().nth(2), Some("node 1 cannot write: no space: 5"));
         assert_eq!(text.lines().nth(4), Some("followers of node 1, leader in term 4"));
-        assert_eq!(rows[6], ["2", "replicate", "20", "0", "9", "-", "-", "-"]);
-        assert_eq!(rows[7], ["3", "snapshot", "7", "13", "0", "0", "0", "1"]);
+        assert_eq!(rows[6], ["2", "replicate", "20", "0", "9", "-", "-", "-", "-"]);
+        assert_eq!(rows[7], ["3", "snapshot", "7", "13", "0", "0", "0", "1", "0"]);
     }
 }

@@ -84,6 +84,11 @@ impl World<'_> {
         let states: BTreeSet<_> = sound().map(state).collect();
         let leaders = sound().filter_map(|host| host.steps.as_ref());
         let leads = leaders.filter(|steps| steps.node().status().role == Role::Leader).count();
+        // Nobody who has all is called stalled for longer than a heartbeat.
+        let is_sound = |id| sound().any(|host| host.id == id);
+        let running = sound().filter_map(|host| host.steps.as_ref());
+        let followers = running.flat_map(|steps| steps.node().status().followers);
+        let is_quiet = followers.filter(|one| is_sound(one.id)).all(|one| !one.is_stalled);
         let is_served = (0..self.calm.served.len()).all(|client| self.calm.wants(client).is_none());
         let agree = states.len() == 1 && !states.contains(&None);
         let wiped = self.hosts.iter().filter(|host| host.standing == Standing::Wiped);
@@ -92,7 +97,7 @@ impl World<'_> {
             steps.is_some_and(|steps| steps.node().status().role == Role::NotAdmitted)
         };
         let told = wiped.clone().filter(|host| is_told(host)).count();
-        if agree && leads == 1 && is_served && told == wiped.count() {
+        if agree && leads == 1 && is_served && is_quiet && told == wiped.count() {
             self.coverage.add_to("a wiped disk is not admitted", told as u64);
             return Ok(true);
         }

@@ -261,8 +261,10 @@ impl StateMachine for Registers {
         Ok(())
     }
 
-    fn durable_index(&self) -> Option<u64> {
-        self.kept.as_ref().map(|kept| kept.look().0)
+    fn durable_position(&self) -> Option<Position> {
+        let index = self.kept.as_ref()?.look().0;
+        let term = self.ledger.look().entries.get(&index).map_or(0, |(term, _)| *term);
+        Some(Position { term, index })
     }
 }
 
