@@ -88,6 +88,38 @@ fn after_poison_no_byte_is_written() {
     }
 }
 
+/// WAL-CASE 56: nor by a job that was out already when another one failed.
+#[test]
+fn a_job_that_is_out_when_the_log_stops_writes_nothing() {
+    for group_fails in [false, true] {
+        let disk = MemoryDisk::new();
+        let wal = open(&disk).unwrap();
+        let log = wal.log(L).unwrap();
+        let segment = loop {
+            log.push("filler ".repeat(100)).unwrap().1.wait().unwrap();
+            if let Some(job) = wal.begin_segment() {
+                break job;
+            }
+        };
+        log.push("entry").map(drop).unwrap();
+        let sync = wal.begin_sync(Duration::ZERO).unwrap();
+        let stopped = |disk: &MemoryDisk| (disk.operations(), files(disk));
+        let (before, result) = if group_fails {
+            disk.inject(Kind::Sync, 1, Fault::Fail(EIO));
+            let failed = sync.run();
+            wal.finish_sync(sync, failed);
+            (stopped(&disk), segment.run())
+        } else {
+            disk.inject(Kind::SyncDirectory, 1, Fault::Fail(EIO));
+            let failed = segment.run();
+            wal.finish_segment(segment, failed);
+            (stopped(&disk), sync.run())
+        };
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
+        assert_eq!(stopped(&disk), before, "the group failed: {group_fails}");
+    }
+}
+
 /// WAL-CASE 56: a preparation that was under way may end, but nothing new begins.
 #[test]
 fn a_directory_sync_that_fails_poisons() {
