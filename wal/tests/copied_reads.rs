@@ -1,9 +1,9 @@
-//! What reading by copy keeps in memory: the indexes of a few segments, however many it has read.
+//! What reading by copy keeps in memory: the indexes of a few segments, however many it has read, and no map.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
 mod support;
 
-use std::{alloc::System, path::Path, time::Duration};
+use std::{alloc::System, fs, path::Path, time::Duration};
 
 use cap::Cap;
 use kontiki_wal::{LogId, Wal};
@@ -39,9 +39,16 @@ fn text(index: u64) -> String {
     format!("{index:08}")
 }
 
+/// How many maps this process has of files in a directory; `None` where the system does not tell.
+fn maps(directory: &Path) -> Option<usize> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let directory = directory.canonicalize().unwrap();
+    Some(maps.lines().filter(|line| line.contains(directory.to_str().unwrap())).count())
+}
+
 /// One test, so that nothing else uses the heap meanwhile.
 #[test]
-fn reading_by_copy_keeps_the_indexes_of_a_few_segments() {
+fn reading_by_copy_keeps_the_indexes_of_a_few_segments_and_maps_nothing() {
     let directory = tempfile::tempdir().unwrap();
     fill(directory.path());
     for is_read_only in [true, false] {
@@ -63,5 +70,10 @@ fn reading_by_copy_keeps_the_indexes_of_a_few_segments() {
         println!("{kept} bytes kept, {INDEX_BYTES} for each index");
         assert!(kept > INDEX_BYTES, "the last ones are kept");
         assert!(kept < 9 * INDEX_BYTES, "{kept} bytes of {} that were read", 40 * INDEX_BYTES);
+        assert!(maps(directory.path()).is_none_or(|maps| maps == 0), "a map can be a signal");
     }
+    let wal = Wal::options().write_mode(mode()).without_threads().open(directory.path()).unwrap();
+    let entry = wal.log(LOG).unwrap().read(1..2, usize::MAX).next().unwrap().unwrap();
+    assert!(maps(directory.path()).is_none_or(|maps| maps > 0), "other reads map");
+    assert_eq!(entry.bytes, text(1));
 }
