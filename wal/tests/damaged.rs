@@ -312,3 +312,46 @@ fn of_a_segment_before_a_gap_no_more_is_said_to_be_unread_than_was_written() {
         assert_eq!(unread.lsn, Some(frame.lsn));
     }
 }
+
+/// The frame that could have freed it is in a segment that is not there any more, or whose header page does not hold.
+#[test]
+fn a_file_is_not_called_missing_where_a_frame_that_could_have_freed_it_is_not_read() {
+    let name = |number: u64| format!("{number:016x}.wal");
+    for is_lost in [true, false] {
+        let disk = MemoryDisk::new();
+        let wal = open(&disk);
+        let log = wal.log(LogId(1)).unwrap();
+        while wal.statistics().segments < 4 {
+            wal.work(Duration::ZERO);
+            log.push("x".repeat(900)).unwrap().1.wait().unwrap();
+        }
+        let looked = scan(&disk);
+        let of_the_first = looked.segment_frames(1).map(Result::unwrap);
+        let newest = of_the_first.filter(|frame| frame.kind == FrameKind::Entries).last().unwrap();
+        log.compact_before(newest.first_index + 1).unwrap().wait().unwrap();
+        drop(looked);
+        let freeing = wal.begin_sync(Duration::ZERO).unwrap();
+        let freed = freeing.run();
+        wal.finish_sync(freeing, freed);
+        let removal = wal.begin_segment().unwrap();
+        let removed = removal.run();
+        wal.finish_segment(removal, removed);
+        if is_lost {
+            // Sealed, it tells of the one that is lost.
+            while wal.work(Duration::ZERO) {}
+        }
+        let disk = disk.image(|_| true);
+        assert_eq!(disk.contents(Path::new(DIRECTORY).join(name(1))), None, "it was freed");
+        Damage::of_page(&name(2)).make(&disk);
+        if is_lost {
+            let directory = disk.open_directory(Path::new(DIRECTORY), Access::Write).unwrap();
+            directory.remove(&name(4)).unwrap();
+        } else {
+            Damage::of_page(&name(4)).make(&disk);
+        }
+        let scan = scan(&disk);
+        let Verdict::Corrupt(damage) = scan.verdict() else { panic!("{:?}", scan.verdict()) };
+        let told: Vec<&str> = damage.iter().map(|damage| &*damage.segment).collect();
+        assert_eq!(told, [name(2), name(4)], "lost: {is_lost}");
+    }
+}

@@ -250,6 +250,32 @@ fn a_trailer_with_another_place_in_the_stream_is_found() {
     assert_eq!(found(&disk), expected);
 }
 
+/// The next segment's link would tell, too, but only of a segment that is there.
+#[test]
+fn a_trailer_with_another_last_frame_is_found_and_one_behind_damage_is_not_told_again() {
+    let disk = log();
+    forge_seal(&disk, 3, |trailer, _| trailer.last_crc ^= 1);
+    let ends = look(&disk, false, 1).segments()[1].used_bytes + FRAMES_AT;
+    let damage = |disk: &MemoryDisk| match look(disk, false, 1).verdict() {
+        Verdict::Corrupt(found) => found.clone(),
+        other => panic!("{other:?}"),
+    };
+    let places = |found: Vec<Corruption>| -> Vec<(String, u64, String)> {
+        found.into_iter().map(|found| (found.segment, found.offset, found.what)).collect()
+    };
+    let what = "last frame of a sealed segment".to_owned();
+    assert_eq!(places(damage(&disk)), [(file_name(3), ends, what)]);
+
+    let disk = log();
+    let rotten = frame(&disk, 3, FrameKind::Entries, 1);
+    // Two bits, so that nobody knows what the header was.
+    for ahead in [24, 33] {
+        disk.corrupt(Path::new("log").join(&rotten.file), rotten.offset + ahead, 1);
+    }
+    let found = damage(&disk);
+    assert_eq!((found.len(), &found[0].segment, found[0].offset), (1, &rotten.file, rotten.offset));
+}
+
 #[test]
 fn several_findings_come_in_the_order_of_the_log() {
     let disk = log();
