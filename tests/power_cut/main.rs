@@ -6,6 +6,8 @@
 //! that what was not synced is on the disk in parts. The rounds take turns between a log that grows,
 //! in fresh files, and one that drops its old lines and uses its files again.
 //!
+//! And it takes the room away from a disk that promised more than it has.
+//!
 //! It needs root, loop devices and Linux 6.5, and says so where it has to be skipped. A seed repeats what
 //! is written, dropped and written back; where the writer stands when it is cut is chance.
 
@@ -19,6 +21,7 @@ mod lines;
 mod log;
 mod moment;
 mod tally;
+mod thin;
 mod volume;
 mod writer;
 
@@ -32,7 +35,7 @@ use kontiki_wal::inspect::Verdict;
 
 use crate::{
     examples::Examples, group::Outcome, lines::Random, log::Log, moment::Moment, tally::Tally,
-    volume::Volume, writer::Writer,
+    thin::ThinVolume, volume::Volume, writer::Writer,
 };
 
 /// Cuts on each file system; `POWER_CUTS` asks for more.
@@ -46,6 +49,35 @@ fn what_was_printed_holds_after_a_power_cut_on_ext4() {
 #[test]
 fn what_was_printed_holds_after_a_power_cut_on_xfs() {
     cut_often("xfs", &["-q", "-f"]);
+}
+
+/// WAL-CASE 26: what was written as zeros has no room any more when it is written again, so a sync fails. The log stops with an
+/// error, also where it stores into maps, and all that was printed is there: before, and when the page cache has forgotten it.
+#[test]
+fn what_was_printed_holds_on_a_disk_that_promised_more_than_it_has() {
+    let mut examples = None;
+    for again in [false, true] {
+        let volume = match ThinVolume::create() {
+            Ok(volume) => volume,
+            Err(reason) => return say(&format!("skipped: power_cut on a thin disk: {reason}")),
+        };
+        let examples = examples.get_or_insert_with(Examples::build);
+        let mut log = Log::new(volume.path().join("log"), None);
+        let mut writer = Writer::start(&examples.append_lines, &log, 0);
+        writer.wait_until_printed(100);
+        writer.freeze();
+        volume.fill();
+        writer.thaw();
+        let (printed, error) = writer.end_with_error();
+        say(&format!("power_cut on a thin disk: {} lines: {}", printed.last, error.trim_end()));
+        assert!(error.contains("poisoned: a write or sync of "), "{error}");
+        if again {
+            volume.mount_again();
+        }
+        log.check(examples, printed, 0);
+        volume.give_room();
+        log.finish(examples, 0);
+    }
 }
 
 /// In turns, for the log that grows and for the one that drops old lines.

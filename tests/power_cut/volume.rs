@@ -103,11 +103,11 @@ impl Cutter {
     }
 }
 
-fn mount(image: &Path, mount_point: &Path) -> Result<(), String> {
+pub(crate) fn mount(image: &Path, mount_point: &Path) -> Result<(), String> {
     succeed(Command::new("mount").args(["-o", "loop"]).arg(image).arg(mount_point))
 }
 
-fn succeed(command: &mut Command) -> Result<(), String> {
+pub(crate) fn succeed(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|error| error.to_string())?;
     if output.status.success() {
         return Ok(());

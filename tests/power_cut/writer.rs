@@ -83,20 +83,29 @@ impl Writer {
     }
 
     /// Waits until it ended, as it has to when its disk is gone; all that it has printed.
-    pub(crate) fn end(mut self) -> Printed {
+    pub(crate) fn end(self) -> Printed {
+        self.end_with(is_mapped()).0
+    }
+
+    /// Waits until it ended by itself, with one clear line: all that it has printed, and that line.
+    pub(crate) fn end_with_error(self) -> (Printed, String) {
+        self.end_with(false)
+    }
+
+    fn end_with(mut self, may_be_a_signal: bool) -> (Printed, String) {
         while self.hear() {}
         let errors = self.errors();
         let status = self.child.wait().expect("our child");
         assert!(!status.success(), "it went on without a disk");
         // A store into a map of a file whose disk is gone has no other answer.
-        if is_mapped() && status.signal() == Some(Signal::BUS.as_raw()) {
+        if may_be_a_signal && status.signal() == Some(Signal::BUS.as_raw()) {
             assert!(errors.is_empty(), "{errors}");
-            return self.printed;
+            return (self.printed, errors);
         }
         assert_eq!(status.code(), Some(1), "it did not end by itself: {status}: {errors}");
         assert_eq!(errors.lines().count(), 1, "not one clear line: {errors}");
-        assert!(!errors.contains("corrupt"), "a power cut is no corruption: {errors}");
-        self.printed
+        assert!(!errors.contains("corrupt"), "a failing disk is no corruption: {errors}");
+        (self.printed, errors)
     }
 
     /// Takes one index in; false when there will be no more.
