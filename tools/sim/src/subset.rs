@@ -12,8 +12,8 @@ use crate::random::Random;
 /// Which subsets of what is unsynced a cut tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// All of up to four things. Of more: nothing, everything, all but each, and every subset of the first four and of
-    /// the last four, with all the others kept and with none.
+    /// Every one that keeps at most four things, however many there are: of up to four all. Of more also everything, all but
+    /// each, and what loses any of the first four, or any of the last four, and nothing else.
     Whole,
     /// Nothing, everything, and this many that a seed draws; all if there are no more.
     Seeded(u64),
@@ -80,13 +80,12 @@ const SECTOR_BYTES: usize = 512;
 pub(crate) fn subsets(items: &[usize], depth: Depth) -> Vec<u128> {
     let all = bits(items);
     let mut subsets = match depth {
-        Depth::Whole if items.len() > ALL_MAX => {
-            let mut subsets: Vec<u128> = items.iter().map(|item| all & !(1 << item)).collect();
-            for end in [&items[..ALL_MAX], &items[items.len() - ALL_MAX..]] {
-                let others = all & !bits(end);
-                subsets.extend(every_subset(end).flat_map(|subset| [subset, subset | others]));
-            }
-            subsets
+        Depth::Whole if items.len() > FEW_MAX => {
+            let ends = [&items[..FEW_MAX], &items[items.len() - FEW_MAX..]];
+            let lost = items.iter().map(|item| 1 << item);
+            let lost = lost.chain(ends.into_iter().flat_map(every_subset));
+            let nearly_all: Vec<u128> = lost.map(|lost| all & !lost).collect();
+            [with_at_most(items, FEW_MAX), nearly_all].concat()
         }
         Depth::Seeded(count) if 1 << items.len().min(63) > count => {
             // Some subsets are nearly empty, some nearly full.
@@ -104,11 +103,22 @@ pub(crate) fn subsets(items: &[usize], depth: Depth) -> Vec<u128> {
     subsets
 }
 
-/// So many unsynced things are tried in every way.
-const ALL_MAX: usize = 4;
+/// Every choice of so many unsynced things is tried. As many that are lost, whichever they are, would take twice as long.
+const FEW_MAX: usize = 4;
 
 fn bits(items: &[usize]) -> u128 {
     items.iter().fold(0, |bits, item| bits | 1 << item)
+}
+
+/// The subsets of `items` with at most so many of them.
+fn with_at_most(items: &[usize], most: usize) -> Vec<u128> {
+    let mut subsets = vec![0_u128];
+    for item in items {
+        let shorter = subsets.iter().filter(|subset| (subset.count_ones() as usize) < most);
+        let longer: Vec<u128> = shorter.map(|subset| subset | 1 << item).collect();
+        subsets.extend(longer);
+    }
+    subsets
 }
 
 fn every_subset(items: &[usize]) -> impl Iterator<Item = u128> {
@@ -126,15 +136,19 @@ mod tests {
     use crate::sequence::Sequence;
 
     #[test]
-    fn up_to_four_things_are_tried_in_every_way_and_more_at_both_ends() {
+    fn every_choice_of_four_things_is_kept_alone_and_four_at_each_end_are_lost_alone() {
         assert_eq!(subsets(&[], Depth::Whole), [0]);
         assert_eq!(subsets(&[1, 5], Depth::Whole), [0, 0b10, 0b10_0000, 0b10_0010]);
         assert_eq!(subsets(&[0, 1, 2, 3], Depth::Whole).len(), 16);
         assert_eq!(subsets(&[0, 1, 2, 3], Depth::Seeded(16)).len(), 16);
         let many: Vec<usize> = (0..40).collect();
+        let all = (1 << 40) - 1;
         let whole = subsets(&many, Depth::Whole);
-        for expected in [0, (1 << 40) - 1, (1 << 40) - 1 - (1 << 20), 0b1010, 0b1010 << 36] {
-            assert!(whole.contains(&expected), "{expected:x}");
+        // 1 + 40 + 780 + 9880 + 91390.
+        let few = whole.iter().filter(|subset| subset.count_ones() <= 4).count();
+        assert_eq!(few, 102_091);
+        for lost in [0, 1 << 20, 0b1010, 0b1111, 0b1010 << 36, 0b1111 << 36] {
+            assert!(whole.contains(&(all & !lost)), "{lost:x}");
         }
         assert!((16..=18).contains(&subsets(&many, Depth::Seeded(16)).len()));
     }
