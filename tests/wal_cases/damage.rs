@@ -301,6 +301,15 @@ fn a_missing_segment_with_live_entries_is_an_error_that_names_it() {
         assert!(text.contains(missing.as_str()), "{missing}: {text}");
         assert!(text.contains(&format!("of log {}", L.0)), "{missing}: {text}");
     }
+    for (entries, needed) in [(1, "index 1 of log"), (2, "index 1..=2 of log")] {
+        let mut session = start();
+        acknowledge(&mut session, L, append(1, 1, &["entry"; 2][..entries]));
+        fill_up_to(&mut session, OTHER, 3);
+        let (_, disk) = session.close();
+        remove(&disk, &segments(&disk)[0]);
+        let text = refused(&disk).to_string();
+        assert!(text.contains(needed), "{text}");
+    }
     // Which of several held an entry is not known: it is not blamed on the first.
     names[..2].iter().for_each(|missing| remove(&disk, missing));
     let text = refused(&disk).to_string();
