@@ -43,6 +43,11 @@ impl Arguments {
         row.contains(&self.filter)
     }
 
+    /// It shall be shown that it works, not how fast it is.
+    pub fn is_quick(&self) -> bool {
+        self.round != ROUND
+    }
+
     /// All rows are asked for, and in earnest.
     pub fn is_whole(&self) -> bool {
         self.filter.is_empty() && self.round == ROUND
@@ -55,7 +60,7 @@ fn usage(bench: &str) -> String {
     format!(
         "usage: cargo bench --bench {bench} [-- [--quick] [FILTER]]
 
-  --quick   rounds of 20 ms: shows that it works, not how fast it is
+  --quick   little work and short rounds: shows that it works, not how fast it is
   FILTER    only the rows whose name contains it
 
 KONTIKI_BENCH_DIR is the directory to measure in; the default is Cargo's target directory."

@@ -10,6 +10,7 @@ pub mod commits;
 #[path = "../../../tools/wal-inspect/src/device.rs"]
 pub mod device;
 pub mod frames;
+pub mod key_values;
 pub mod latencies;
 pub mod place;
 #[path = "../../../raft/tests/cluster/ports.rs"]
@@ -17,6 +18,7 @@ mod ports;
 pub mod rates;
 pub mod raw;
 pub mod reads;
+pub mod replicas;
 pub mod rounds;
 pub mod table;
 pub mod threads;

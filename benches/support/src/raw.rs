@@ -3,7 +3,7 @@
 //! to grow it or to convert an extent.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::fs::FileExt,
     path::Path,
@@ -71,6 +71,25 @@ impl RawDisk {
         }
         Ok(start.elapsed())
     }
+}
+
+/// Bytes a second that the disk takes of a new file of `bytes` in `directory`, written in order and synced at its end, as an
+/// image is. The file is removed.
+///
+/// # Errors
+/// The disk's.
+pub fn sequential_rate(directory: &Path, bytes: u64) -> io::Result<f64> {
+    let path = directory.join("raw-sequential");
+    let file = File::options().write(true).create_new(true).open(&path)?;
+    let block: Vec<u8> = (0..=u8::MAX).map(|byte| byte | 1).cycle().take(FILL_BYTES).collect();
+    let begun = Instant::now();
+    for offset in (0..bytes).step_by(FILL_BYTES) {
+        file.write_all_at(&block, offset)?;
+    }
+    file.sync_data()?;
+    let took = begun.elapsed();
+    fs::remove_file(path)?;
+    Ok(bytes as f64 / took.as_secs_f64())
 }
 
 /// The size of the log's segments, so that both have the same pages in the cache.
