@@ -141,7 +141,8 @@ impl Bench {
         print("catch-up, from the start of the node on", rounds.rates, "MB/s", ">= 300");
         print("- from its start until it asks", rounds.asked, "s", "");
         print("- transfer, from there until the image is durable", rounds.transfer, "s", "");
-        print("- taken in by the state machine after", rounds.restored, "s", "");
+        print("- then the state machine takes it in", rounds.restored, "s", "");
+        print("- processor time of that", rounds.processor, "s", "");
         print("- the raw disk writes in order", disk, "MB/s", "");
         print("commit p99 during a catch-up, of that before", times.collect(), "x", "<= 2");
         print("- p50 before", rounds.p50_before, "us", "");
@@ -175,7 +176,7 @@ impl Bench {
             || thread::sleep(self.sizes.round / 4),
         );
         let begun = Instant::now();
-        let (during, [asked, durable, restored]) = beside(
+        let (during, (asked, durable, restored)) = beside(
             |stop| light_load(&leader, writes, stop),
             || {
                 replicas.start_node(follower).expect("a node that starts");
@@ -186,19 +187,20 @@ impl Bench {
                     wait_for(&mut events, |event| matches!(event, Event::SnapshotVisible { .. }));
                 let deadline = Instant::now() + PATIENCE;
                 loop {
-                    if let Some((_, restored)) = replicas.probe(follower).restored_at() {
-                        return [asked, durable, restored];
+                    if let Some(restored) = replicas.probe(follower).last_restored() {
+                        return (asked, durable, restored);
                     }
                     assert!(Instant::now() < deadline, "the image is not taken in");
                     thread::sleep(Duration::from_millis(1));
                 }
             },
         );
-        let took = (restored - begun).as_secs_f64();
+        let took = (restored.ended - begun).as_secs_f64();
         rounds.rates.push(self.sizes.state_bytes() as f64 / took / 1e6);
         rounds.asked.push((asked - begun).as_secs_f64());
         rounds.transfer.push((durable - asked).as_secs_f64());
-        rounds.restored.push(restored.saturating_duration_since(durable).as_secs_f64());
+        rounds.restored.push((restored.ended - restored.begun).as_secs_f64());
+        rounds.processor.push(restored.processor.as_secs_f64());
         rounds.note_latencies(&before, &during);
     }
 
@@ -215,20 +217,23 @@ impl Bench {
         let last = replicas.node(replicas.leader()).status().last.index;
         let follower = replicas.follower();
         await_applied(&replicas, follower, last);
-        let (mut opened, mut restored, mut replayed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut opened, mut replayed) = (Vec::new(), Vec::new());
+        let (mut restored, mut processor) = (Vec::new(), Vec::new());
         for _ in 0..self.sizes.rounds {
             replicas.stop_node(follower);
             let begun = Instant::now();
             replicas.start_node(follower).expect("a node that starts");
             opened.push(begun.elapsed().as_secs_f64());
-            let (from, until) = replicas.probe(follower).restored_at().expect("an image");
-            restored.push((until - from).as_secs_f64());
+            let taken_in = replicas.probe(follower).last_restored().expect("an image");
+            restored.push((taken_in.ended - taken_in.begun).as_secs_f64());
+            processor.push(taken_in.processor.as_secs_f64());
             await_applied(&replicas, follower, last);
             replayed.push(begun.elapsed().as_secs_f64());
         }
         print("restart, until all is applied that was", replayed, "s", "< 5");
         print("- until `start` returns", opened, "s", "");
-        print("- of which the state machine takes in the image", restored, "s", "");
+        print("- in which the state machine takes in the image", restored, "s", "");
+        print("- processor time of that", processor, "s", "");
         print("- the raw disk writes in order", vec![disk], "MB/s", "");
     }
 
@@ -283,6 +288,7 @@ struct CatchUps {
     asked: Vec<f64>,
     transfer: Vec<f64>,
     restored: Vec<f64>,
+    processor: Vec<f64>,
     p50_before: Vec<f64>,
     p50: Vec<f64>,
     p99_before: Vec<f64>,

@@ -51,7 +51,7 @@ impl Bursts {
 }
 
 /// Of this thread.
-fn cpu_time() -> Duration {
+pub(crate) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let part = |figure: i64| u64::try_from(figure).expect("time that has passed");
     Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))

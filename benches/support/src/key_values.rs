@@ -15,8 +15,10 @@ use bytes::Bytes;
 use kontiki::{ApplyContext, SnapshotWriter, StateMachine};
 use rpds::RedBlackTreeMapSync;
 
+use crate::bursts::cpu_time;
+
 /// What a filled-in key and its value take.
-pub const ENTRY_BYTES: u64 = 1024;
+pub const ENTRY_BYTES: u64 = (KEY_BYTES + VALUE_BYTES) as u64;
 
 /// A command that gives `key` a value, `bytes` long in all.
 pub fn set(key: u64, bytes: usize) -> Bytes {
@@ -64,7 +66,7 @@ impl KeyValues {
         let [first, count] = [read_u64(&mut &range[..8])?, read_u64(&mut &range[8..])?];
         for key in first..first + count {
             // Each has bytes of its own, and not the same as the one before.
-            let value = vec![(key % 251) as u8; ENTRY_BYTES as usize - KEY_BYTES];
+            let value = vec![(key % 251) as u8; VALUE_BYTES];
             self.put(&key.to_le_bytes(), Bytes::from(value));
         }
         Ok(())
@@ -96,7 +98,7 @@ impl StateMachine for KeyValues {
     }
 
     fn restore(&mut self, image: &mut dyn Read) -> io::Result<()> {
-        let begun = Instant::now();
+        let (begun, worked) = (Instant::now(), cpu_time());
         let mut entries = Entries::default();
         for _ in 0..read_u64(image)? {
             let mut key = vec![0; KEY_BYTES];
@@ -108,7 +110,8 @@ impl StateMachine for KeyValues {
             entries.insert_mut(Bytes::from(key), Bytes::from(value));
         }
         self.entries = entries;
-        self.probe.restored(begun);
+        let processor = cpu_time() - worked;
+        self.probe.restored(Restored { begun, ended: Instant::now(), processor });
         Ok(())
     }
 }
@@ -146,8 +149,19 @@ pub struct Seen {
     pub gap: Duration,
     /// How long each capture took.
     pub captures: Vec<Duration>,
-    /// When the last image was begun to be taken in, and when that was done.
-    pub restored: Option<(Instant, Instant)>,
+    /// How the last image was taken in.
+    pub restored: Option<Restored>,
+}
+
+/// How an image was taken in.
+#[derive(Clone, Copy, Debug)]
+pub struct Restored {
+    /// When that began.
+    pub begun: Instant,
+    /// When it was done.
+    pub ended: Instant,
+    /// What the thread worked meanwhile, which others at work do not make longer.
+    pub processor: Duration,
 }
 
 impl Probe {
@@ -156,8 +170,8 @@ impl Probe {
         self.with(mem::take)
     }
 
-    /// When the last image was taken in.
-    pub fn restored_at(&self) -> Option<(Instant, Instant)> {
+    /// How the last image was taken in, if one was.
+    pub fn last_restored(&self) -> Option<Restored> {
         self.with(|seen| seen.restored)
     }
 
@@ -169,8 +183,8 @@ impl Probe {
         self.with(|seen| seen.captures.push(took));
     }
 
-    fn restored(&self, begun: Instant) {
-        self.with(|seen| seen.restored = Some((begun, Instant::now())));
+    fn restored(&self, restored: Restored) {
+        self.with(|seen| seen.restored = Some(restored));
     }
 
     /// A lock that nobody else wants while the state machine works costs nothing that shows.
@@ -182,6 +196,8 @@ impl Probe {
 const SET: u8 = 0;
 const FILL: u8 = 1;
 const KEY_BYTES: usize = 8;
+/// With its key a KiB.
+const VALUE_BYTES: usize = 1016;
 
 #[cfg(test)]
 mod tests {
@@ -198,6 +214,6 @@ mod tests {
         let mut other = KeyValues::new(probe.clone());
         other.restore(&mut &image[..]).unwrap();
         assert_eq!((other.entries.size(), &other.entries), (5, &machine.entries));
-        assert!(probe.restored_at().is_some());
+        assert!(probe.last_restored().is_some());
     }
 }
