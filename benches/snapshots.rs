@@ -29,17 +29,15 @@ fn main() {
     let mib = bench.sizes.state_bytes() >> 20;
     println!("{mib} MiB of state; medians of {} rounds, range in brackets\n", bench.sizes.rounds);
     table::print_head(["figure", "reached", "goal"]);
-    let rows: [(&str, fn(&Bench)); 4] = [
-        ("throughput", Bench::throughput),
-        ("catch-up", Bench::catch_up),
-        ("restart", Bench::restart),
-        ("capture", Bench::capture),
-    ];
-    for (name, row) in rows {
+    let row = |name, row: fn(&Bench)| {
         if arguments.wants(name) {
             row(&bench);
         }
-    }
+    };
+    row("throughput", Bench::throughput);
+    row("catch-up", Bench::catch_up);
+    row("restart", Bench::restart);
+    row("capture", Bench::capture);
 }
 
 struct Bench {
