@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    hint::black_box,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -125,10 +126,11 @@ impl Bench {
     /// A follower that has nothing of the state is given all of it.
     fn catch_up(&self) {
         let mut rounds = CatchUps::default();
-        let mut disk = Vec::new();
+        let (mut disk, mut memory) = (Vec::new(), Vec::new());
         for _ in 0..self.sizes.rounds {
             let row = place::row(&self.place);
             disk.push(self.disk_rate(&row) / 1e6);
+            memory.push(self.memory_rate() / 1e6);
             let mut replicas =
                 Replicas::start(row.path(), &by_log_bytes(u64::MAX)).expect("three nodes");
             let follower = self.leave_behind(&mut replicas);
@@ -142,6 +144,7 @@ impl Bench {
         print("- then the state machine takes it in", rounds.restored, "s", "");
         print("- processor time of that", rounds.processor, "s", "");
         print("- the raw disk writes in order", disk, "MB/s", "");
+        print("- memory that nobody had is filled", memory, "MB/s", "");
         print("commit p99 during a catch-up, of that before", times.collect(), "x", "<= 2");
         print("- p50 before", rounds.p50_before, "us", "");
         print("- p50 during", rounds.p50, "us", "");
@@ -205,7 +208,7 @@ impl Bench {
     /// A node begins with its snapshot and replays the log behind it.
     fn restart(&self) {
         let row = place::row(&self.place);
-        let disk = self.disk_rate(&row) / 1e6;
+        let (disk, memory) = (self.disk_rate(&row) / 1e6, self.memory_rate() / 1e6);
         let mut replicas =
             Replicas::start(row.path(), &by_log_bytes(u64::MAX)).expect("three nodes");
         replicas.fill(self.sizes.keys);
@@ -233,6 +236,7 @@ impl Bench {
         print("- in which the state machine takes in the image", restored, "s", "");
         print("- processor time of that", processor, "s", "");
         print("- the raw disk writes in order", vec![disk], "MB/s", "");
+        print("- memory that nobody had is filled", vec![memory], "MB/s", "");
     }
 
     /// Commands go on while the whole state is captured and written.
@@ -276,6 +280,14 @@ impl Bench {
     /// Bytes a second, of as many as the state has.
     fn disk_rate(&self, row: &TempDir) -> f64 {
         raw::sequential_rate(row.path(), self.sizes.state_bytes()).expect("a disk that works")
+    }
+
+    /// The same of memory that the system has to give first: a state that is taken in needs as much.
+    fn memory_rate(&self) -> f64 {
+        let bytes = usize::try_from(self.sizes.state_bytes()).expect("a state in memory");
+        let begun = Instant::now();
+        drop(black_box(vec![1_u8; bytes]));
+        self.sizes.state_bytes() as f64 / begun.elapsed().as_secs_f64()
     }
 }
 
