@@ -263,6 +263,7 @@ impl Bench {
             let (mut taking, mut events) = (None, node.events());
             let (gap, took) = longest_gap_ms(&mut || {
                 taking.get_or_insert_with(|| node.snapshot());
+                assert!(begun.elapsed() < PATIENCE, "the snapshot is not written");
                 snapshots_seen(&mut events) == 0
             });
             written.push(begun.elapsed().as_secs_f64());
@@ -329,10 +330,20 @@ fn beside<T>(
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let load = scope.spawn(|| load(&stop));
+        // Also when `work` panics: the scope waits for the load.
+        let stopper = Stopper(&stop);
         let result = work();
-        stop.store(true, Ordering::Relaxed);
+        drop(stopper);
         (load.join().expect("a load that goes on"), result)
     })
+}
+
+struct Stopper<'a>(&'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn for_so_long(duration: Duration) -> impl FnMut() -> bool {

@@ -8,7 +8,7 @@ use crate::{fault::StoreError, header::Header};
 
 /// Bytes that are written between two syncs of a file. One sync at the end of a GiB would hold up those of the log on the same
 /// disk for as long as it takes; and whoever writes feels a slow disk after as many bytes, and not at the end.
-pub(crate) const SYNC_BYTES: u64 = 8 << 20;
+pub(crate) const SYNC_BYTES: u64 = 1 << 20;
 
 /// A file under a name that nobody looks for. It is removed when something fails, when it is dropped, or at the next opening of
 /// the store.

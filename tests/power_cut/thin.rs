@@ -4,11 +4,12 @@
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use rustix::fs::syncfs;
+use rustix::fs::{major, minor, syncfs};
 use tempfile::TempDir;
 
 use crate::volume::{mount, succeed};
@@ -45,7 +46,7 @@ impl ThinVolume {
         let flags = ["-q", "-F", "-b", "4096", "-O", "^has_journal"];
         succeed(Command::new("mkfs.ext4").args(flags).arg(&image))
             .map_err(|error| format!("no mkfs.ext4 ({error})"))?;
-        volume.mount().map_err(|error| format!("no loop devices ({error})"))?;
+        volume.mount()?;
         volume.dig().map_err(|error| format!("no fallocate ({error})"))?;
         Ok(volume)
     }
@@ -83,18 +84,11 @@ impl ThinVolume {
     /// A loop device calls a write whole though only its beginning had room (Linux 6.18), which is a lie and no failed sync. A
     /// write of one page has room or has not.
     fn mount(&self) -> Result<(), String> {
-        mount(&self.image(), &self.mount_point)?;
-        let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
-        let mount_point = self.mount_point.canonicalize().expect("mounted");
-        let mount_point = mount_point.to_str().expect("a name of ours");
-        let mut fields = mounts.lines().map(|line| line.split(' '));
-        let device = fields.find_map(|mut fields| {
-            let device = fields.next()?.strip_prefix("/dev/")?;
-            (fields.next()? == mount_point).then_some(device)
-        });
-        let device = device.ok_or("no loop device is mounted")?;
-        fs::write(format!("/sys/block/{device}/queue/max_sectors_kb"), "4")
-            .map_err(|error| format!("{device}: {error}"))
+        mount(&self.image(), &self.mount_point).map_err(|error| format!("no loop devices ({error})"))?;
+        let device = fs::metadata(&self.mount_point).expect("mounted").dev();
+        let numbers = format!("{}:{}", major(device), minor(device));
+        let knob = format!("/sys/dev/block/{numbers}/queue/max_sectors_kb");
+        fs::write(&knob, "4").map_err(|error| format!("writes of one page need {knob}: {error}"))
     }
 
     fn dig(&self) -> Result<(), String> {
@@ -114,9 +108,8 @@ impl Drop for ThinVolume {
     fn drop(&mut self) {
         // Lazily, because after a panic a writer may still have its files open for a moment.
         for path in [&self.mount_point, &self.store] {
-            if let Err(error) = succeed(Command::new("umount").arg("-l").arg(path)) {
-                eprintln!("{} stays mounted: {error}", path.display());
-            }
+            // The inner one is not mounted where its making failed.
+            let _ = succeed(Command::new("umount").arg("-l").arg(path));
         }
     }
 }

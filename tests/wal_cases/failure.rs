@@ -95,12 +95,11 @@ fn a_job_that_is_out_when_the_log_stops_writes_nothing() {
         let disk = MemoryDisk::new();
         let wal = open(&disk).unwrap();
         let log = wal.log(L).unwrap();
-        let segment = loop {
+        let segment = (0..1000).find_map(|_| {
             log.push("filler ".repeat(100)).unwrap().1.wait().unwrap();
-            if let Some(job) = wal.begin_segment() {
-                break job;
-            }
-        };
+            wal.begin_segment()
+        });
+        let segment = segment.expect("a segment is prepared before the first one is full");
         log.push("entry").map(drop).unwrap();
         let sync = wal.begin_sync(Duration::ZERO).unwrap();
         let stopped = |disk: &MemoryDisk| (disk.operations(), files(disk));

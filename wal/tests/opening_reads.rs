@@ -141,7 +141,7 @@ fn fill(disk: &MemoryDisk, entry_bytes: usize) -> (Wal, u64) {
     for number in 0.. {
         let log = wal.log(LogId(number % LOGS + 1)).unwrap();
         match log.push(vec![7; entry_bytes]) {
-            Ok(_) if wal.statistics().segments == SEGMENTS => break,
+            Ok(_) if wal.statistics().segments >= SEGMENTS => break,
             Ok(_) | Err(AppendError::Full { .. }) => drop(wal.work(Duration::ZERO)),
             Err(error) => panic!("{error}"),
         }

@@ -81,6 +81,7 @@ pub(crate) fn subsets(items: &[usize], depth: Depth) -> Vec<u128> {
     let all = bits(items);
     let mut subsets = match depth {
         Depth::Whole if items.len() > FEW_MAX => {
+            assert!(items.len() <= MANY_MAX, "{} things are too many to choose from", items.len());
             let ends = [&items[..FEW_MAX], &items[items.len() - FEW_MAX..]];
             let lost = items.iter().map(|item| 1 << item);
             let lost = lost.chain(ends.into_iter().flat_map(every_subset));
@@ -105,6 +106,9 @@ pub(crate) fn subsets(items: &[usize], depth: Depth) -> Vec<u128> {
 
 /// Every choice of so many unsynced things is tried. As many that are lost, whichever they are, would take twice as long.
 const FEW_MAX: usize = 4;
+
+/// 102,091 subsets.
+const MANY_MAX: usize = 40;
 
 fn bits(items: &[usize]) -> u128 {
     items.iter().fold(0, |bits, item| bits | 1 << item)

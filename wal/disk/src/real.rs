@@ -38,8 +38,8 @@ pub enum WriteMode {
     #[default]
     Positional,
     /// By a store into the file's map. On some systems quicker for small writes; on ext4 a store dirties a whole folio of the
-    /// page cache. A medium error ends the process by a signal (SIGBUS), and so does a file system that finds no space for
-    /// a file that it had allocated.
+    /// page cache. A medium error ends the process by a signal (SIGBUS), and so does a file system that copies on write
+    /// (btrfs, zfs) when a store needs a block and there is none.
     Mapped,
 }
 

@@ -1,6 +1,6 @@
 //! The stories in `tests/scenarios/*.txt`: what the core puts out, command by command, to be read and to be reviewed as a diff.
 //!
-//! `KONTIKI_FIXTURES=write cargo test -p kontiki-core --test protocol scenarios` writes what is put out now into the files.
+//! `KONTIKI_SCENARIOS=write cargo test -p kontiki-core --test protocol scenarios` writes what is put out now into the files.
 //!
 //! # The language
 //!
@@ -17,7 +17,7 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `nodes N [option=value ...]` | voters 1 to N; an option is one of `Config`, or `learners` |
+//! | `nodes N [option=value ...]` | voters 1 to N; an option is `learners`, or one of `Config` that bounds entries, messages or bytes |
 //! | `tick 1 300ms` | time passes, then node 1 does what is due, and nobody else |
 //! | `run 300ms` | time passes, everybody does what is due, and messages take no time |
 //! | `elect 1` | time passes until nobody trusts a leader, then node 1 is elected; what is on its way is delivered |
@@ -58,7 +58,7 @@ struct Outcome {
 
 #[test]
 fn every_scenario_tells_what_its_file_tells() {
-    let is_asked = env::var_os("KONTIKI_FIXTURES").is_some_and(|value| value == "write");
+    let is_asked = env::var_os("KONTIKI_SCENARIOS").is_some_and(|value| value == "write");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let mut files: Vec<_> =
         fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
@@ -81,8 +81,12 @@ fn every_scenario_tells_what_its_file_tells() {
 /// Tells a story anew.
 fn tell(name: &str, told: &str) -> Result<Outcome, String> {
     let mut outcome = Outcome { text: String::new(), differences: Vec::new() };
+    let steps = read(name, told)?;
+    if !steps.iter().any(|step| step.line.starts_with(COMMAND)) {
+        return Err(format!("{name}: a story without a command"));
+    }
     let mut story = Story::default();
-    for Step { number, line, expected } in read(name, told)? {
+    for Step { number, line, expected } in steps {
         let place = Place { name, number, line };
         writeln!(outcome.text, "{line}").unwrap();
         let Some(command) = line.strip_prefix(COMMAND) else { continue };
@@ -159,7 +163,7 @@ impl Drop for Place<'_> {
 
 const COMMAND: &str = "> ";
 const INDENT: &str = "  ";
-const REWRITE: &str = "KONTIKI_FIXTURES=write cargo test -p kontiki-core --test protocol scenarios";
+const REWRITE: &str = "KONTIKI_SCENARIOS=write cargo test -p kontiki-core --test protocol scenarios";
 
 /// How much a failure shows: what follows from the first difference of a story differs as well.
 const DIFFERENCES_MAX: usize = 3;
@@ -169,6 +173,7 @@ const LINES_MAX: usize = 8;
 fn what_no_scenario_can_say_is_named_with_its_place() {
     for (lines, expected) in [
         ("> nodes 3\n", "x.txt:1: > nodes 3\na story begins with a comment"),
+        ("# a\n", "x.txt: a story without a command"),
         ("# a\n  1 leads\n", "x.txt:2:   1 leads\nan output of no command"),
         ("# a\nnodes 3\n", "x.txt:2: nodes 3\nneither a comment"),
         ("# a\n\n> elect 1\n", "x.txt:3: > elect 1\nfirst comes `nodes`"),

@@ -217,6 +217,9 @@ fn elect_by(cluster: &mut Cluster, number: u64, voters: &[u64]) -> Result<(), St
     cluster.pass(ms(2500));
     cluster.timeout(number);
     for voter in voters.iter().chain(voters) {
+        if cluster.role(number) == Role::Leader {
+            break;
+        }
         for (from, to) in [(number, *voter), (*voter, number)] {
             for message in cluster.take(from, to) {
                 cluster.deliver(Envelope { from: id(from), to: id(to), message });
@@ -265,16 +268,16 @@ fn cluster(voters: &str, options: &[&str]) -> Result<Cluster, String> {
 }
 
 fn set(config: &mut Config, name: &str, value: u64) -> Result<(), String> {
-    let bytes = usize::try_from(value).map_err(|error| error.to_string())?;
+    let size = usize::try_from(value).map_err(|error| error.to_string())?;
     match name {
-        "append_bytes_max" => config.append_bytes_max = bytes,
-        "command_bytes_max" => config.command_bytes_max = bytes,
-        "inflight_bytes_max" => config.inflight_bytes_max = bytes,
-        "inflight_messages_max" => config.inflight_messages_max = bytes,
+        "append_bytes_max" => config.append_bytes_max = size,
+        "command_bytes_max" => config.command_bytes_max = size,
+        "inflight_bytes_max" => config.inflight_bytes_max = size,
+        "inflight_messages_max" => config.inflight_messages_max = size,
         "pinned_entries_max" => config.pinned_entries_max = value,
-        "tail_bytes_max" => config.tail_bytes_max = bytes,
+        "tail_bytes_max" => config.tail_bytes_max = size,
         "trailing_entries" => config.trailing_entries = value,
-        "uncommitted_bytes_max" => config.uncommitted_bytes_max = bytes,
+        "uncommitted_bytes_max" => config.uncommitted_bytes_max = size,
         _ => return Err(format!("no option {name}")),
     }
     Ok(())

@@ -151,7 +151,10 @@ fn masked_line(line: &str) -> String {
     // A row of the table begins with the size and the way.
     let is_row = line.trim_start().starts_with(|first: char| first.is_ascii_digit());
     let words = line.split_whitespace().enumerate();
-    let words = words.map(|(number, word)| if is_row && number > 1 { "N" } else { word });
+    // What is not told of a place is a dash; all else that is measured is a number.
+    let is_measured = |word: &str| word == "-" || word.parse::<f64>().is_ok_and(f64::is_finite);
+    let mask = |(number, word)| if is_row && number > 1 && is_measured(word) { "N" } else { word };
+    let words = words.map(mask);
     masked_reason(&words.collect::<Vec<_>>().join(" "))
 }
 
