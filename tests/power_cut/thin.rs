@@ -84,7 +84,8 @@ impl ThinVolume {
     /// A loop device calls a write whole though only its beginning had room (Linux 6.18), which is a lie and no failed sync. A
     /// write of one page has room or has not.
     fn mount(&self) -> Result<(), String> {
-        mount(&self.image(), &self.mount_point).map_err(|error| format!("no loop devices ({error})"))?;
+        mount(&self.image(), &self.mount_point)
+            .map_err(|error| format!("no loop devices ({error})"))?;
         let device = fs::metadata(&self.mount_point).expect("mounted").dev();
         let numbers = format!("{}:{}", major(device), minor(device));
         let knob = format!("/sys/dev/block/{numbers}/queue/max_sectors_kb");

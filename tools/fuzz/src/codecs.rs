@@ -99,4 +99,4 @@ const MEND: u8 = 1;
 /// Any salt.
 const SALT: u32 = 0x1234_5678;
 /// What an error's text, a collection's first allocation and the fuzzer's own take.
-const SLACK_BYTES: usize = 64 << 10;
+const SLACK_BYTES: usize = 4 << 10;

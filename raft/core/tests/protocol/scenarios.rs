@@ -163,7 +163,8 @@ impl Drop for Place<'_> {
 
 const COMMAND: &str = "> ";
 const INDENT: &str = "  ";
-const REWRITE: &str = "KONTIKI_SCENARIOS=write cargo test -p kontiki-core --test protocol scenarios";
+const REWRITE: &str =
+    "KONTIKI_SCENARIOS=write cargo test -p kontiki-core --test protocol scenarios";
 
 /// How much a failure shows: what follows from the first difference of a story differs as well.
 const DIFFERENCES_MAX: usize = 3;

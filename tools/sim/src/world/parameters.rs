@@ -153,7 +153,8 @@ fn draw_snapshots(parameters: &mut Parameters) {
     // Of its own, so that what is drawn besides stays as it was. No slower than two pieces in an election timeout.
     let pieces = Random::new(parameters.seed ^ 0x7261_7465).between(4, 40);
     let piece_bytes = options.snapshot_piece_bytes as u64;
-    let least = 1_000_000_000 / options.election_timeout_max.as_nanos().max(1) as u64 + 1;
+    let patience = u64::try_from(options.election_timeout_max.as_millis()).expect("a few seconds");
+    let least = 1_000 / patience.max(1) + 1;
     options.snapshot_rate_max = if pieces > 30 { u64::MAX } else { piece_bytes * pieces * least };
     options.trailing_entries = [0, 3, 50][pick(&mut random, 3)];
     options.pinned_entries_max = [0, 10, 1_000][pick(&mut random, 3)];
