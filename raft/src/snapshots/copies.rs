@@ -49,6 +49,10 @@ pub fn save_snapshot(
 ) -> Result<SnapshotCopy, SnapshotCopyError> {
     let (directory, file) = (directory.as_ref(), file.as_ref());
     check_node(directory)?;
+    // Before all of an image is copied for nothing.
+    if file.exists() {
+        return Err(unusable(file, &"it is there already"));
+    }
     let images = directory.join(IMAGES_DIRECTORY);
     let shown = images.display().to_string();
     let found = match Store::look(&*kontiki_disk::real(), &images) {
