@@ -337,7 +337,7 @@ impl Driver {
             }
             Completion::Captured(at, Capture(writer)) => self.captured(at, writer),
             Completion::Piece(to, piece) => {
-                self.transport.send(to, GROUP, envelope::encode_piece(Some(&piece)));
+                self.transport.send_image(to, GROUP, envelope::encode_piece(Some(&piece)));
             }
             Completion::Snapshot(done) => self.snapshot_done(done),
             Completion::Applied => {} // The turn looks at the index anyway.

@@ -142,7 +142,7 @@ impl Driver {
             (Some(image), _) => (image, offset),
             (None, Some(newest)) => (newest.clone(), 0),
             (None, None) => {
-                self.transport.send(to, GROUP, envelope::encode_piece(None));
+                self.transport.send_image(to, GROUP, envelope::encode_piece(None));
                 return;
             }
         };

@@ -122,11 +122,20 @@ impl Driver {
         };
         let (followers, last) = (core.followers(), core.cursors().last.index.0);
         self.watch.looked_at = Some(self.now);
-        let told = followers.iter().map(|seen| self.watch_follower(seen, last)).collect::<Vec<_>>();
+        let mut news = Vec::new();
+        let watched = followers.iter().map(|seen| self.watch_follower(seen, last, &mut news));
+        let told = watched.collect::<Vec<_>>();
+        // First: who hears the event finds it in the status.
         self.shared.board.update(|status| status.followers = told);
+        news.into_iter().for_each(|event| self.shared.events.tell(event));
     }
 
-    fn watch_follower(&mut self, seen: &CoreStatus, last: u64) -> FollowerStatus {
+    fn watch_follower(
+        &mut self,
+        seen: &CoreStatus,
+        last: u64,
+        news: &mut Vec<Event>,
+    ) -> FollowerStatus {
         let (id, matched, now) = (seen.id.0, seen.matched.0, self.now);
         let watched = &mut self.watch.watched;
         let place = watched.iter().position(|watched| watched.id == id).unwrap_or_else(|| {
@@ -139,10 +148,10 @@ impl Driver {
             let (node, lag) = (self.shared.id, last - matched);
             if watched.is_stalled {
                 tracing::warn!(node, follower = id, matched, lag, mode = ?seen.mode, "a follower makes no progress");
-                self.shared.events.tell(Event::FollowerStalled { peer: id, matched, lag });
+                news.push(Event::FollowerStalled { peer: id, matched, lag });
             } else {
                 tracing::info!(node, follower = id, matched, lag, "a follower gets on again");
-                self.shared.events.tell(Event::FollowerResumed { peer: id });
+                news.push(Event::FollowerResumed { peer: id });
             }
         }
         watched.told(seen, last)

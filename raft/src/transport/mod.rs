@@ -54,6 +54,13 @@ pub trait Transport: fmt::Debug + Send + 'static {
     /// [`Inbound::disconnected`] is called after this call began.
     fn send(&self, to: u64, group: u32, message: Vec<Bytes>) -> bool;
 
+    /// As [`send`](Self::send), for a piece of an image: apart from the messages where the transport
+    /// can, so that they do not wait behind it. Between the two there is no order, and nobody is
+    /// told of a loss: who asked for the piece asks again.
+    fn send_image(&self, to: u64, group: u32, message: Vec<Bytes>) -> bool {
+        self.send(to, group, message)
+    }
+
     /// Stops and joins every thread; no [`Inbound`] call is made afterwards. A second call does
     /// nothing. The caller holds no lock that its `Inbound` takes, and is not inside a call of it.
     fn stop(&mut self);
@@ -121,6 +128,19 @@ impl Hello {
     pub const ADDRESS_BYTES_MAX: usize = kontiki_core::ADDRESS_BYTES_MAX;
     /// Longest encoded configuration: what the log's state can hold.
     pub const CONFIGURATION_BYTES_MAX: usize = 4 << 10;
+}
+
+/// What a connection carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    /// Messages; the connection stands as long as the peer lives.
+    Messages,
+    /// Pieces of images; made when there are any, and closed when there are none.
+    Images,
+}
+
+impl Lane {
+    pub(crate) const ALL: [Self; 2] = [Self::Messages, Self::Images];
 }
 
 /// Longest message, all chunks together: twice the largest entry of the log, and the same on every

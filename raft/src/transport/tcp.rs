@@ -1,17 +1,17 @@
-//! The TCP transport: one connection per peer and direction.
+//! The TCP transport: one connection per peer and direction for messages, and one for images while there are any.
 //!
 //! Each node connects to each peer to send, and accepts to receive. A *link* is the queue to one
-//! peer, with one sender thread that connects, greets and writes; an accepted connection has one
-//! receiver thread. Everything is blocking std; there is no async runtime.
+//! peer in one of the two lanes, with one sender thread that connects, greets and writes; an accepted
+//! connection has one receiver thread. Everything is blocking std; there is no async runtime.
 //!
 //! Memory is bounded by the sum of
-//! - for each peer: `queue_bytes_max` plus one message of at most `MESSAGE_BYTES_MAX` bytes
+//! - for each peer and lane: `queue_bytes_max` plus one message of at most `MESSAGE_BYTES_MAX` bytes
 //!   (references where the caller gave references), 128 bytes for each of `queue_messages_max`
 //!   messages, and 512 KiB to gather a burst;
 //! - for each of `connections_max` accepted connections: a 256 KiB read buffer and one message in
 //!   arrival, which takes at most 1 MiB or twice what has arrived of it; before the greeting only
 //!   the greeting's 16 KiB;
-//! - the stacks of two threads for each peer and one for each accepted connection.
+//! - the stacks of two threads for each peer and lane and one for each accepted connection.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ use crate::{
     StartError,
     limiter::Limiter,
     transport::{
-        Hello, Inbound, Transport,
+        Hello, Inbound, Lane, Transport,
         tcp::{connections::Connections, link::Link, listener::Listener, sender::Sender},
         wire,
     },
@@ -50,10 +50,10 @@ mod stop;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpOptions {
-    /// Messages that may wait for one peer; at least 1, by default 8192.
+    /// Messages that may wait for one peer, and pieces of images; at least 1, by default 8192.
     pub queue_messages_max: usize,
-    /// Bytes of messages that may wait for one peer, by default 64 MiB. An empty queue takes any
-    /// message, also a longer one.
+    /// Bytes of messages that may wait for one peer, and of pieces of images, by default 64 MiB each.
+    /// An empty queue takes any message, also a longer one.
     pub queue_bytes_max: usize,
     /// How long to wait for one address of a peer to answer; by default 3 s.
     pub connect_timeout: Duration,
@@ -118,11 +118,12 @@ impl TcpOptions {
     }
 }
 
-/// The transport of a node over TCP: one connection per peer and direction, plain threads.
+/// The transport of a node over TCP, with plain threads: one connection per peer and direction, and
+/// another one for pieces of images as long as there are any.
 ///
-/// For each peer there is one thread that connects and writes and one that watches for the end of
-/// the connection; for each accepted connection one that reads. Memory is bounded by the options:
-/// for each peer `queue_bytes_max` and one message, for each of `connections_max` accepted
+/// For each of those to send on there is one thread that connects and writes and one that watches
+/// for its end; for each accepted connection one that reads. Memory is bounded by the options: for
+/// each peer twice `queue_bytes_max` and two messages, for each of `connections_max` accepted
 /// connections 256 KiB and one message, of which no more than 1 MiB or twice what has arrived.
 /// [`stop`](Transport::stop) interrupts everything but a lookup of a peer's name in flight.
 ///
@@ -153,8 +154,8 @@ struct Running {
 /// its predecessor, so that calls about one peer keep their order.
 #[derive(Default)]
 struct Senders {
-    current: BTreeMap<u64, JoinHandle<()>>,
-    retired: BTreeMap<u64, JoinHandle<()>>,
+    current: BTreeMap<(u64, Lane), JoinHandle<()>>,
+    retired: BTreeMap<(u64, Lane), JoinHandle<()>>,
 }
 
 /// What all threads of a transport share.
@@ -163,7 +164,7 @@ struct Shared {
     inbound: Arc<dyn Inbound>,
     /// Node and incarnation never change.
     hello: Mutex<Hello>,
-    links: RwLock<BTreeMap<u64, Arc<Link>>>,
+    links: RwLock<BTreeMap<(u64, Lane), Arc<Link>>>,
     connections: Connections,
     /// Apart from each other, so that strangers cannot drown what is said about peers.
     strangers: Limiter,
@@ -243,11 +244,11 @@ impl Transport for TcpTransport {
     }
 
     fn send(&self, to: u64, group: u32, message: Vec<Bytes>) -> bool {
-        let Some(running) = self.running() else { return false };
-        match running.shared.links.read().get(&to) {
-            Some(link) => link.offer(group, message),
-            None => false,
-        }
+        self.running().is_some_and(|running| running.offer((to, Lane::Messages), group, message))
+    }
+
+    fn send_image(&self, to: u64, group: u32, message: Vec<Bytes>) -> bool {
+        self.running().is_some_and(|running| running.offer((to, Lane::Images), group, message))
     }
 
     fn stop(&mut self) {
@@ -258,6 +259,19 @@ impl Transport for TcpTransport {
 }
 
 impl TcpTransport {
+    /// Pieces of images that wait for a peer.
+    #[cfg(test)]
+    pub(super) fn images_queued(&self, peer: u64) -> usize {
+        let running = self.running().expect("it runs");
+        running.shared.links.read()[&(peer, Lane::Images)].queued()
+    }
+
+    /// Accepted connections that are open.
+    #[cfg(test)]
+    pub(super) fn accepted(&self) -> usize {
+        self.running().expect("it runs").shared.connections.open()
+    }
+
     fn listen_error(&self, source: std::io::Error) -> StartError {
         StartError::Listen { address: self.address.clone(), source: Arc::new(source) }
     }
@@ -279,6 +293,10 @@ impl fmt::Debug for TcpTransport {
 }
 
 impl Running {
+    fn offer(&self, to: (u64, Lane), group: u32, message: Vec<Bytes>) -> bool {
+        self.shared.links.read().get(&to).is_some_and(|link| link.offer(group, message))
+    }
+
     fn set_peers(&self, peers: &[(u64, String)]) {
         let own = self.shared.hello.lock().node;
         let mut senders = self.senders.lock();
@@ -288,45 +306,50 @@ impl Running {
         let stays = |peer: u64, link: &Link| {
             peers.iter().any(|(node, address)| *node == peer && *address == link.address)
         };
-        links.retain(|peer, link| {
-            let kept = stays(*peer, link);
+        links.retain(|key, link| {
+            let kept = stays(key.0, link);
             if !kept {
                 link.stop();
-                if let Some(thread) = senders.current.remove(peer) {
-                    senders.retired.insert(*peer, thread);
+                if let Some(thread) = senders.current.remove(key) {
+                    senders.retired.insert(*key, thread);
                 }
             }
             kept
         });
         for (peer, address) in peers {
-            if *peer == own || links.contains_key(peer) {
-                continue;
-            }
-            match self.add(*peer, address, senders.retired.remove(peer)) {
-                Ok((link, thread)) => {
-                    links.insert(*peer, link);
-                    senders.current.insert(*peer, thread);
+            for key in Lane::ALL.map(|lane| (*peer, lane)) {
+                if *peer == own || links.contains_key(&key) {
+                    continue;
                 }
-                Err(error) => tracing::error!("cannot start a sender to node {peer}: {error}"),
+                match self.add(key, address, senders.retired.remove(&key)) {
+                    Ok((link, thread)) => {
+                        links.insert(key, link);
+                        senders.current.insert(key, thread);
+                    }
+                    Err(error) => tracing::error!("cannot start a sender to node {peer}: {error}"),
+                }
             }
         }
     }
 
     fn add(
         &self,
-        peer: u64,
+        (peer, lane): (u64, Lane),
         address: &str,
         predecessor: Option<JoinHandle<()>>,
     ) -> std::io::Result<(Arc<Link>, JoinHandle<()>)> {
-        let link = Arc::new(Link::new(peer, address.to_owned(), &self.shared.options)?);
+        let link = Arc::new(Link::new(peer, lane, address.to_owned(), &self.shared.options)?);
         let sender = Sender::new(Arc::clone(&self.shared), Arc::clone(&link));
-        let thread =
-            thread::Builder::new().name(format!("kontiki-send-{peer}")).spawn(move || {
-                if let Some(predecessor) = predecessor {
-                    join(predecessor);
-                }
-                sender.run();
-            })?;
+        let name = match lane {
+            Lane::Messages => format!("kontiki-send-{peer}"),
+            Lane::Images => format!("kontiki-image-{peer}"),
+        };
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            if let Some(predecessor) = predecessor {
+                join(predecessor);
+            }
+            sender.run();
+        })?;
         Ok((link, thread))
     }
 

@@ -13,13 +13,14 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     StartError,
     transport::{
-        Hello, Inbound, TcpOptions, TcpTransport, Transport,
+        Hello, Inbound, Lane, TcpOptions, TcpTransport, Transport,
         wire::{self, FrameKind, GREETING_HEADER_BYTES, Greeting, Versions},
     },
 };
 
 mod damage;
 mod greetings;
+mod images;
 mod losses;
 #[path = "../../tests/cluster/ports.rs"]
 mod ports;
@@ -218,10 +219,10 @@ fn hello(node: u64) -> Hello {
 /// A greeted connection to `peer` without a transport behind it.
 fn raw_connection(peer: &Peer, from: u64) -> TcpStream {
     let mut stream = TcpStream::connect(peer.address).unwrap();
-    let greeting = Greeting::Hello { to: peer.id, hello: hello(from) };
+    let greeting = Greeting::Hello { to: peer.id, hello: hello(from), lane: Lane::Messages };
     stream.write_all(&wire::encode_greeting(Versions::OURS, &greeting)).unwrap();
     match raw_answer(&mut stream) {
-        Greeting::Hello { to, hello } => assert_eq!((to, hello.node), (from, peer.id)),
+        Greeting::Hello { to, hello, .. } => assert_eq!((to, hello.node), (from, peer.id)),
         Greeting::Refusal(reason) => panic!("refused: {reason}"),
     }
     stream
@@ -241,11 +242,11 @@ fn raw_answer(stream: &mut TcpStream) -> Greeting {
 /// Accepts one connection as node `id` and greets it.
 fn raw_accept(listener: &TcpListener, id: u64) -> TcpStream {
     let (mut stream, _) = listener.accept().unwrap();
-    let Greeting::Hello { to, hello: theirs } = raw_answer(&mut stream) else {
+    let Greeting::Hello { to, hello: theirs, .. } = raw_answer(&mut stream) else {
         panic!("a greeting begins with a hello");
     };
     assert_eq!(to, id);
-    let answer = Greeting::Hello { to: theirs.node, hello: hello(id) };
+    let answer = Greeting::Hello { to: theirs.node, hello: hello(id), lane: Lane::Messages };
     stream.write_all(&wire::encode_greeting(Versions::OURS, &answer)).unwrap();
     stream
 }

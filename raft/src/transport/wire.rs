@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::transport::{Hello, MESSAGE_BYTES_MAX};
+use crate::transport::{Hello, Lane, MESSAGE_BYTES_MAX};
 
 /// The versions of the protocol that one side speaks, both inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,8 @@ impl Versions {
 /// What a greeting carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Greeting {
-    /// Who speaks, and whom it believes to speak to.
-    Hello { to: u64, hello: Hello },
+    /// Who speaks, whom it believes to speak to, and what the connection is for.
+    Hello { to: u64, hello: Hello, lane: Lane },
     /// Why the other side goes no further.
     Refusal(String),
 }
@@ -51,7 +51,7 @@ pub(crate) struct GreetingHeader {
 /// If the hello is larger than allowed; see `check_hello`.
 pub(crate) fn encode_greeting(versions: Versions, greeting: &Greeting) -> Vec<u8> {
     let (kind, body) = match greeting {
-        Greeting::Hello { to, hello } => (GREETING_HELLO, encode_hello(*to, hello)),
+        Greeting::Hello { to, hello, lane } => (GREETING_HELLO, encode_hello(*to, hello, *lane)),
         Greeting::Refusal(reason) => (GREETING_REFUSAL, clip(reason).as_bytes().to_vec()),
     };
     let mut out = Vec::with_capacity(GREETING_HEADER_BYTES + body.len());
@@ -104,7 +104,9 @@ pub(crate) fn decode_greeting(
     }
     Versions::OURS.common(header.versions)?;
     match header.kind {
-        GREETING_HELLO => decode_hello(body).map(|(to, hello)| Greeting::Hello { to, hello }),
+        GREETING_HELLO => {
+            decode_hello(body).map(|(to, hello, lane)| Greeting::Hello { to, hello, lane })
+        }
         kind => Err(WireError::UnknownKind { what: "greeting", kind }),
     }
 }
@@ -137,7 +139,7 @@ pub(crate) fn check_hello(hello: &Hello) -> Result<(), String> {
 ///
 /// # Panics
 /// If it is larger than allowed; see `check_hello`.
-pub(crate) fn encode_hello(to: u64, hello: &Hello) -> Vec<u8> {
+pub(crate) fn encode_hello(to: u64, hello: &Hello, lane: Lane) -> Vec<u8> {
     check_hello(hello).expect("the limits of a hello hold since start and set_hello");
     let mut out = Vec::with_capacity(64);
     for field in [to, hello.node, hello.incarnation, hello.cluster] {
@@ -145,7 +147,8 @@ pub(crate) fn encode_hello(to: u64, hello: &Hello) -> Vec<u8> {
     }
     let empty = if hello.log_is_empty { FLAG_LOG_IS_EMPTY } else { 0 };
     let configured = if hello.configuration.is_some() { FLAG_CONFIGURATION } else { 0 };
-    out.push(empty | configured);
+    let images = if lane == Lane::Images { FLAG_IMAGES } else { 0 };
+    out.push(empty | configured | images);
     out.push(u8::try_from(hello.members.len()).expect("bounded by MEMBERS_MAX"));
     for (node, address) in &hello.members {
         out.extend_from_slice(&node.to_le_bytes());
@@ -159,13 +162,13 @@ pub(crate) fn encode_hello(to: u64, hello: &Hello) -> Vec<u8> {
     out
 }
 
-/// Reads the body of a hello: whom it addresses, and the hello.
-pub(crate) fn decode_hello(body: &[u8]) -> Result<(u64, Hello), WireError> {
+/// Reads the body of a hello: whom it addresses, the hello, and what the connection is for.
+pub(crate) fn decode_hello(body: &[u8]) -> Result<(u64, Hello, Lane), WireError> {
     let mut fields = Fields { what: "hello", rest: body };
     let to = fields.u64()?;
     let (node, incarnation, cluster) = (fields.u64()?, fields.u64()?, fields.u64()?);
     let flags = fields.u8()?;
-    if flags & !(FLAG_LOG_IS_EMPTY | FLAG_CONFIGURATION) != 0 {
+    if flags & !(FLAG_LOG_IS_EMPTY | FLAG_CONFIGURATION | FLAG_IMAGES) != 0 {
         return Err(WireError::Invalid { what: "hello", reason: "an unknown flag is set" });
     }
     let count = bounded("hello's member list", u32::from(fields.u8()?), Hello::MEMBERS_MAX)?;
@@ -183,7 +186,8 @@ pub(crate) fn decode_hello(body: &[u8]) -> Result<(u64, Hello), WireError> {
         return Err(WireError::Invalid { what: "hello", reason: "bytes follow its end" });
     }
     let log_is_empty = flags & FLAG_LOG_IS_EMPTY != 0;
-    Ok((to, Hello { node, incarnation, cluster, members, configuration, log_is_empty }))
+    let lane = if flags & FLAG_IMAGES != 0 { Lane::Images } else { Lane::Messages };
+    Ok((to, Hello { node, incarnation, cluster, members, configuration, log_is_empty }, lane))
 }
 
 /// What a frame carries.
@@ -415,6 +419,7 @@ const GREETING_HELLO: u8 = 1;
 const GREETING_REFUSAL: u8 = 2;
 const FLAG_LOG_IS_EMPTY: u8 = 1;
 const FLAG_CONFIGURATION: u8 = 2;
+const FLAG_IMAGES: u8 = 4;
 
 const HELLO_BYTES_MAX: usize = 4 * 8
     + 2

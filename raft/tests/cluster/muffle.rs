@@ -62,6 +62,10 @@ impl Transport for Muffled {
         lost || self.inner.send(to, group, message)
     }
 
+    fn send_image(&self, to: u64, group: u32, message: Vec<Bytes>) -> bool {
+        self.inner.send_image(to, group, message)
+    }
+
     fn stop(&mut self) {
         self.inner.stop();
     }

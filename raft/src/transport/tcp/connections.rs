@@ -4,14 +4,17 @@ use std::{collections::BTreeMap, net::TcpStream, sync::Arc, thread::JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::transport::tcp::{TcpOptions, join, link::shut};
+use crate::transport::{
+    Lane,
+    tcp::{TcpOptions, join, link::shut},
+};
 
 /// Which accepted connection; they count up.
 pub(super) type ConnectionId = u64;
 
 /// All accepted connections of a transport.
 ///
-/// At most one of them serves a peer: a newer one takes over, and begins when the older has ended,
+/// At most one of them serves a peer in a lane: a newer one takes over, and begins when the older has ended,
 /// so that nothing of an older connection arrives after something of a newer one.
 #[derive(Debug)]
 pub(super) struct Connections {
@@ -39,7 +42,7 @@ struct Open {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Greeting,
-    Serves(u64),
+    Serves(u64, Lane),
     Ending,
 }
 
@@ -77,27 +80,28 @@ impl Connections {
         self.state.lock().threads.push(thread);
     }
 
-    /// The connection has greeted and serves `peer` from now on: waits until no earlier one does.
+    /// The connection has greeted and serves `peer` in `lane` from now on: waits until no earlier
+    /// one does.
     /// False if it was ended meanwhile.
-    pub(super) fn serve(&self, id: ConnectionId, peer: u64) -> bool {
+    pub(super) fn serve(&self, id: ConnectionId, peer: u64, lane: Lane) -> bool {
         let mut state = self.state.lock();
         if state.open[&id].stage != Stage::Greeting {
             return false;
         }
         let mut earlier = Vec::new();
         for (other, open) in &mut state.open {
-            if open.stage == Stage::Serves(peer) {
+            if open.stage == Stage::Serves(peer, lane) {
                 earlier.push(*other);
                 open.end();
             }
         }
         let open = state.open.get_mut(&id).expect("its thread takes it out, and is here");
-        open.stage = Stage::Serves(peer);
+        open.stage = Stage::Serves(peer, lane);
         // Who waits here waits for those that came here before: there is no circle.
         while earlier.iter().any(|id| state.open.contains_key(id)) {
             self.ended.wait(&mut state);
         }
-        state.open[&id].stage == Stage::Serves(peer)
+        state.open[&id].stage == Stage::Serves(peer, lane)
     }
 
     /// The last thing the thread of a connection does with it.
@@ -109,6 +113,11 @@ impl Connections {
     /// Whether the transport stops: then the end of a connection needs no report.
     pub(super) fn stopped(&self) -> bool {
         self.state.lock().stopped
+    }
+
+    #[cfg(test)]
+    pub(super) fn open(&self) -> usize {
+        self.state.lock().open.len()
     }
 
     /// Ends all connections and joins their threads; no new one is taken in.

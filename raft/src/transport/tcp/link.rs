@@ -2,7 +2,7 @@
 //!
 //! A message that was taken is never put back: it is written to one connection or dropped with it
 //! (RAFT-CASE 65). So the queue is emptied whenever the connection ends, and takes nothing before
-//! the next one stands.
+//! the next one stands; that of images takes what the next one is made for.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use crate::transport::{
-    MESSAGE_BYTES_MAX,
+    Lane, MESSAGE_BYTES_MAX,
     tcp::{TcpOptions, stop::Stop},
 };
 
@@ -45,6 +45,7 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) peer: u64,
+    pub(super) lane: Lane,
     pub(super) address: String,
     /// Ends the wait for an answer to a connect, which no condition variable could.
     pub(super) stop: Stop,
@@ -74,9 +75,15 @@ struct State {
 }
 
 impl Link {
-    pub(super) fn new(peer: u64, address: String, options: &TcpOptions) -> io::Result<Self> {
+    pub(super) fn new(
+        peer: u64,
+        lane: Lane,
+        address: String,
+        options: &TcpOptions,
+    ) -> io::Result<Self> {
         Ok(Self {
             peer,
+            lane,
             address,
             stop: Stop::new()?,
             queue_messages_max: options.queue_messages_max,
@@ -96,7 +103,11 @@ impl Link {
         let mut state = self.state.lock();
         let full = state.messages >= self.queue_messages_max
             || (state.messages > 0 && state.bytes + bytes > self.queue_bytes_max);
-        if !state.connected || full {
+        let is_open = match self.lane {
+            Lane::Messages => state.connected,
+            Lane::Images => !state.stopped,
+        };
+        if !is_open || full {
             return false;
         }
         state.queue.push(Outgoing { group, chunks, bytes });
@@ -126,6 +137,11 @@ impl Link {
         self.change(|state| state.lost = true);
     }
 
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.state.lock().messages
+    }
+
     /// Ends the sender, whatever it is doing.
     pub(super) fn stop(&self) {
         self.stop.stop();
@@ -140,10 +156,22 @@ impl Link {
 
     // What follows is for the sender thread only.
 
+    /// Waits until a connection is wanted: for messages it always is. False if the link is stopped.
+    pub(super) fn wait_wanted(&self) -> bool {
+        let mut state = self.state.lock();
+        while self.lane == Lane::Images && state.queue.is_empty() && !state.stopped {
+            state.sleeping = true;
+            self.changed.wait(&mut state);
+            state.sleeping = false;
+        }
+        !state.stopped
+    }
+
     /// A new socket, before its greeting. False if the link is stopped.
     pub(super) fn open(&self, stream: &Arc<TcpStream>) -> bool {
         let mut state = self.state.lock();
-        assert!(state.queue.is_empty() && state.messages == 0 && !state.connected);
+        assert!(!state.connected && state.messages == state.queue.len());
+        assert!(state.queue.is_empty() || self.lane == Lane::Images);
         if state.stopped {
             return false;
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::transport::{
-    Hello,
+    Hello, Lane,
     tcp::{
         Shared,
         connections::ConnectionId,
@@ -29,10 +29,11 @@ pub(super) struct Receiver {
 }
 
 /// Who is at the other end, for as long as the connection lives.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Peer {
     node: u64,
     incarnation: u64,
+    lane: Lane,
 }
 
 impl Receiver {
@@ -47,11 +48,14 @@ impl Receiver {
 
     pub(super) fn run(self) {
         let Some(peer) = self.greet() else { return };
-        if let Some(link) = self.shared.links.read().get(&peer.node) {
+        if let Some(link) = self.shared.links.read().get(&(peer.node, Lane::Messages)) {
             link.nudge();
         }
         let reason = self.receive(peer);
-        self.shared.inbound.answers_lost(peer.node, &reason);
+        match peer.lane {
+            Lane::Messages => self.shared.inbound.answers_lost(peer.node, &reason),
+            Lane::Images => tracing::debug!("images of node {}: {reason}", peer.node),
+        }
     }
 
     fn greet(&self) -> Option<Peer> {
@@ -85,19 +89,19 @@ impl Receiver {
             }
             received => received?,
         };
-        let Greeting::Hello { to, hello } = greeting else {
+        let Greeting::Hello { to, hello, lane } = greeting else {
             let reason = "a greeting begins with a hello";
             return Err(WireError::Invalid { what: "greeting", reason }.into());
         };
-        let peer = Peer { node: hello.node, incarnation: hello.incarnation };
+        let peer = Peer { node: hello.node, incarnation: hello.incarnation, lane };
         if let Err(reason) = self.judge(to, hello) {
             return self.refuse(Some(peer.node), &reason);
         }
-        if !self.shared.connections.serve(self.id, peer.node) {
+        if !self.shared.connections.serve(self.id, peer.node, lane) {
             return Ok(None);
         }
         let hello = self.shared.hello.lock().clone();
-        let answer = Greeting::Hello { to: peer.node, hello };
+        let answer = Greeting::Hello { to: peer.node, hello, lane };
         write_greeting(&self.stream, Versions { min: common, max: common }, &answer)?;
         Ok(Some(peer))
     }
@@ -160,8 +164,9 @@ impl Receiver {
             FrameKind::Keepalive => Ok(()),
             FrameKind::Hello => {
                 let hello = wire::decode_hello(&frame.payload);
-                let (to, hello) = hello.map_err(|error| End::Ours(error.to_string()))?;
-                if (hello.node, hello.incarnation) != (peer.node, peer.incarnation) {
+                let (to, hello, lane) = hello.map_err(|error| End::Ours(error.to_string()))?;
+                let Hello { node, incarnation, .. } = hello;
+                if (Peer { node, incarnation, lane }) != peer {
                     return Err(End::Ours("a hello of another node than greeted".into()));
                 }
                 self.judge(to, hello).map_err(End::Ours)

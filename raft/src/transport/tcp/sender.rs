@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::transport::{
+    Lane,
     tcp::{
         Shared, TcpOptions,
         dial::dial,
@@ -43,7 +44,7 @@ impl Sender {
     pub(super) fn run(self) {
         let mut backoff = Backoff::new(&self.shared.options);
         let mut reported = String::new();
-        loop {
+        while self.link.wait_wanted() {
             let begun = Instant::now();
             match self.connection() {
                 End::Stopped => return,
@@ -67,7 +68,10 @@ impl Sender {
         let stream = match dial(address, self.shared.options.connect_timeout, stop) {
             Ok(Some(stream)) => Arc::new(stream),
             Ok(None) => return End::Stopped,
-            Err(error) => return self.unreachable(&error),
+            Err(error) => {
+                self.link.close();
+                return self.unreachable(&error);
+            }
         };
         if !self.link.open(&stream) {
             return End::Stopped;
@@ -87,7 +91,7 @@ impl Sender {
 
         let hello = self.shared.hello.lock().clone();
         let own = hello.node;
-        let greeting = Greeting::Hello { to: self.link.peer, hello };
+        let greeting = Greeting::Hello { to: self.link.peer, hello, lane: self.link.lane };
         let deadline = Instant::now() + options.greeting_timeout;
         let answer = write_greeting(stream, Versions::OURS, &greeting)
             .and_then(|()| read_greeting(stream, deadline));
@@ -95,7 +99,7 @@ impl Sender {
             Ok((_, Greeting::Refusal(reason))) => {
                 return Err(self.refused(format_args!("refuses this node: {reason}")));
             }
-            Ok((_, Greeting::Hello { to, hello })) if to == own => hello,
+            Ok((_, Greeting::Hello { to, hello, .. })) if to == own => hello,
             Ok((_, Greeting::Hello { to, .. })) => {
                 return Err(self.refused(format_args!("answers node {to}, not node {own}")));
             }
@@ -128,7 +132,9 @@ impl Sender {
             if !self.link.connect() {
                 return End::Stopped;
             }
-            self.shared.inbound.connected(self.link.peer);
+            if self.link.lane == Lane::Messages {
+                self.shared.inbound.connected(self.link.peer);
+            }
             let written = self.write(stream);
             shut(stream);
             let watched = watcher.join().expect("the watcher does not panic");
@@ -142,9 +148,13 @@ impl Sender {
                 }
                 (Err(_), Err(error)) => error.to_string(),
                 (Err(_), Ok(Written::Stopped)) => "closed by this node".to_owned(),
+                (Err(_), Ok(Written::Idle)) => "there is nothing to send".to_owned(),
                 (Err(ending), Ok(Written::Lost)) => ending,
             };
-            self.shared.inbound.disconnected(self.link.peer, &reason);
+            match self.link.lane {
+                Lane::Messages => self.shared.inbound.disconnected(self.link.peer, &reason),
+                Lane::Images => tracing::debug!("images for node {}: {reason}", self.link.peer),
+            }
             End::Lost
         })
     }
@@ -157,10 +167,12 @@ impl Sender {
             match self.link.take(&mut messages, keepalive_pause) {
                 Next::Stopped => return Ok(Written::Stopped),
                 Next::Lost => return Ok(Written::Lost),
+                Next::Keepalive if self.link.lane == Lane::Images => return Ok(Written::Idle),
                 Next::Keepalive => gather.frame(&mut stream, FrameKind::Keepalive, 0, &[])?,
                 Next::Write { hello } => {
                     if hello {
-                        let body = wire::encode_hello(self.link.peer, &self.shared.hello.lock());
+                        let Link { peer, lane, .. } = &*self.link;
+                        let body = wire::encode_hello(*peer, &self.shared.hello.lock(), *lane);
                         gather.frame(&mut stream, FrameKind::Hello, 0, &[Bytes::from(body)])?;
                     }
                     for message in &messages {
@@ -195,6 +207,7 @@ impl Drop for Sender {
 /// Why the writing ended without an error.
 enum Written {
     Stopped,
+    Idle,
     Lost,
 }
 

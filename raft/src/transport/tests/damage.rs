@@ -69,7 +69,7 @@ fn a_message_that_the_node_does_not_know_closes_the_connection_with_its_reason()
 fn a_hello_of_another_incarnation_is_not_believed() {
     let one = Peer::start(1);
     let mut raw = raw_connection(&one, 2);
-    let body = wire::encode_hello(1, &Hello { incarnation: 5, ..hello(2) });
+    let body = wire::encode_hello(1, &Hello { incarnation: 5, ..hello(2) }, Lane::Messages);
     let body = Bytes::from(body);
     let header = wire::encode_frame_header(FrameKind::Hello, 0, std::slice::from_ref(&body));
     raw.write_all(&[&header[..], &body].concat()).unwrap();

@@ -59,7 +59,7 @@ fn an_answer_of_a_wrong_node_is_refused() {
     one.transport.set_peers(&[(2, listener.local_addr().unwrap().to_string())]);
     let (mut stream, _) = listener.accept().unwrap();
     raw_answer(&mut stream);
-    let answer = Greeting::Hello { to: 1, hello: hello(3) };
+    let answer = Greeting::Hello { to: 1, hello: hello(3), lane: Lane::Messages };
     stream.write_all(&wire::encode_greeting(Versions::OURS, &answer)).unwrap();
 
     one.recorder.wait_refused("this is node 3, not node 2");
@@ -78,7 +78,7 @@ fn a_node_does_not_connect_to_itself() {
 
     // Somebody else with the same id.
     let mut raw = TcpStream::connect(one.address).unwrap();
-    let greeting = Greeting::Hello { to: 1, hello: hello(1) };
+    let greeting = Greeting::Hello { to: 1, hello: hello(1), lane: Lane::Messages };
     raw.write_all(&wire::encode_greeting(Versions::OURS, &greeting)).unwrap();
     assert_eq!(raw_answer(&mut raw), Greeting::Refusal("this is node 1 already".into()));
 }
@@ -87,7 +87,7 @@ fn a_node_does_not_connect_to_itself() {
 fn a_newer_version_only_is_refused_with_both_ranges() {
     let one = Peer::start(1);
     let mut raw = TcpStream::connect(one.address).unwrap();
-    let greeting = Greeting::Hello { to: 1, hello: hello(2) };
+    let greeting = Greeting::Hello { to: 1, hello: hello(2), lane: Lane::Messages };
     let versions = Versions { min: 2, max: 3 };
     raw.write_all(&wire::encode_greeting(versions, &greeting)).unwrap();
     let reason = "speaks protocol versions 2 to 3, this node 1 to 1";
@@ -117,7 +117,7 @@ fn a_newer_version_is_refused_whatever_its_greeting_says() {
 fn a_range_of_versions_agrees_on_the_newest_common_one() {
     let one = Peer::start(1);
     let mut raw = TcpStream::connect(one.address).unwrap();
-    let greeting = Greeting::Hello { to: 1, hello: hello(2) };
+    let greeting = Greeting::Hello { to: 1, hello: hello(2), lane: Lane::Messages };
     raw.write_all(&wire::encode_greeting(Versions { min: 1, max: 9 }, &greeting)).unwrap();
     let mut header = [0; GREETING_HEADER_BYTES];
     raw.read_exact(&mut header).unwrap();
@@ -165,10 +165,11 @@ fn a_hello_changed_during_the_greeting_follows_it() {
     let one = Peer::start(1);
     one.transport.set_peers(&[(2, listener.local_addr().unwrap().to_string())]);
     let (mut stream, _) = listener.accept().unwrap();
-    assert_eq!(raw_answer(&mut stream), Greeting::Hello { to: 2, hello: hello(1) });
+    let expected = Greeting::Hello { to: 2, hello: hello(1), lane: Lane::Messages };
+    assert_eq!(raw_answer(&mut stream), expected);
     let changed = Hello { cluster: 99, ..hello(1) };
     one.transport.set_hello(changed.clone());
-    let answer = Greeting::Hello { to: 1, hello: hello(2) };
+    let answer = Greeting::Hello { to: 1, hello: hello(2), lane: Lane::Messages };
     stream.write_all(&wire::encode_greeting(Versions::OURS, &answer)).unwrap();
 
     let mut header = [0; wire::FRAME_HEADER_BYTES];
@@ -177,7 +178,7 @@ fn a_hello_changed_during_the_greeting_follows_it() {
     assert_eq!(header.kind, FrameKind::Hello);
     let mut body = vec![0; header.payload_bytes];
     stream.read_exact(&mut body).unwrap();
-    assert_eq!(wire::decode_hello(&body), Ok((2, changed)));
+    assert_eq!(wire::decode_hello(&body), Ok((2, changed, Lane::Messages)));
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn a_huge_greeting_is_refused_by_its_length() {
 #[test]
 fn a_damaged_greeting_is_refused() {
     beside_a_live_connection(options(), |two| {
-        let greeting = Greeting::Hello { to: 2, hello: hello(3) };
+        let greeting = Greeting::Hello { to: 2, hello: hello(3), lane: Lane::Messages };
         let mut bytes = wire::encode_greeting(Versions::OURS, &greeting);
         *bytes.last_mut().unwrap() ^= 0x10;
         let mut stream = TcpStream::connect(two.address).unwrap();

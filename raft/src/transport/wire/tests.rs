@@ -26,7 +26,7 @@ fn example() -> Greeting {
         configuration: Some(Bytes::from_static(b"cfg")),
         log_is_empty: true,
     };
-    Greeting::Hello { to: 2, hello }
+    Greeting::Hello { to: 2, hello, lane: Lane::Messages }
 }
 
 /// A greeting as one side reads it: header, then the body that the header announces.
@@ -149,7 +149,7 @@ fn a_hello_with_more_than_it_says_is_refused() {
     assert_eq!(decode_hello(&longer), Err(error));
 
     let mut flagged = body.to_vec();
-    flagged[32] |= 4;
+    flagged[32] |= 8;
     let error = WireError::Invalid { what: "hello", reason: "an unknown flag is set" };
     assert_eq!(decode_hello(&flagged), Err(error));
 }
@@ -183,11 +183,12 @@ proptest! {
         members in prop::collection::vec((any::<u64>(), "[a-z0-9.:-]{0,90}"), 0..=16),
         configuration in prop::option::of(prop::collection::vec(any::<u8>(), 0..=4096)),
         log_is_empty in any::<bool>(),
+        lane in prop::sample::select(&Lane::ALL[..]),
     ) {
         let [to, node, incarnation, cluster] = numbers;
         let configuration = configuration.map(Bytes::from);
         let hello = Hello { node, incarnation, cluster, members, configuration, log_is_empty };
-        prop_assert_eq!(decode_hello(&encode_hello(to, &hello)), Ok((to, hello)));
+        prop_assert_eq!(decode_hello(&encode_hello(to, &hello, lane)), Ok((to, hello, lane)));
     }
 
     /// Random bytes behind a good beginning reach further into the decoders than random bytes.

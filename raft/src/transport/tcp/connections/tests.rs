@@ -33,13 +33,13 @@ fn wait_closed(client: &mut TcpStream) {
 fn a_newer_connection_waits_until_the_older_has_ended() {
     let connections = connections(9, 9);
     let (older, mut client) = accept(&connections);
-    assert!(connections.serve(older, 2));
+    assert!(connections.serve(older, 2, Lane::Messages));
     let (newer, _client) = accept(&connections);
 
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {
-            assert!(connections.serve(newer, 2));
+            assert!(connections.serve(newer, 2, Lane::Messages));
             ended.load(Ordering::SeqCst)
         });
         wait_closed(&mut client);
@@ -56,7 +56,7 @@ fn connections_of_different_peers_leave_each_other_alone() {
     let connections = connections(9, 9);
     for peer in 1..=3 {
         let (id, _client) = accept(&connections);
-        assert!(connections.serve(id, peer));
+        assert!(connections.serve(id, peer, Lane::Messages));
     }
     let serving = connections.state.lock();
     assert!(serving.open.values().all(|open| open.stage != Stage::Ending));
@@ -66,14 +66,16 @@ fn connections_of_different_peers_leave_each_other_alone() {
 fn the_oldest_that_has_not_greeted_makes_room() {
     let connections = connections(9, 2);
     let (greeted, _client) = accept(&connections);
-    assert!(connections.serve(greeted, 2));
+    assert!(connections.serve(greeted, 2, Lane::Messages));
     let (oldest, mut closed) = accept(&connections);
     let (second, _second) = accept(&connections);
     let (third, _third) = accept(&connections);
     wait_closed(&mut closed);
-    assert!(!connections.serve(oldest, 2), "its greeting comes too late");
-    assert_eq!(connections.state.lock().open[&greeted].stage, Stage::Serves(2));
-    assert!(connections.serve(second, 4) && connections.serve(third, 5));
+    assert!(!connections.serve(oldest, 2, Lane::Messages), "its greeting comes too late");
+    assert_eq!(connections.state.lock().open[&greeted].stage, Stage::Serves(2, Lane::Messages));
+    assert!(
+        connections.serve(second, 4, Lane::Messages) && connections.serve(third, 5, Lane::Messages)
+    );
 }
 
 #[test]

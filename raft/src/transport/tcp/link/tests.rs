@@ -5,7 +5,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn link(options: &TcpOptions) -> Link {
-    Link::new(2, "two:7002".into(), options).unwrap()
+    Link::new(2, Lane::Messages, "two:7002".into(), options).unwrap()
 }
 
 fn stream() -> Arc<TcpStream> {
