@@ -464,7 +464,7 @@ fn a_state_outlives_its_segment() {
     assert!(freed(&session.disk) > 0, "the first segment is gone");
     let (life, disk) = session.kill();
     let found = world(&disk.image(NOTHING));
-    assert_eq!(&found, life.world());
+    assert_eq!(&found, life.world(), "a state went with its segment");
     assert_eq!(found.log(L).state.as_deref(), Some(&b"vote"[..]));
 }
 

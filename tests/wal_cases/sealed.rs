@@ -254,7 +254,7 @@ fn a_sealed_index_never_brings_back_what_was_truncated_or_compacted() {
     assert_eq!(session.wal.statistics().sealed_segments, 3);
     let (life, disk) = session.kill();
     let found = world(&disk.image(NOTHING));
-    assert_eq!(&found, life.world());
+    assert_eq!(&found, life.world(), "an index brings back what its log has cut");
     assert_eq!((found.log(L).first, found.log(L).last()), (3, 7));
     let wal = open(&disk.image(NOTHING)).unwrap();
     assert_eq!(wal.log(L).unwrap().read(3..99, usize::MAX).count(), 5);

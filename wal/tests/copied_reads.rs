@@ -6,7 +6,7 @@ mod support;
 use std::{alloc::System, fs, path::Path, time::Duration};
 
 use cap::Cap;
-use kontiki_wal::{LogId, Wal};
+use kontiki_wal::{Followed, LogId, Wal};
 
 use support::mode;
 
@@ -66,6 +66,13 @@ fn reading_by_copy_keeps_the_indexes_of_a_few_segments_and_maps_nothing() {
             let entry = log.read(index..index + 1, usize::MAX).next().unwrap().unwrap();
             assert_eq!(entry.bytes, text(index));
         }
+        let mut follow = log.follow(1).unwrap();
+        for index in 1..=log.last() {
+            let followed = follow.try_next().unwrap();
+            let Some(Followed::Entry(entry)) = followed else { panic!("{followed:?}") };
+            assert_eq!((entry.index, entry.bytes), (index, text(index).into()));
+        }
+        drop(follow);
         let kept = HEAP.allocated() - before;
         println!("{kept} bytes kept, {INDEX_BYTES} for each index");
         assert!(kept > INDEX_BYTES, "the last ones are kept");

@@ -74,7 +74,7 @@ fn a_segment_with_frames_of_an_earlier_life_behind_its_end_is_walked_past() {
     file.write_at(used, &[stale]).unwrap();
     file.sync().unwrap();
     drop((file, directory));
-    assert_eq!(open(&disk).log(LogId(1)).unwrap().last(), last);
+    assert_eq!(open(&disk).log(LogId(1)).unwrap().last(), last, "frames of an earlier life count");
 }
 
 /// Every frame is whole by itself, but the second was written behind another first one: what a cut
@@ -104,5 +104,5 @@ fn a_frame_that_does_not_link_to_the_one_before_is_cut() {
 
     let log = open(&disk).log(LogId(1)).unwrap();
     let texts: Vec<_> = log.read(1..9, usize::MAX).map(|entry| entry.unwrap().bytes).collect();
-    assert_eq!(texts, ["new first"]);
+    assert_eq!(texts, ["new first"], "a frame follows on another one than it was written behind");
 }
