@@ -112,6 +112,16 @@ pub enum Event {
         /// What the snapshot contains at least.
         position: Position,
     },
+    /// A snapshot that came was of no use: it is damaged, or there is no room for it. It is asked for again after a while, and after a
+    /// longer one each time.
+    SnapshotRefused {
+        /// The leader that sent it.
+        from: u64,
+        /// The last entry that it contains.
+        position: Position,
+        /// What is wrong.
+        cause: Arc<str>,
+    },
     /// The node failed; it does nothing more until it is started again.
     Fatal {
         /// What failed.
@@ -131,6 +141,11 @@ pub enum Event {
 pub struct Events(Arc<Receiver>);
 
 impl Events {
+    /// The next event, if there is one by now.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.0.waiting.lock().next()
+    }
+
     /// The next event, or `None` after `timeout` or when the node is stopped and all were read.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Event> {
         self.next_until(Instant::now().checked_add(timeout))
@@ -139,10 +154,7 @@ impl Events {
     fn next_until(&mut self, deadline: Option<Instant>) -> Option<Event> {
         let mut waiting = self.0.waiting.lock();
         loop {
-            if waiting.lost > 0 {
-                return Some(Event::Lagged(std::mem::take(&mut waiting.lost)));
-            }
-            if let Some(event) = waiting.events.pop_front() {
+            if let Some(event) = waiting.next() {
                 return Some(event);
             }
             if waiting.ended {
@@ -152,7 +164,7 @@ impl Events {
                 None => self.0.arrived.wait(&mut waiting),
                 Some(deadline) => {
                     if self.0.arrived.wait_until(&mut waiting, deadline).timed_out() {
-                        return waiting.events.pop_front();
+                        return waiting.next();
                     }
                 }
             }
@@ -193,6 +205,15 @@ struct Waiting {
     events: VecDeque<Event>,
     lost: u64,
     ended: bool,
+}
+
+impl Waiting {
+    fn next(&mut self) -> Option<Event> {
+        match std::mem::take(&mut self.lost) {
+            0 => self.events.pop_front(),
+            lost => Some(Event::Lagged(lost)),
+        }
+    }
 }
 
 impl EventHub {
@@ -236,12 +257,14 @@ mod tests {
     #[test]
     fn a_slow_receiver_loses_the_oldest_and_learns_how_many() {
         let hub = EventHub::new(2);
-        let events = hub.receiver();
+        let mut events = hub.receiver();
+        assert_eq!(events.try_next(), None);
         for cluster in 1..=4 {
             hub.tell(Event::ClusterFormed { cluster });
         }
         hub.tell(Event::Stopped);
-        let expected = [Event::Lagged(3), Event::ClusterFormed { cluster: 4 }, Event::Stopped];
+        assert_eq!(events.try_next(), Some(Event::Lagged(3)));
+        let expected = [Event::ClusterFormed { cluster: 4 }, Event::Stopped];
         assert_eq!(events.collect::<Vec<_>>(), expected);
     }
 

@@ -80,7 +80,7 @@ impl Driver {
                 }
                 self.ask_for_pieces();
             }
-            Done::Refused(at, cause) => self.refuse_download(at, &cause),
+            Done::Refused(at, cause) => self.refuse_download(at, cause),
         }
     }
 
@@ -199,15 +199,16 @@ impl Driver {
 
     /// An image of a peer is of no use here: the next attempt is made after a while, and a longer one each time, for all of it would
     /// come again.
-    fn refuse_download(&mut self, at: Position, cause: &str) {
-        if !self.images.download.as_ref().is_some_and(|download| download.ends_at(at)) {
-            return;
-        }
+    fn refuse_download(&mut self, at: Position, cause: Arc<str>) {
+        let known = self.images.download.as_ref().filter(|download| download.ends_at(at));
+        let Some(Download { from, .. }) = known else { return };
+        let from = *from;
         let wait = self.shared.options.election_timeout_max * (1 << self.images.refusals);
         self.images.refusals = (self.images.refusals + 1).min(REFUSALS_MAX);
         self.images.refused_until = Some(self.now + wait);
         let node = self.shared.id;
-        tracing::warn!(node, %at, cause, ?wait, "a peer's snapshot was refused; it is asked for again");
+        tracing::warn!(node, %at, %cause, ?wait, "a peer's snapshot was refused; it is asked for again");
+        self.shared.events.tell(Event::SnapshotRefused { from, position: at.into(), cause });
         self.end_download();
     }
 

@@ -6,7 +6,7 @@ use kontiki::{Event, SnapshotCopyError, StartError, load_snapshot, save_snapshot
 
 use crate::{
     harness::{Cluster, Tally, await_status, ready},
-    snapshots::{often, propose, snapshot},
+    snapshots::{flip_a_bit, image, often, propose, snapshot},
 };
 
 /// What is there, by name and content.
@@ -102,12 +102,7 @@ fn a_node_whose_only_snapshot_has_rotted_starts_again_from_a_copy() {
     propose(&cluster, 10..12);
     save_snapshot(&data, &file).unwrap();
     cluster.stop_node(1);
-    let name = format!("{:016x}-{:016x}.image", position.index, position.term);
-    let image = data.join("snapshots").join(name);
-    let mut bytes = fs::read(&image).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&image, &bytes).unwrap();
+    flip_a_bit(&image(&cluster, 1, position));
     let refused = cluster.builder(1).start(Tally::default()).unwrap_err();
     assert!(matches!(refused, StartError::Snapshot { .. }), "{refused}");
     let rotten = save_snapshot(&data, file.with_file_name("rotten")).unwrap_err();

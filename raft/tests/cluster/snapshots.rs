@@ -1,7 +1,10 @@
 //! Snapshots: taken as the log grows or when somebody asks, and sent to who needs what the log has lost; a start goes on from
 //! the newest.
 
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use kontiki::{Event, Options, Position, SnapshotError, StartError};
@@ -24,6 +27,19 @@ pub(crate) fn propose(cluster: &Cluster, range: std::ops::Range<u32>) {
 
 pub(crate) fn snapshot(cluster: &Cluster, id: u64) -> Position {
     cluster.nodes[&id].snapshot().wait().unwrap()
+}
+
+/// The file of an image of a node.
+pub(crate) fn image(cluster: &Cluster, id: u64, at: Position) -> PathBuf {
+    let name = format!("{:016x}-{:016x}.image", at.index, at.term);
+    cluster.data(id).join("snapshots").join(name)
+}
+
+pub(crate) fn flip_a_bit(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(file, &bytes).unwrap();
 }
 
 #[test]
@@ -147,6 +163,31 @@ fn a_large_image_comes_while_the_others_go_on() {
     assert_eq!(cluster.agreed().len(), 162);
 }
 
+/// A leader does not look into what it sends: whoever receives it checks each block.
+#[test]
+fn a_follower_refuses_a_rotten_image_and_takes_the_next_one() {
+    let mut cluster = Cluster::start_with(3, |options| options.trailing_entries = 0);
+    let (leader, away) = (cluster.leader(), cluster.follower());
+    cluster.stop_node(away);
+    propose(&cluster, 0..20);
+    let rotten = snapshot(&cluster, leader);
+    await_status(&cluster.nodes[&leader], |status| status.log_first == rotten.index + 1);
+    flip_a_bit(&image(&cluster, leader, rotten));
+    let mut events = cluster.start_node(away).events();
+    let cause = await_event(&mut events, |event| match event {
+        Event::SnapshotRefused { from, position, cause } => {
+            assert_eq!((*from, *position), (leader, rotten));
+            Some(cause.clone())
+        }
+        _ => None,
+    });
+    assert!(cause.contains("checksum"), "{cause}");
+    propose(&cluster, 20..25);
+    snapshot(&cluster, leader);
+    ready(&cluster.nodes[&away]);
+    assert_eq!(cluster.agreed().len(), 25);
+}
+
 /// RAFT-CASE 51
 #[test]
 fn a_damaged_image_gives_way_to_an_older_one_only_if_the_log_covers_the_gap() {
@@ -158,12 +199,7 @@ fn a_damaged_image_gives_way_to_an_older_one_only_if_the_log_covers_the_gap() {
     await_status(&cluster.nodes[&1], |status| status.log_first > 5);
     let before = cluster.agreed();
     cluster.stop_node(1);
-    let name = format!("{:016x}-{:016x}.image", newest.index, newest.term);
-    let path = cluster.data(1).join("snapshots").join(name);
-    let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&path, &bytes).unwrap();
+    flip_a_bit(&image(&cluster, 1, newest));
     ready(cluster.start_node(1));
     assert_eq!(cluster.agreed(), before);
     assert!(cluster.nodes[&1].status().snapshot.index < newest.index);
@@ -172,8 +208,7 @@ fn a_damaged_image_gives_way_to_an_older_one_only_if_the_log_covers_the_gap() {
     let newest = snapshot(&cluster, 1);
     await_status(&cluster.nodes[&1], |status| status.log_first > 30);
     cluster.stop_node(1);
-    let name = format!("{:016x}-{:016x}.image", newest.index, newest.term);
-    fs::remove_file(cluster.data(1).join("snapshots").join(name)).unwrap();
+    fs::remove_file(image(&cluster, 1, newest)).unwrap();
     let refused = cluster.builder(1).start(Tally::default()).unwrap_err();
     let StartError::Snapshot { reason, .. } = &refused else { panic!("{refused:?}") };
     assert!(reason.contains("the log begins at index") && reason.contains("missing"), "{reason}");

@@ -302,6 +302,15 @@ impl<'a> World<'a> {
                 self.compare_disk(any)?;
             }
         }
+        for event in self.hosts[number].take_events() {
+            let what = match event {
+                kontiki::Event::SnapshotNeeded { .. } => "a snapshot is needed",
+                kontiki::Event::SnapshotRefused { .. } => "a snapshot is refused",
+                kontiki::Event::SnapshotFailed { .. } => "a snapshot cannot be taken",
+                _ => continue,
+            };
+            self.coverage.count(what);
+        }
         if news.leads {
             self.coverage.count("a leader is elected");
         }

@@ -54,7 +54,7 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets.
-pub const ALL: [&str; 52] = [
+pub const ALL: [&str; 55] = [
     "power cut",
     "power cut inside a job",
     "kill",
@@ -94,6 +94,9 @@ pub const ALL: [&str; 52] = [
     "a rotation",
     "a segment is used again",
     "a snapshot is taken",
+    "a snapshot cannot be taken",
+    "a snapshot is needed",
+    "a snapshot is refused",
     "a start goes on from a snapshot",
     "a snapshot takes the place of a state",
     "a start goes on from the state machine's own disk",

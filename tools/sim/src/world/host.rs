@@ -3,7 +3,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use kontiki::{Node, OpenError, StartError, steps::Steps};
+use kontiki::{Event, Events, Node, OpenError, StartError, steps::Steps};
 use kontiki_core::Instant;
 use kontiki_disk::{
     MemoryDisk,
@@ -99,6 +99,8 @@ pub(crate) struct Host {
     sync: Stage<SyncJob>,
     segment: Stage<SegmentJob>,
     pub(crate) steps: Option<Steps<Registers>>,
+    /// What the node tells.
+    events: Option<Events>,
     /// Counts the processes.
     pub(crate) life: u64,
     pub(crate) clock: Clock,
@@ -139,6 +141,7 @@ impl Host {
             sync: Stage::None,
             segment: Stage::None,
             steps: None,
+            events: None,
             life: 0,
             clock: Clock::new(drift),
             random: Random::new(parameters.seed ^ (id << 32) ^ 0x686f_7374),
@@ -184,6 +187,7 @@ impl Host {
             );
         match started {
             Ok(steps) => {
+                self.events = Some(steps.node().events());
                 self.steps = Some(steps);
                 Started::Runs
             }
@@ -306,6 +310,12 @@ impl Host {
             });
         }
         names
+    }
+
+    /// What the node has told since the last time.
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        let Some(events) = &mut self.events else { return Vec::new() };
+        std::iter::from_fn(|| events.try_next()).collect()
     }
 
     /// The log may have work.

@@ -28,6 +28,8 @@ pub struct Sent {
     pub group: u32,
     /// The same.
     pub message: Bytes,
+    /// A piece of an image, which has no order among the others.
+    pub is_image: bool,
     /// Which of the connections between the two.
     connection: u64,
 }
@@ -220,6 +222,18 @@ impl Transport for End {
     }
 
     fn send(&self, to: u64, group: u32, message: Vec<Bytes>) -> bool {
+        self.hand_over(to, group, message, false)
+    }
+
+    fn send_image(&self, to: u64, group: u32, message: Vec<Bytes>) -> bool {
+        self.hand_over(to, group, message, true)
+    }
+
+    fn stop(&mut self) {}
+}
+
+impl End {
+    fn hand_over(&self, to: u64, group: u32, message: Vec<Bytes>, is_image: bool) -> bool {
         let mut hub = self.network.hub();
         let (a, b) = pair(self.id, to);
         let Some(connection) = hub.connections.get(&(a, b)).copied() else { return false };
@@ -227,11 +241,9 @@ impl Transport for End {
             return false;
         }
         let (from, message, connection) = (self.id, message.concat().into(), connection.number);
-        hub.sent.push(Sent { from, to, group, message, connection });
+        hub.sent.push(Sent { from, to, group, message, is_image, connection });
         true
     }
-
-    fn stop(&mut self) {}
 }
 
 impl fmt::Debug for End {

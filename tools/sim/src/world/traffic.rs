@@ -19,8 +19,8 @@ pub(super) struct Links {
     blocked: BTreeMap<(u64, u64), u64>,
     /// How much longer they take.
     clogged: BTreeMap<(u64, u64), u64>,
-    /// When the last message that keeps its place arrives.
-    last: BTreeMap<(u64, u64), u64>,
+    /// When the last message that keeps its place arrives, and the last piece of an image.
+    last: BTreeMap<(u64, u64, bool), u64>,
 }
 
 impl Links {
@@ -94,7 +94,7 @@ impl World<'_> {
             let (least, most) = rules.delay;
             let clogged = self.links.clogged.get(&link).copied().unwrap_or(0);
             let mut at = self.now + least + self.random.below(most - least + 1) + clogged;
-            let last = self.links.last.entry(link).or_default();
+            let last = self.links.last.entry((link.0, link.1, sent.is_image)).or_default();
             if is_protocol && self.random.chance(rules.overtakes) {
                 if at < *last {
                     self.coverage.count("a message overtakes");
