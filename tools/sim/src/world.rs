@@ -87,6 +87,8 @@ struct World<'a> {
     checks: Checks,
     ledger: SharedLedger,
     random: Random,
+    /// Of its own, so that what is drawn besides stays as it was.
+    start_cuts: Random,
     coverage: Coverage,
     hasher: DefaultHasher,
     events: u64,
@@ -142,6 +144,7 @@ impl<'a> World<'a> {
             checks: Checks::new(parameters.majority()),
             ledger: SharedLedger::default(),
             random: Random::new(seed ^ 0x77_6f72_6c64),
+            start_cuts: Random::new(seed ^ 0x0063_7574_7374),
             coverage: Coverage::default(),
             hasher: DefaultHasher::new(),
             events: 0,

@@ -54,9 +54,10 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets.
-pub const ALL: [&str; 55] = [
+pub const ALL: [&str; 56] = [
     "power cut",
     "power cut inside a job",
+    "power cut inside a start",
     "kill",
     "pause",
     "partition",

@@ -24,6 +24,8 @@ pub struct Parameters {
     pub sick: Vec<u64>,
     /// The state machine of every node keeps a disk of its own.
     pub keeps_itself: bool,
+    /// In so many of a hundred starts the power goes, while the storm lasts.
+    pub start_cuts: u64,
     /// Options of every node.
     pub options: Options,
     /// How the network treats messages while nothing is wrong with it.
@@ -98,6 +100,7 @@ impl Parameters {
             filler: filler(&mut random, options.command_bytes_max),
             // Of its own, so that what is drawn besides stays as it was.
             keeps_itself: Random::new(seed ^ 0x6b65_6570).chance(25),
+            start_cuts: [0, 0, 10, 40][pick(&mut Random::new(seed ^ 0x7374_6172), 4)],
             options,
             faults: Vec::new(),
         };

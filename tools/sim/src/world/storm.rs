@@ -11,7 +11,7 @@ use crate::world::{
     faults::Fault,
     host::{Standing, Started},
     machine::Kept,
-    parameters::MS,
+    parameters::{MS, pick},
 };
 
 impl World<'_> {
@@ -239,6 +239,11 @@ impl World<'_> {
             self.queue(after, Event::Start { host: number });
             return Ok(());
         }
+        if self.calm.since.is_none() && self.start_cuts.chance(self.parameters.start_cuts) {
+            self.cut_start(number);
+            return Ok(());
+        }
+        let host = &mut self.hosts[number];
         let (id, is_torn) = (host.id, host.is_torn());
         host.is_hurt = false;
         let started = host.start(self.now, &self.parameters, &self.network, &self.ledger);
@@ -264,6 +269,23 @@ impl World<'_> {
         }
         self.carry()?;
         Ok(())
+    }
+
+    /// The power goes inside a start, or right behind it: what it has repaired and removed by then is kept or not.
+    fn cut_start(&mut self, number: usize) {
+        let random = &mut self.start_cuts;
+        let operations = random.between(1, 12);
+        let (keeps, down) = ([0, 50, 100][pick(random, 3)], random.between(1, 300) * MS);
+        let host = &mut self.hosts[number];
+        host.disk.cut_power_after(operations);
+        // Whatever it finds, nobody hears of it.
+        let _cut = host.start(self.now, &self.parameters, &self.network, &self.ledger);
+        let (id, disk) = (host.id, host.after_power_cut(keeps));
+        self.take_met(number);
+        self.hosts[number].end(&self.network, disk);
+        self.coverage.count("power cut inside a start");
+        self.note(|| format!("\"node\":{id},\"event\":\"cut off in its start\""));
+        self.queue(down, Event::Start { host: number });
     }
 
     fn started(&mut self, number: usize, is_torn: bool) -> Result<(), String> {
