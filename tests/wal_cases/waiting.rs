@@ -73,13 +73,16 @@ fn a_panic_of_the_syncer_tells_everyone_and_hangs_no_one() {
     let (_, first) = log.push("first").unwrap();
     let leader = thread::spawn(|| first.wait());
     gate.wait_reached();
-    let waiters: Vec<_> = (0..4)
-        .map(|_| log.push("later").unwrap().1)
-        .map(|pending| thread::spawn(|| pending.wait()))
-        .collect();
+    let (sender, told) = mpsc::channel();
+    for _ in 0..4 {
+        let (pending, sender) = (log.push("later").unwrap().1, sender.clone());
+        thread::spawn(move || sender.send(pending.wait()).unwrap());
+    }
+    log.push("callback").unwrap().1.on_durable(move |result| sender.send(result).unwrap());
     gate.release();
-    for waiter in waiters {
-        let result = waiter.join().unwrap();
+    for _ in 0..5 {
+        let result = told.recv_timeout(Duration::from_secs(10));
+        let result = result.expect("nobody tells those who wait");
         assert!(matches!(result, Err(WalError::SyncerPanicked)), "{result:?}");
     }
     // The leader itself panics, or is told if the log's own thread was the syncer.
