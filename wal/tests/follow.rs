@@ -280,8 +280,9 @@ fn follow_to_the_end(log: &Log, mut follow: Follow, is_over: &AtomicBool) -> BTr
     let _readers_end = SetOnDrop(is_over);
     let mut seen = BTreeMap::new();
     for index in 1.. {
-        let Followed::Entry(entry) = follow.wait_next().unwrap() else { panic!("{index}") };
-        assert_eq!(entry.index, index);
+        let followed = follow.wait_next().unwrap();
+        let Followed::Entry(entry) = followed else { panic!("{index}: {followed:?}") };
+        assert_eq!(entry.index, index, "once and in order");
         if entry.bytes == "end" {
             break;
         }
