@@ -487,7 +487,8 @@ pub(super) fn overwrite(disk: &MemoryDisk, name: &str, offset: u64, bytes: &[u8]
 fn another_owners_directory_is_refused_by_name() {
     let disk = MemoryDisk::new();
     drop(options(&disk).owner([1; 32]).open(DIRECTORY).unwrap());
-    let error = options(&disk).owner([2; 32]).open(DIRECTORY).map(drop).unwrap_err();
+    let opened = options(&disk).owner([2; 32]).open(DIRECTORY).map(drop);
+    let error = opened.expect_err("another owner is refused");
     assert!(
         matches!(&error, OpenError::OtherOwner { found, .. } if *found == [1; 32]),
         "{error:?}"

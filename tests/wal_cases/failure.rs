@@ -115,7 +115,8 @@ fn a_job_that_is_out_when_the_log_stops_writes_nothing() {
             wal.finish_segment(segment, failed);
             (stopped(&disk), sync.run())
         };
-        assert_eq!(result.unwrap_err().kind(), ErrorKind::Interrupted);
+        let refused = result.expect_err("a job of a log that has stopped does nothing");
+        assert_eq!(refused.kind(), ErrorKind::Interrupted);
         assert_eq!(stopped(&disk), before, "the group failed: {group_fails}");
     }
 }

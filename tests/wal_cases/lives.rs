@@ -244,7 +244,8 @@ fn an_entry_may_have_no_byte_and_at_most_a_quarter_of_a_segment() {
     acknowledge(&mut session, L, append(2, 1, &["1"]));
     acknowledge(&mut session, L, append(3, 1, &[&most]));
     let operations = session.disk.operations();
-    let refused = session.perform(L, &append(4, 1, &[&format!("{most}+")])).unwrap_err();
+    let refused = session.perform(L, &append(4, 1, &[&format!("{most}+")]));
+    let refused = refused.expect_err("an entry of more than a quarter of a segment is refused");
     assert!(matches!(refused, AppendError::TooLarge { bytes: 4097, limit: 4096 }), "{refused:?}");
     let refused = session.perform(L, &append(4, 1, &["small", &format!("{most}+")])).unwrap_err();
     assert!(matches!(refused, AppendError::TooLarge { .. }), "{refused:?}");
@@ -312,7 +313,7 @@ fn a_reset_goes_on_behind_a_gap_and_the_old_entries_never_return() {
 fn an_append_replaces_from_its_first_index_and_leaves_no_gap() {
     let mut session = start();
     acknowledge(&mut session, L, append(1, 1, &["1", "2", "3"]));
-    let refused = session.perform(L, &append(5, 1, &["5"])).unwrap_err();
+    let refused = session.perform(L, &append(5, 1, &["5"])).expect_err("a gap is refused");
     assert!(matches!(refused, AppendError::Gap { index: 5, next: 4 }), "{refused:?}");
     acknowledge(&mut session, L, append(2, 2, &["two"]));
     assert_eq!(entries(&World::of(&session.wal), L), ["1", "two"]);

@@ -54,9 +54,10 @@ pub trait Transport: fmt::Debug + Send + 'static {
     /// [`Inbound::disconnected`] is called after this call began.
     fn send(&self, to: u64, group: u32, message: Vec<Bytes>) -> bool;
 
-    /// As [`send`](Self::send), for a piece of an image: apart from the messages where the transport
-    /// can, so that they do not wait behind it. Between the two there is no order, and nobody is
-    /// told of a loss: who asked for the piece asks again.
+    /// Queues a piece of an image for a peer: apart from the messages where the transport can, so that
+    /// they do not wait behind it. Between the two there is no order, and nobody is told of a loss:
+    /// who asked for the piece asks again. False, and it is dropped, if the peer is none or its queue
+    /// is full; where a transport knows no difference, as [`send`](Self::send) says.
     fn send_image(&self, to: u64, group: u32, message: Vec<Bytes>) -> bool {
         self.send(to, group, message)
     }

@@ -66,7 +66,8 @@ pub struct TcpOptions {
     pub backoff_min: Duration,
     /// The longest pause between two tries to connect; by default 1 s.
     pub backoff_max: Duration,
-    /// Accepted connections at a time, greeted or not; more than there are peers, by default 128.
+    /// Accepted connections at a time, greeted or not; more than twice as many as there are peers, by
+    /// default 128.
     pub connections_max: usize,
     /// Accepted connections that have not greeted yet; at least 1, by default 32. One more closes
     /// the oldest of them.

@@ -14,8 +14,9 @@ pub(super) type ConnectionId = u64;
 
 /// All accepted connections of a transport.
 ///
-/// At most one of them serves a peer in a lane: a newer one takes over, and begins when the older has ended,
-/// so that nothing of an older connection arrives after something of a newer one.
+/// At most one of them serves a peer in a lane: a newer one takes over, and begins when the older has
+/// ended, so that nothing of an older connection arrives after something of a newer one. One for
+/// messages takes over from one for images, too: they can be of an earlier life of the peer.
 #[derive(Debug)]
 pub(super) struct Connections {
     connections_max: usize,
@@ -88,9 +89,13 @@ impl Connections {
         if state.open[&id].stage != Stage::Greeting {
             return false;
         }
+        let lanes = match lane {
+            Lane::Messages => &Lane::ALL[..],
+            Lane::Images => &[Lane::Images],
+        };
         let mut earlier = Vec::new();
         for (other, open) in &mut state.open {
-            if open.stage == Stage::Serves(peer, lane) {
+            if lanes.iter().any(|lane| open.stage == Stage::Serves(peer, *lane)) {
                 earlier.push(*other);
                 open.end();
             }

@@ -203,6 +203,13 @@ impl Link {
         drop(dropped); // Outside the lock: the chunks may be the last views of something large.
     }
 
+    /// Forgets the socket of images, and nothing of what was offered since the last was written.
+    pub(super) fn rest(&self) {
+        let mut state = self.state.lock();
+        state.connected = false;
+        state.stream = None;
+    }
+
     /// Gives back the room of `written`, which is then empty, and takes everything that waits into
     /// it; waits up to `patience` for something to do.
     pub(super) fn take(&self, written: &mut Vec<Outgoing>, patience: Duration) -> Next {

@@ -132,8 +132,9 @@ impl Receiver {
         }
         let mut frames = FrameReader::new(&*self.stream, READ_BYTES, silence_max);
         let mut contacted = Instant::now();
+        // A piece tells that the peer's machine lives, and nothing of who leads.
         let mut contact = || {
-            if contacted.elapsed() >= CONTACT_PAUSE {
+            if peer.lane == Lane::Messages && contacted.elapsed() >= CONTACT_PAUSE {
                 contacted = Instant::now();
                 self.shared.inbound.contact(peer.node);
             }

@@ -33,6 +33,8 @@ enum End {
     Stopped,
     Unreachable(String),
     Refused(String),
+    /// There is nothing to send for now.
+    Idle,
     Lost,
 }
 
@@ -48,6 +50,7 @@ impl Sender {
             let begun = Instant::now();
             match self.connection() {
                 End::Stopped => return,
+                End::Idle => continue,
                 End::Lost => reported.clear(),
                 End::Refused(reason) => self.shared.refuse_peer(reason),
                 End::Unreachable(reason) if reason == reported => {}
@@ -81,7 +84,10 @@ impl Sender {
             Err(end) => end,
         };
         shut(&stream);
-        self.link.close();
+        match end {
+            End::Idle => self.link.rest(),
+            _ => self.link.close(),
+        }
         end
     }
 
@@ -99,7 +105,12 @@ impl Sender {
             Ok((_, Greeting::Refusal(reason))) => {
                 return Err(self.refused(format_args!("refuses this node: {reason}")));
             }
-            Ok((_, Greeting::Hello { to, hello, .. })) if to == own => hello,
+            Ok((_, Greeting::Hello { to, hello, lane })) if to == own && lane == self.link.lane => {
+                hello
+            }
+            Ok((_, Greeting::Hello { to, .. })) if to == own => {
+                return Err(self.refused(format_args!("takes the connection for another one")));
+            }
             Ok((_, Greeting::Hello { to, .. })) => {
                 return Err(self.refused(format_args!("answers node {to}, not node {own}")));
             }
@@ -139,6 +150,9 @@ impl Sender {
             shut(stream);
             let watched = watcher.join().expect("the watcher does not panic");
 
+            if matches!(written, Ok(Written::Idle)) {
+                return End::Idle;
+            }
             // Before the call, so that every message that was taken is behind it.
             self.link.close();
             let reason = match (watched, written) {
@@ -148,8 +162,7 @@ impl Sender {
                 }
                 (Err(_), Err(error)) => error.to_string(),
                 (Err(_), Ok(Written::Stopped)) => "closed by this node".to_owned(),
-                (Err(_), Ok(Written::Idle)) => "there is nothing to send".to_owned(),
-                (Err(ending), Ok(Written::Lost)) => ending,
+                (Err(ending), Ok(Written::Lost | Written::Idle)) => ending,
             };
             match self.link.lane {
                 Lane::Messages => self.shared.inbound.disconnected(self.link.peer, &reason),

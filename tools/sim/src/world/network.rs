@@ -28,10 +28,19 @@ pub struct Sent {
     pub group: u32,
     /// The same.
     pub message: Bytes,
-    /// A piece of an image, which has no order among the others.
-    pub is_image: bool,
+    /// Between the two there is no order.
+    pub lane: Lane,
     /// Which of the connections between the two.
     connection: u64,
+}
+
+/// What a message travels among.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Messages.
+    Messages,
+    /// Pieces of images.
+    Images,
 }
 
 #[derive(Debug, Default)]
@@ -222,18 +231,24 @@ impl Transport for End {
     }
 
     fn send(&self, to: u64, group: u32, message: Vec<Bytes>) -> bool {
-        self.hand_over(to, group, message, false)
+        self.hand_over(to, group, message, Lane::Messages)
     }
 
     fn send_image(&self, to: u64, group: u32, message: Vec<Bytes>) -> bool {
-        self.hand_over(to, group, message, true)
+        self.hand_over(to, group, message, Lane::Images)
     }
 
     fn stop(&mut self) {}
 }
 
 impl End {
-    fn hand_over(&self, to: u64, group: u32, message: Vec<Bytes>, is_image: bool) -> bool {
+    fn hand_over(&self, to: u64, group: u32, message: Vec<Bytes>, lane: Lane) -> bool {
+        let is_piece = message.iter().flatten().next() == Some(&PIECE);
+        assert_eq!(
+            is_piece,
+            lane == Lane::Images,
+            "pieces travel by themselves, and nothing else does"
+        );
         let mut hub = self.network.hub();
         let (a, b) = pair(self.id, to);
         let Some(connection) = hub.connections.get(&(a, b)).copied() else { return false };
@@ -241,7 +256,7 @@ impl End {
             return false;
         }
         let (from, message, connection) = (self.id, message.concat().into(), connection.number);
-        hub.sent.push(Sent { from, to, group, message, is_image, connection });
+        hub.sent.push(Sent { from, to, group, message, lane, connection });
         true
     }
 }
@@ -254,6 +269,9 @@ impl fmt::Debug for End {
             .finish_non_exhaustive()
     }
 }
+
+/// Tag of PROTOCOL.md.
+const PIECE: u8 = 4;
 
 fn pair(a: u64, b: u64) -> (u64, u64) {
     (a.min(b), a.max(b))

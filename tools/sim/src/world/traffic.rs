@@ -7,7 +7,7 @@ use kontiki::steps::protocol_message;
 use crate::world::{
     World,
     agenda::Event,
-    network::Sent,
+    network::{Lane, Sent},
     parameters::{MS, Rules},
 };
 
@@ -20,7 +20,7 @@ pub(super) struct Links {
     /// How much longer they take.
     clogged: BTreeMap<(u64, u64), u64>,
     /// When the last message that keeps its place arrives, and the last piece of an image.
-    last: BTreeMap<(u64, u64, bool), u64>,
+    last: BTreeMap<(u64, u64, Lane), u64>,
 }
 
 impl Links {
@@ -94,7 +94,7 @@ impl World<'_> {
             let (least, most) = rules.delay;
             let clogged = self.links.clogged.get(&link).copied().unwrap_or(0);
             let mut at = self.now + least + self.random.below(most - least + 1) + clogged;
-            let last = self.links.last.entry((link.0, link.1, sent.is_image)).or_default();
+            let last = self.links.last.entry((link.0, link.1, sent.lane)).or_default();
             if is_protocol && self.random.chance(rules.overtakes) {
                 if at < *last {
                     self.coverage.count("a message overtakes");

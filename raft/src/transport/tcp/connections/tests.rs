@@ -52,6 +52,24 @@ fn a_newer_connection_waits_until_the_older_has_ended() {
 }
 
 #[test]
+fn a_connection_for_messages_takes_over_from_one_for_images_and_not_the_other_way_round() {
+    let connections = connections(9, 9);
+    let (image, mut client) = accept(&connections);
+    assert!(connections.serve(image, 2, Lane::Images));
+    let (message, _client) = accept(&connections);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| connections.serve(message, 2, Lane::Messages));
+        wait_closed(&mut client);
+        connections.end(image);
+        assert!(waiting.join().unwrap());
+    });
+    let (image, _client) = accept(&connections);
+    assert!(connections.serve(image, 2, Lane::Images));
+    let serving = connections.state.lock();
+    assert!(serving.open.values().all(|open| open.stage != Stage::Ending));
+}
+
+#[test]
 fn connections_of_different_peers_leave_each_other_alone() {
     let connections = connections(9, 9);
     for peer in 1..=3 {
