@@ -31,20 +31,27 @@ fn indexes(log: &Log, range: Range<u64>) -> Vec<u64> {
     log.read(range, usize::MAX).map(|entry| entry.unwrap().index).collect()
 }
 
+/// However often the log was cut before.
 #[test]
 fn a_reader_that_looked_ahead_ends_where_the_log_is_cut_meanwhile() {
-    let wal = wal(64 << 10);
-    let log = wal.log(LogId(1)).unwrap();
-    append(&wal, &log, 1..11, 1);
-    let mut cut = log.read(1..11, usize::MAX);
-    let mut replaced = log.read(1..11, usize::MAX);
-    assert_eq!(cut.next().unwrap().unwrap().index, 1);
-    assert_eq!(replaced.next().unwrap().unwrap().index, 1);
-    drop(log.truncate_after(5).unwrap());
-    assert!(cut.next().is_none());
-    append(&wal, &log, 3..5, 2);
-    assert!(replaced.next().is_none());
-    assert_eq!(indexes(&log, 1..11), [1, 2, 3, 4]);
+    for cuts_before in 0..3 {
+        let wal = wal(64 << 10);
+        let log = wal.log(LogId(1)).unwrap();
+        for _ in 0..cuts_before {
+            append(&wal, &log, 1..2, 1);
+            drop(log.truncate_after(0).unwrap());
+        }
+        append(&wal, &log, 1..11, 1);
+        let mut cut = log.read(1..11, usize::MAX);
+        let mut replaced = log.read(1..11, usize::MAX);
+        assert_eq!(cut.next().unwrap().unwrap().index, 1);
+        assert_eq!(replaced.next().unwrap().unwrap().index, 1);
+        drop(log.truncate_after(5).unwrap());
+        assert!(cut.next().is_none(), "{cuts_before} cuts before");
+        append(&wal, &log, 3..5, 2);
+        assert!(replaced.next().is_none(), "{cuts_before} cuts before");
+        assert_eq!(indexes(&log, 1..11), [1, 2, 3, 4]);
+    }
 }
 
 #[test]
