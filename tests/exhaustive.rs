@@ -54,6 +54,9 @@ fn check(start: Start) {
         let rate = exhaustive.tally.states as f64 / busy.as_secs_f64() * 60.0;
         println!("{start:?}, {what}: {:?}", exhaustive.tally);
         println!("    {busy:.1?} of one core ({wall:.1?}): {rate:.0} states a minute");
+        // The time of a processor, and for long enough that it can be told.
+        let is_told = busy > Duration::from_secs(5);
+        assert!(!is_told || rate > 100_000.0, "{rate:.0} states a minute of one core");
     };
     for length in 0..=2 {
         try_each(&mut Sequence::all(start, length), Depth::Whole, "up to two steps, whole");

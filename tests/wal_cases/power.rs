@@ -130,7 +130,7 @@ fn sectors(disk: &MemoryDisk) -> Vec<u64> {
         .collect()
 }
 
-/// The repair leaves no header behind the end that is whole by itself.
+/// WAL-CASE 11, WAL-CASE 63: the repair leaves no header behind the end that is whole by itself.
 #[test]
 fn what_was_cut_is_zeroed() {
     let mut session = start();

@@ -25,9 +25,10 @@
 //!
 //! What holds, whatever happens to the machine:
 //!
-//! - What a wait for durability returned `Ok` for is there after any stop, or opening says exactly
-//!   what is damaged and changes nothing: a torn tail is told from damage by what later frames
-//!   attest.
+//! - What a wait for durability returned `Ok` for is there after any stop, or opening, or the read
+//!   of it in a sealed segment, says exactly what is damaged and changes nothing: a torn tail is told
+//!   from damage by what later frames attest. What this takes from disks is in FORMAT.md, with what
+//!   no log can tell of its last group.
 //! - What opening shows is durable before it is shown.
 //! - After the first failed write or sync nothing is acknowledged and nothing written any more; the
 //!   log says so to every waiter and must be opened again.

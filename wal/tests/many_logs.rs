@@ -15,6 +15,8 @@ fn open(disk: &MemoryDisk, segment_bytes: u64) -> Wal {
 #[test]
 fn ten_thousand_logs_share_one_stream_and_one_sync_and_all_come_back() {
     const LOGS: u32 = 10_000;
+    /// One of them, in the middle.
+    const HOT: u32 = 5000;
     let disk = MemoryDisk::new();
     let wal = open(&disk, 8 << 20);
     let logs: Vec<_> = (1..=LOGS).map(|id| wal.log(LogId(id)).unwrap()).collect();
@@ -26,7 +28,7 @@ fn ten_thousand_logs_share_one_stream_and_one_sync_and_all_come_back() {
         wal.work(Duration::ZERO);
     }
     // One of them is hot, and takes the log on by some segments.
-    let hot = &logs[4999];
+    let hot = logs.iter().find(|log| log.id() == LogId(HOT)).unwrap();
     for index in 7..=20_000_u64 {
         while let Err(error) = hot.append(index, 7, &[vec![7; 1000].into()]) {
             assert!(matches!(error, AppendError::Full { .. }), "{error}");
@@ -53,8 +55,13 @@ fn ten_thousand_logs_share_one_stream_and_one_sync_and_all_come_back() {
     let wal = open(&disk.reopen(), 8 << 20);
     assert_eq!(wal.logs().len(), usize::try_from(LOGS).unwrap() - 1);
     assert_eq!(wal.log(LogId(2)).unwrap().state().as_deref(), Some(&b"state"[..]));
-    for id in [2, 77, 9999, LOGS] {
+    for id in (2..=LOGS).filter(|id| *id != HOT) {
         let log = wal.log(LogId(id)).unwrap();
+        assert_eq!((log.first(), log.last(), log.term(6)), (1, 6, Some(6)), "log {id}");
+        // The disk in memory copies what a reader maps.
+        if id % 500 > 1 {
+            continue;
+        }
         let entries: Vec<_> = log.read(1..99, usize::MAX).map(|entry| entry.unwrap()).collect();
         assert_eq!(entries.len(), 6);
         assert_eq!(entries[5].bytes, format!("6 of {id}"));

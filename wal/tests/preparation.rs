@@ -9,7 +9,7 @@ use std::{
 };
 
 use kontiki_disk::{
-    MemoryDisk,
+    Access, Disk, MemoryDisk,
     memory::{ENOSPC, Fault, Kind},
 };
 use kontiki_wal::{AppendError, LogId, Options, Wal};
@@ -72,6 +72,33 @@ fn every_new_log_draws_a_name() {
 
 fn segment(number: u64) -> impl AsRef<Path> {
     Path::new("log").join(format!("{number:016}.wal"))
+}
+
+/// A log that nobody writes to takes little room.
+#[test]
+fn the_first_segment_of_a_log_is_small_and_nothing_else_is_made_yet() {
+    let disk = MemoryDisk::new();
+    let wal = options(&disk).open("log").unwrap();
+    while wal.work(Duration::ZERO) {}
+    assert_eq!(disk.contents(segment(1)).unwrap().len(), 4 << 20);
+    let directory = disk.open_directory(Path::new("log"), Access::Read).unwrap();
+    let bytes: u64 = directory.list().unwrap().iter().map(|(_, bytes)| bytes).sum();
+    assert_eq!(bytes, 4 << 20);
+}
+
+#[test]
+fn the_next_segment_is_begun_when_this_one_is_half_full_and_not_before() {
+    let disk = MemoryDisk::new();
+    let wal = options(&disk).segment_bytes(64 << 10).open("log").unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    let pushes = (1..).find(|_| {
+        drop(log.push(vec![1; 500]).unwrap());
+        wal.work(Duration::ZERO);
+        disk.contents(segment(2)).is_some()
+    });
+    // 560 bytes each, behind the header page and the first frames.
+    let half = (32 << 10) / 560 - 4096 / 560;
+    assert!((half - 2..=half + 2).contains(&pushes.unwrap()), "{pushes:?} of about {half}");
 }
 
 /// So that nobody has to wait for it.

@@ -47,27 +47,38 @@ fn a_rotation_that_had_to_wait_is_counted_once_and_one_that_had_not_is_not_count
     assert_eq!(wal.statistics().rotation_waits, 2);
 }
 
-/// Its pages are the likeliest to be in the cache still.
+/// Its pages are the likeliest to be in the cache still. Three are freed at once, of which two are kept; or two and then a third,
+/// in whose place the oldest goes.
 #[test]
-fn of_two_spares_the_one_that_was_freed_last_is_used_first() {
-    let disk = MemoryDisk::new();
-    let wal = open(&disk);
-    let log = wal.log(LogId(1)).unwrap();
-    let append = |segments: u64| {
-        while wal.statistics().segments < segments {
-            drop(log.push(vec![7; 500]).unwrap());
+fn what_was_freed_last_is_kept_and_used_first() {
+    for is_in_two_steps in [false, true] {
+        let disk = MemoryDisk::new();
+        let wal = open(&disk);
+        let log = wal.log(LogId(1)).unwrap();
+        let append = |segments: u64| {
+            while wal.statistics().segments < segments {
+                drop(log.push(vec![7; 500]).unwrap());
+                while wal.work(Duration::ZERO) {}
+            }
+            log.last()
+        };
+        let compact = |first| {
+            drop(log.compact_before(first).unwrap());
             while wal.work(Duration::ZERO) {}
+        };
+        let first_of_third = append(3);
+        let last = append(4);
+        if is_in_two_steps {
+            compact(first_of_third);
         }
-    };
-    append(4);
-    drop(log.compact_before(log.last() + 1).unwrap());
-    while wal.work(Duration::ZERO) {}
-    disk.start_trace();
-    append(4);
-    let renames = disk.take_trace().into_iter().filter(|done| done.kind == Kind::Rename);
-    let used: Vec<String> =
-        renames.map(|done| done.name).filter(|name| name.ends_with(".spare")).collect();
-    assert_eq!(used, ["0000000000000002.spare", "0000000000000001.spare"]);
+        compact(last + 1);
+        disk.start_trace();
+        append(4);
+        let renames = disk.take_trace().into_iter().filter(|done| done.kind == Kind::Rename);
+        let used: Vec<String> =
+            renames.map(|done| done.name).filter(|name| name.ends_with(".spare")).collect();
+        assert_eq!(used, ["0000000000000003.spare", "0000000000000002.spare"]);
+    }
 }
 
 /// At the bound of all segments, where only upkeep goes on in one more.

@@ -77,7 +77,7 @@ fn a_segment_with_frames_of_an_earlier_life_behind_its_end_is_walked_past() {
     assert_eq!(open(&disk).log(LogId(1)).unwrap().last(), last, "frames of an earlier life count");
 }
 
-/// Every frame is whole by itself, but the second was written behind another first one: what a cut
+/// WAL-CASE 11: every frame is whole by itself, but the second was written behind another first one: what a cut
 /// tail would look like that came back.
 #[test]
 fn a_frame_that_does_not_link_to_the_one_before_is_cut() {

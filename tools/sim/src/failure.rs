@@ -140,6 +140,9 @@ impl Runner {
             self.met(&disk, Place::Work);
             stopped = session.try_to_close().is_err();
             self.met(&disk, Place::Closing);
+            if stopped {
+                nothing_follows(&mut session);
+            }
         }
         self.met(&disk, Place::Work);
         assert!(!stopped || self.place.is_some(), "nothing else fails");

@@ -69,6 +69,12 @@ fn encodes_the_example_of_the_specification() {
     assert_eq!(bytes, EXAMPLE);
     assert!(is_whole(&EXAMPLE));
     assert_eq!(example_salt(), 0x42b8_bb84);
+    let mut shown = include_str!("../../FORMAT.md").lines();
+    for (number, line) in EXAMPLE.chunks(16).enumerate() {
+        let hex: String = line.iter().map(|byte| format!(" {byte:02x}")).collect();
+        let line = format!("{:02x} {hex}", number * 16);
+        assert!(shown.any(|shown| shown.starts_with(&line)), "FORMAT.md does not show {line}");
+    }
 }
 
 #[test]

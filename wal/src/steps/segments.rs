@@ -261,22 +261,25 @@ impl Core {
         let mut kept = Vec::new();
         let places = SPARES_MAX - usize::from(state.stream.successor.is_some());
         let durable = state.stream.durable();
-        for segment in
-            state.freed.take_if(|(end, _)| *end <= durable).map_or(vec![], |freed| freed.1)
-        {
+        let freed = state.freed.take_if(|(end, _)| *end <= durable).map_or(vec![], |freed| freed.1);
+        // The newest first, and in the place of older ones: their pages are the likeliest to be in the cache still.
+        for segment in freed.into_iter().rev() {
             let Segment { sequence, bytes, file, index, .. } = segment;
             // The log's own view, of the index.
             drop(index);
             // The only handle is this one: no view of the file lives, and none can come into being.
             let is_free = Arc::strong_count(&file) == 1;
             let is_of_use = bytes == state.stream.segment_bytes;
-            if is_free && is_of_use && state.spares.len() + kept.len() < places {
+            if is_free && is_of_use && kept.len() < places {
                 kept.push(sequence);
             } else {
                 state.statistics.pinned_segments += u64::from(!is_free);
                 removed.push(file_name(sequence));
             }
         }
+        kept.reverse();
+        let too_many = (state.spares.len() + kept.len()).saturating_sub(places);
+        removed.extend(state.spares.drain(..too_many).map(spare_name));
         SegmentWork::Free { removed, kept }
     }
 
