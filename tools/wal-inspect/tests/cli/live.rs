@@ -117,8 +117,8 @@ fn a_dump_under_which_every_file_is_used_again_is_no_corruption() {
     child.stderr.take().unwrap().read_to_string(&mut remarks).unwrap();
     assert_eq!((child.wait().unwrap().code(), remarks.as_str()), (Some(0), ""));
     // The writer has gone on in the segment that was the newest, before it went away from it.
-    let segments = before.lines().filter_map(|line| line.strip_prefix("segment ")?.get(..16));
-    let newest = format!("segment {}", segments.last().unwrap());
+    let mut segments = before.lines().filter_map(|line| line.strip_prefix("segment ")?.get(..16));
+    let newest = format!("segment {}", segments.next_back().unwrap());
     let older = |text| str::lines(text).take_while(|line| !line.starts_with(&newest));
     let foreign = older(&text).find(|line| !whole.contains(line));
     assert_eq!(foreign, None, "nothing is shown that was not there");
