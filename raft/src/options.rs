@@ -90,10 +90,9 @@ pub struct Options {
     /// Bytes a second of an image that this node takes from a peer, at most: so that bringing one node up to date leaves room for
     /// the others on a network or a disk. `u64::MAX`: no limit. At least two pieces in `election_timeout_max`.
     pub snapshot_rate_max: u64,
-    /// Entries that stay in the log although a snapshot contains them: a follower that is no further behind needs none. 4096.
+    /// Entries that stay in the log although a snapshot contains them: a follower that is no further behind needs none. 4096, and
+    /// none that the snapshot before the newest contains.
     pub trailing_entries: u64,
-    /// How many more stay, at most, while a follower gets a snapshot. 262,144.
-    pub pinned_entries_max: u64,
     /// Events that one receiver may leave unread before it loses the oldest. 1024.
     pub events_max: usize,
 }
@@ -126,7 +125,6 @@ impl Default for Options {
             snapshot_piece_bytes: PIECE_BYTES_MAX,
             snapshot_rate_max: u64::MAX,
             trailing_entries: 1 << 12,
-            pinned_entries_max: 1 << 18,
             events_max: 1024,
         }
     }
@@ -169,7 +167,6 @@ impl Options {
         config.fetch_bytes_max = self.fetch_bytes_max;
         config.reads_max = self.reads_max;
         config.trailing_entries = self.trailing_entries;
-        config.pinned_entries_max = self.pinned_entries_max;
         config
     }
 

@@ -41,11 +41,8 @@ pub struct Config {
     /// What one `Fetch` asks for at most (never more than an AppendEntries takes). Default 1 MiB.
     pub fetch_bytes_max: usize,
     /// Entries that are kept in the log although a snapshot contains them, for followers that are a
-    /// little behind. Default 4096.
+    /// little behind; none that the snapshot before it contains. Default 4096.
     pub trailing_entries: u64,
-    /// How many more are kept, at most, while a follower gets a snapshot, so that it can go on from
-    /// there. Default 262,144.
-    pub pinned_entries_max: u64,
     /// The state machine is given only what is durable here. For one that keeps a disk of its own: it must not know more after a
     /// power cut than the log does. Otherwise what is committed is applied, on whichever disks it is. Default false.
     pub applies_durable_only: bool,
@@ -72,7 +69,6 @@ impl Config {
             tail_bytes_max: 32 << 20,
             fetch_bytes_max: 1 << 20,
             trailing_entries: 1 << 12,
-            pinned_entries_max: 1 << 18,
             applies_durable_only: false,
             reads_max: 1 << 16,
         }

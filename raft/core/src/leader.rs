@@ -222,9 +222,11 @@ impl Leader {
         self.replicate(local, to);
     }
 
-    /// The last entry of the oldest snapshot that a follower is offered.
-    pub(crate) fn pinned(&self) -> Option<LogIndex> {
-        self.followers.values().filter_map(Progress::offered).min()
+    /// The last entry of the oldest snapshot that a follower is getting. Who gets one answers every offer of it; who is
+    /// silent may be gone for good, and would keep the log from being compacted.
+    pub(crate) fn pinned(&self, local: &Local, now: Instant) -> Option<LogIndex> {
+        let answers = |progress: &&Progress| now < progress.answered_at + local.patience();
+        self.followers.values().filter(answers).filter_map(Progress::offered).min()
     }
 
     /// The leadership is over: nobody who waits for a read is left waiting.

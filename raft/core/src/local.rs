@@ -25,6 +25,8 @@ pub(crate) struct Local {
     pub(crate) timers: Timers,
     /// The newest one that is visible here.
     pub(crate) snapshot: Option<Snapshot>,
+    /// The last entry of the one before it.
+    pub(crate) snapshot_before: LogIndex,
     /// One that is ahead of the log, and waits until nobody reads that any more.
     pub(crate) ahead: Option<Snapshot>,
     state: State,
@@ -65,6 +67,7 @@ impl Local {
             timers: Timers::new(&config, random, now),
             config,
             snapshot: recovered.snapshot,
+            snapshot_before: LogIndex(0),
             ahead: None,
             state,
             state_changed: false,

@@ -570,7 +570,7 @@ impl Raft {
     fn finish(&mut self, now: Instant) {
         self.local.write_state(now);
         let pinned = match &self.state {
-            RoleState::Leader(leader) => leader.pinned(),
+            RoleState::Leader(leader) => leader.pinned(&self.local, now),
             _ => None,
         };
         self.local.compact(pinned);

@@ -64,6 +64,7 @@ impl Local {
 
     /// A snapshot whose entries the log holds: they may leave it.
     pub(crate) fn keep_snapshot(&mut self, snapshot: Snapshot) {
+        self.snapshot_before = self.snapshot_at();
         self.snapshot = Some(snapshot);
     }
 
@@ -78,12 +79,13 @@ impl Local {
     }
 
     /// Lets entries go that the snapshot contains, are applied, and that nobody is kept waiting for: `pinned` is the
-    /// last entry of a snapshot that some follower is getting.
+    /// last entry of a snapshot that some follower is getting. What the snapshot before contains goes whatever it is kept
+    /// for: so the log is bounded by the bytes between three snapshots, however long its entries are (RAFT-CASE 52).
     pub(crate) fn compact(&mut self, pinned: Option<LogIndex>) {
-        let (trailing, pinned_max) = (self.config.trailing_entries, self.config.pinned_entries_max);
-        let wanted = LogIndex(self.snapshot_at().0.saturating_sub(trailing));
-        let kept = pinned.filter(|pinned| wanted.since(*pinned) <= pinned_max);
-        let last = wanted.min(self.log.applied()).min(kept.unwrap_or(wanted));
+        let trailing = self.config.trailing_entries;
+        let kept = LogIndex(self.snapshot_at().0.saturating_sub(trailing));
+        let kept = pinned.map_or(kept, |pinned| kept.min(pinned)).max(self.snapshot_before);
+        let last = kept.min(self.log.applied());
         if last > self.log.compacted().index {
             self.log.compact_to(last);
             self.output(Output::Compact { last });

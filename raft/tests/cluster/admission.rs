@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use kontiki::{Event, Node, ProposeError, Role, StartError};
 
-use crate::harness::{Cluster, Tally, await_event, await_role, members, quick, ready, turn};
+use crate::{
+    harness::{Cluster, Tally, await_event, await_role, members, quick, ready},
+    turns::turn,
+};
 
 #[test]
 fn a_cluster_begins_when_its_last_member_is_started_and_not_before() {

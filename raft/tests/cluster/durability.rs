@@ -7,8 +7,9 @@ use kontiki::{Node, OpenError, Read, Role, StartError};
 use kontiki_wal::repair::{self, Mark};
 
 use crate::{
-    harness::{Cluster, Tally, await_role, quick, ready, turn},
+    harness::{Cluster, Tally, await_role, quick, ready},
     ports::free_addresses,
+    turns::turn,
 };
 
 fn numbered(range: std::ops::Range<u32>) -> Vec<Bytes> {

@@ -15,10 +15,12 @@ use kontiki::{
     ProposalBatch, ProposeResult, Read, Role, SnapshotWriter, StateMachine, Status,
 };
 use kontiki_disk::{Disk, memory::MemoryDisk};
-use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use tempfile::TempDir;
 
-use crate::muffle::Muffle;
+use crate::{
+    muffle::Muffle,
+    turns::{Turn, turn},
+};
 
 /// Longer than anything takes that works.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -255,15 +257,6 @@ impl Drop for Cluster {
             ends.into_iter().for_each(|end| end.wait());
         }
     }
-}
-
-/// Held while a test has nodes; the nodes of two tests at once would miss each other's deadlines.
-pub(crate) type Turn = ReentrantMutexGuard<'static, ()>;
-
-/// Waits until no other test has nodes. One test may have two clusters.
-pub(crate) fn turn() -> Turn {
-    static TURN: ReentrantMutex<()> = ReentrantMutex::new(());
-    TURN.lock()
 }
 
 /// Small files, so that tests are quick. The times are the defaults: where no election is what is

@@ -13,3 +13,4 @@ mod own_disk;
 mod ports;
 mod reads;
 mod snapshots;
+mod turns;

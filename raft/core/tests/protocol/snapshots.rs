@@ -131,11 +131,8 @@ fn a_follower_that_needs_what_is_gone_gets_the_snapshot_and_then_entries() {
 
 /// RAFT-CASE 52
 #[test]
-fn entries_behind_a_snapshot_that_is_being_sent_stay_up_to_a_bound() {
-    let mut cluster = Cluster::with(3, 0, |config| {
-        config.trailing_entries = 0;
-        config.pinned_entries_max = 5;
-    });
+fn entries_behind_a_snapshot_that_is_being_sent_stay_until_the_one_after_the_next() {
+    let mut cluster = Cluster::with(3, 0, |config| config.trailing_entries = 0);
     cluster.elect(1);
     cluster.node_mut(3).holds_snapshots = true;
     cluster.isolate(&[3]);
@@ -150,15 +147,52 @@ fn entries_behind_a_snapshot_that_is_being_sent_stay_up_to_a_bound() {
     propose(&mut cluster, 8..13);
     cluster.take_snapshot(1);
     let status = cluster.status(1);
-    assert_eq!((status.snapshot.index.0, status.compacted.index.0), (14, 9), "five are kept");
+    assert_eq!((status.snapshot.index.0, status.compacted.index.0), (14, 9), "kept for it");
     propose(&mut cluster, 13..14);
     cluster.take_snapshot(1);
-    assert_eq!(cluster.status(1).compacted.index.0, 15, "six would be too many");
+    let status = cluster.status(1);
+    assert_eq!((status.snapshot.index.0, status.compacted.index.0), (15, 14), "no longer");
     // Whatever it gets, it is served again.
     cluster.bring_snapshot(3);
     cluster.run(ms(300));
     assert_eq!(cluster.commands(3), cluster.commands(1));
     assert_eq!(mode(&cluster, 3), FollowerMode::Replicate);
+}
+
+/// However many entries may trail: they are counted, and a disk is filled by bytes.
+#[test]
+fn no_entry_stays_that_the_snapshot_before_contains() {
+    let mut cluster = Cluster::with(1, 0, |config| config.trailing_entries = 1000);
+    cluster.elect(1);
+    for (round, compacted) in [(0, 0), (1, 5), (2, 9), (3, 13)] {
+        propose(&mut cluster, round * 4..round * 4 + 4);
+        cluster.take_snapshot(1);
+        assert_eq!(cluster.status(1).compacted.index.0, compacted);
+    }
+}
+
+/// RAFT-CASE 52: what is kept is kept for a transfer, and who is not heard of has none.
+#[test]
+fn a_follower_that_is_silent_keeps_no_entries() {
+    let mut cluster = Cluster::with(3, 0, |config| config.trailing_entries = 0);
+    cluster.elect(1);
+    cluster.node_mut(3).holds_snapshots = true;
+    cluster.isolate(&[3]);
+    propose(&mut cluster, 0..8);
+    cluster.take_snapshot(1);
+    cluster.heal();
+    cluster.run(ms(300));
+    assert_eq!(mode(&cluster, 3), FollowerMode::Snapshot);
+    cluster.isolate(&[3]);
+    propose(&mut cluster, 8..13);
+    cluster.take_snapshot(1);
+    assert_eq!(cluster.status(1).compacted.index.0, 9, "it may go on");
+    cluster.run(ms(1000));
+    assert_eq!(cluster.status(1).compacted.index.0, 14);
+    cluster.heal();
+    cluster.bring_snapshot(3);
+    cluster.run(ms(300));
+    assert_eq!(cluster.commands(3), cluster.commands(1));
 }
 
 /// RAFT-CASE 52: while it is sent, nobody waits for anything else of that follower, and it counts as reached.

@@ -274,7 +274,6 @@ fn set(config: &mut Config, name: &str, value: u64) -> Result<(), String> {
         "command_bytes_max" => config.command_bytes_max = size,
         "inflight_bytes_max" => config.inflight_bytes_max = size,
         "inflight_messages_max" => config.inflight_messages_max = size,
-        "pinned_entries_max" => config.pinned_entries_max = value,
         "tail_bytes_max" => config.tail_bytes_max = size,
         "trailing_entries" => config.trailing_entries = value,
         "uncommitted_bytes_max" => config.uncommitted_bytes_max = size,

@@ -12,8 +12,9 @@ use crate::{
     ports::free_addresses,
     support::{
         Cluster, Process, assert_refused, connect, free_ports, info, poll, query, serve_arguments,
-        socket, succeeds_soon, turn,
+        socket, succeeds_soon,
     },
+    turns::turn,
 };
 
 #[test]

@@ -13,7 +13,8 @@ use redis::{Connection, Value};
 
 use crate::{
     ports::free_addresses,
-    support::{Cluster, Node, Process, assert_refused, poll, query, serve_arguments, turn},
+    support::{Cluster, Node, Process, assert_refused, poll, query, serve_arguments},
+    turns::turn,
 };
 
 #[test]

@@ -19,7 +19,8 @@ use rustix::{
 use crate::{
     data::{damage_first_segment, fill_first_segment},
     ports::free_port,
-    support::{Process, connect, info, poll, query, socket, succeeds_soon, turn},
+    support::{Process, connect, info, poll, query, socket, succeeds_soon},
+    turns::turn,
 };
 
 #[test]

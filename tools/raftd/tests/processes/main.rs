@@ -19,3 +19,5 @@ mod snapshots;
 mod status;
 mod storm;
 mod support;
+#[path = "../../../../raft/tests/cluster/turns.rs"]
+mod turns;

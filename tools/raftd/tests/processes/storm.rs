@@ -21,7 +21,8 @@ use tempfile::TempDir;
 use crate::{
     network::{Network, address, is_alone},
     recorded::{Client, Heard, History, check, connect, lines, read_all, read_late},
-    support::{DEADLINE, Process, info, poll, query, seeded, skipped, succeeds_soon, turn},
+    support::{DEADLINE, Process, info, poll, query, seeded, skipped, succeeds_soon},
+    turns::turn,
 };
 
 /// `RAFTD_STORM_SECONDS`: for how long.

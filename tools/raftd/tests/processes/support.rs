@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, channel},
     },
     thread,
@@ -19,7 +19,10 @@ use redis::{Connection, FromRedisValue, RedisResult, Value};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::ports::free_port;
+use crate::{
+    ports::free_port,
+    turns::{Turn, turn},
+};
 
 /// How long anything may take that must happen at all.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -227,7 +230,7 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) directory: TempDir,
     /// The processes of one test have the machine to themselves.
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Cluster {
@@ -287,12 +290,6 @@ impl Cluster {
             .collect();
         assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
     }
-}
-
-/// Waits until no other test runs processes.
-pub(crate) fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Ports that nothing listens on, each given to one test only.

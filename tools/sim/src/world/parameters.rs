@@ -160,7 +160,6 @@ fn draw_snapshots(parameters: &mut Parameters) {
     let least = 1_000 / patience.max(1) + 1;
     options.snapshot_rate_max = if pieces > 30 { u64::MAX } else { piece_bytes * pieces * least };
     options.trailing_entries = [0, 3, 50][pick(&mut random, 3)];
-    options.pinned_entries_max = [0, 10, 1_000][pick(&mut random, 3)];
 }
 
 fn draw_rules(random: &mut Random) -> Rules {
