@@ -73,7 +73,9 @@ pub(crate) fn decode(body: &[u8]) -> Option<Checkpoint> {
     let mut rest = Rest(body);
     let (logs, runs) = (rest.u32()?, usize::try_from(rest.u32()?).ok()?);
     let segments = decode_runs(rest.take(runs.checked_mul(16)?)?)?;
-    let mut decoded: Vec<(LogId, Bounds)> = Vec::new();
+    // As many as are said, and no more than there are bytes for.
+    let room = u64::from(logs).min(rest.0.len() as u64 / LOG_BYTES);
+    let mut decoded: Vec<(LogId, Bounds)> = Vec::with_capacity(usize::try_from(room).ok()?);
     for _ in 0..logs {
         let (log, bounds) = decode_log(&mut rest)?;
         if decoded.last().is_some_and(|(before, _)| *before >= log) {

@@ -1,4 +1,5 @@
-//! The decoders, for the fuzz targets in `tools/fuzz`. No part of the API.
+//! The decoders, for the fuzz targets in `tools/fuzz`. No part of the API. What is said about a decoded structure goes into
+//! room that the caller has made, so that he can tell what the decoder itself takes.
 
 use std::ops::Range;
 
@@ -20,12 +21,15 @@ pub struct Frame {
     pub header: [u8; 48],
     /// Length of its body.
     pub body_bytes: usize,
-    /// Where its entries lie in that.
-    pub entries: Vec<Range<usize>>,
 }
 
-/// The whole frame at the start of `bytes`.
-pub fn frame(bytes: &[u8], salt: u32, offset: u64) -> Option<Frame> {
+/// The whole frame at the start of `bytes`; where its entries lie in the body goes to `entries`.
+pub fn frame(
+    bytes: &[u8],
+    salt: u32,
+    offset: u64,
+    entries: &mut Vec<Range<usize>>,
+) -> Option<Frame> {
     let header = Header::decode(bytes.first_chunk()?, salt, offset)?;
     let encoded = header.encode(salt, offset);
     let padded = bytes.get(encoded.len()..usize::try_from(header.frame_bytes()).ok()?)?;
@@ -33,20 +37,19 @@ pub fn frame(bytes: &[u8], salt: u32, offset: u64) -> Option<Frame> {
         return None;
     }
     let body = &padded[..usize::try_from(header.body_len).ok()?];
-    let entries = (0..header.count).map(|number| entry_range(body, header.count, number));
-    Some(Frame { header: encoded, body_bytes: body.len(), entries: entries.collect() })
+    entries.extend((0..header.count).map(|number| entry_range(body, header.count, number)));
+    Some(Frame { header: encoded, body_bytes: body.len() })
 }
 
-/// The checkpoint in `body`, encoded again.
-pub fn checkpoint(body: &[u8]) -> Option<Vec<u8>> {
+/// The checkpoint in `body`, encoded again into `encoded`.
+pub fn checkpoint(body: &[u8], encoded: &mut Vec<u8>) -> Option<()> {
     let checkpoint = checkpoint::decode(body)?;
-    let mut encoded = Vec::with_capacity(body.len());
     let logs = u32::try_from(checkpoint.logs.len()).ok()?;
-    checkpoint::encode_segments(logs, &checkpoint.segments, &mut encoded);
+    checkpoint::encode_segments(logs, &checkpoint.segments, encoded);
     for (log, bounds) in &checkpoint.logs {
-        checkpoint::encode_log(*log, bounds, &mut encoded);
+        checkpoint::encode_log(*log, bounds, encoded);
     }
-    Some(encoded)
+    Some(())
 }
 
 /// The trailer in `page`, encoded again, and where it says that its segment's index lies.
@@ -55,16 +58,18 @@ pub fn trailer(page: &[u8], salt: u32, sequence: u64, bytes: u64) -> Option<(Vec
     Some((trailer.encode(salt), trailer.index_at(bytes)..bytes - PAGE_BYTES))
 }
 
-/// First index and end of the frame in which the index in `bytes` locates each of `wanted`.
+/// First index and end of the frame in which the index in `bytes` locates each of `wanted`, into `located`.
 pub fn index(
     bytes: &[u8],
     logs: u32,
     frames: u32,
     wanted: &[(u32, u64)],
-) -> Option<Vec<Option<Range<u64>>>> {
+    located: &mut Vec<Option<Range<u64>>>,
+) -> Option<()> {
     let index = SealedIndex::new(Bytes::copy_from_slice(bytes), logs, frames)?;
     let locate = |&(log, wanted)| index.locate(LogId(log), wanted);
-    Some(wanted.iter().map(locate).map(|found| found.map(|at| at.first..at.end)).collect())
+    located.extend(wanted.iter().map(locate).map(|found| found.map(|at| at.first..at.end)));
+    Some(())
 }
 
 /// Whether `page` is the header page of a segment with this number and length.
