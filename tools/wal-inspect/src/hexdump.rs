@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use kontiki_wal::{
     Corruption, Lsn, OpenError,
     inspect::{HeaderPage, RawFrame, Standing, Unread, Verdict},
@@ -48,12 +48,13 @@ Exit codes: 0 whole, also where a writer has not finished it, 1 not whole, and b
 the log (torn tail), 2 damaged, 3 cannot read, or no frame lies there, 4 usage.";
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("place").args(["lsn", "segment"]).required(true)))]
 pub(crate) struct HexdumpArguments {
     /// Directory of the log, or the data directory of a node, which has it in wal below it.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     /// The frame at this place in the stream.
-    #[arg(long, required_unless_present = "segment", conflicts_with = "segment")]
+    #[arg(long)]
     lsn: Option<u64>,
     /// The header page of this segment, given by number or by its file's name; with --offset a frame in it.
     #[arg(long, value_parser = parse_segment)]
@@ -72,6 +73,13 @@ pub(crate) struct HexdumpArguments {
 pub(crate) fn hexdump(arguments: &HexdumpArguments) -> Result<Outcome, Failure> {
     let directory = log_directory(&arguments.directory);
     let look = progress::watched(&directory, || Look::at(&directory))?;
+    if let Some(segment) = arguments.segment {
+        let file = place::file_name(segment);
+        if !directory.join(&file).exists() {
+            let line = format!("no segment {segment} ({file}) is in {}", directory.display());
+            return Err(Failure::NoFrame(line));
+        }
+    }
     let mut out = BufWriter::new(io::stdout().lock());
     let mut outcome = Outcome::Whole;
     match write(&look, arguments, &mut outcome, &mut out) {

@@ -93,7 +93,8 @@ fn usage(error: &clap::Error) -> Outcome {
         .take_while(|line| !line.starts_with("Usage:"))
         .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
         .collect::<Vec<_>>()
-        .join(" ");
+        .join(" ")
+        .replace(" tip: ", "; ");
     let line = told.strip_prefix("error: ").unwrap_or(&told);
     let _unheard = writeln!(io::stderr(), "wal-inspect: {line}; see {} --help", asked_command());
     Outcome::Usage

@@ -72,7 +72,7 @@ impl MarkRow {
 
 /// A line for each loss.
 pub(crate) fn losses_text(mark: &Mark) -> String {
-    let lines = mark.losses.iter().map(|loss| format!("by a repair before: {loss}\n"));
+    let lines = mark.losses.iter().map(|loss| format!("an earlier repair: {loss}\n"));
     lines.collect()
 }
 

@@ -75,6 +75,11 @@ pub(crate) fn segment_number(file: &str) -> Option<u64> {
     u64::from_str_radix(file.strip_suffix(".wal")?, 16).ok()
 }
 
+/// The name of its file.
+pub(crate) fn file_name(segment: u64) -> String {
+    format!("{segment:016x}.wal")
+}
+
 /// Two digits for each byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

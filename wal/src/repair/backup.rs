@@ -103,8 +103,8 @@ fn copy_all(
     older: &str,
 ) -> Result<(), OpenError> {
     let undo_mark = match Mark::read(original)? {
-        None => "remove REPAIR from among them",
-        Some(_) => "leave REPAIR as it is: it tells of an earlier repair, too",
+        None => "remove REPAIR there",
+        Some(_) => "leave REPAIR there as it is: it tells of an earlier repair, too",
     };
     let mut list = format!(
         "{LIST_START}{} before it was cut. To undo the cut while nothing was appended since, copy\n\

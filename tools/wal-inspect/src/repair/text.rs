@@ -160,7 +160,7 @@ empty directory (--help says when the file may be removed)
 
 const NOTHING_TO_REPAIR: &str = "\
 nothing to repair: nothing that the log says was durable is damaged, as far as verify tells; what
-contradicts itself is not looked for, and not mended: verify --deep finds it, and says what then
+contradicts itself is not looked for, and not mended: verify --deep finds it, and says what to do
 ";
 
 const DANGER: &str = "

@@ -32,7 +32,7 @@ pub(crate) fn repair<A: AsRef<OsStr>>(
 pub(crate) const NONE: [&str; 0] = [];
 pub(crate) const NOTHING_TO_REPAIR: &str = "\
 nothing to repair: nothing that the log says was durable is damaged, as far as verify tells; what
-contradicts itself is not looked for, and not mended: verify --deep finds it, and says what then
+contradicts itself is not looked for, and not mended: verify --deep finds it, and says what to do
 ";
 pub(crate) const CUT: [&str; 2] = ["--truncate-tail", "--yes"];
 

@@ -42,7 +42,7 @@ fn a_log_that_a_repair_took_something_from_is_marked_and_says_so() {
 
         let run = repair(&made, NONE);
         assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run:?}");
-        let loss = "by a repair before: log 7: index 11..=15 term 4 lost\n";
+        let loss = "an earlier repair: log 7: index 11..=15 term 4 lost\n";
         assert!(run.stdout.contains(loss) && run.stdout.ends_with(NOTHING_TO_REPAIR), "{run:?}");
         let told = rows(&repair(&made, ["--json"]));
         assert_eq!(told[0], json!({"row": "healthy", "ended": false}));
@@ -206,7 +206,7 @@ fn verify_tells_of_the_mark_of_a_repair() {
             assert!(line.contains(log.log().to_str().unwrap()), "{run:?}");
             let of_salvage = line.ends_with(": remove that directory, and salvage again");
             assert_eq!(of_salvage, stage == "salvaging", "{run:?}");
-            let loss = "by a repair before: log 7: its state is lost\n";
+            let loss = "an earlier repair: log 7: its state is lost\n";
             assert_eq!(run.stdout.contains(loss), !losses.is_empty(), "{run:?}");
             assert_eq!(run.stdout.contains("whole"), verdict == "whole", "{run:?}");
             assert_eq!(

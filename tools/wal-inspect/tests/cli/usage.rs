@@ -43,6 +43,22 @@ fn what_is_not_understood_ends_with_4_and_changes_nothing() {
 }
 
 #[test]
+fn what_is_missing_or_misspelt_is_told_with_what_to_say() {
+    let directory = closed_log();
+    let log = directory.path().to_str().unwrap();
+    for (arguments, code, told) in [
+        (&["frob"][..], 4, "'frob'; a similar subcommand exists: 'probe'; see wal-inspect --help"),
+        (&["hexdump", log], 4, "<--lsn <LSN>|--segment <SEGMENT>>"),
+        (&["hexdump", log, "--segment", "77"], 3, "no segment 77 (000000000000004d.wal) is in "),
+    ] {
+        let run = wal_inspect(arguments);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(code), ""), "{arguments:?}: {run:?}");
+        assert!(run.stderr.contains(told), "{arguments:?}: {run:?}");
+        assert_eq!(run.stderr.lines().count(), 1, "{arguments:?}: {run:?}");
+    }
+}
+
+#[test]
 fn a_number_out_of_its_range_is_told_with_the_range() {
     for (arguments, told) in [
         (["verify", "-j", "0"], "\"0\" is no number of threads; at least 1 reads"),
