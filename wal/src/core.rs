@@ -234,7 +234,7 @@ impl Core {
         state.need_successor();
         state.upkeep_needs_successor |= !holds_entries;
         self.segment_work.notify_one();
-        if holds_entries && (is_beyond || !self.may_grow(state)) {
+        if holds_entries && !self.may_grow(state) {
             let (bytes, limit) = (state.stream.segments_bytes(), self.log_bytes_max);
             return Err(AppendError::LogFull { bytes, limit });
         }

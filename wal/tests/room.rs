@@ -98,6 +98,17 @@ fn who_asks_after_a_preparation_has_failed_hears_of_the_next_failure() {
     assert!(matches!(log.push(vec![1; 500]).unwrap_err(), AppendError::NoSpace { .. }));
 }
 
+/// There will be no more room, and nobody who could tell it later.
+#[test]
+fn who_asks_after_a_close_hears_at_once() {
+    let options = Wal::options().segment_bytes(16 << 10).disk(Arc::new(MemoryDisk::new()));
+    let wal = options.without_threads().open("log").unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    while log.push(vec![1; 500]).is_ok() {}
+    wal.close().unwrap();
+    assert!(ask(&log).load(Ordering::Relaxed), "the segment that was in the way is never made");
+}
+
 /// The second attempt follows the first, because what failed may have freed something; the others wait.
 #[test]
 fn a_disk_without_room_is_not_asked_all_the_time() {
