@@ -193,6 +193,26 @@ fn rot_in_the_last_group_is_a_cut_while_nothing_attests_it() {
     assert_eq!(entries(&world(&disk), L), ["first", "second"]);
 }
 
+/// WAL-CASE 7: that something was written there is seen by the header, if one bit of it explains what it was, or by one behind.
+#[test]
+fn rot_in_a_header_of_the_last_group_is_told_as_a_torn_tail() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 5, &["first"]));
+    take(&mut session, L, append(2, 5, &["second"]));
+    acknowledge(&mut session, L, append(3, 5, &["third"]));
+    let (_, disk) = session.kill();
+    for (text, bytes) in [("third", &[16][..]), ("second", &[16, 20, 24])] {
+        let damaged = disk.reopen();
+        let (file, entry) = find(&damaged, text);
+        bytes.iter().for_each(|byte| flip(&damaged, &file, header_of(entry) + byte));
+        let scan = Scan::open_on(&damaged, DIRECTORY).unwrap();
+        let Verdict::TornTail { offset, .. } = scan.verdict() else {
+            panic!("{text}: {:?}", scan.verdict())
+        };
+        assert_eq!(*offset, header_of(entry), "{text}");
+    }
+}
+
 /// WAL-CASE 7
 #[test]
 fn rot_in_the_last_group_is_corruption_after_a_close() {

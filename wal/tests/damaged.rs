@@ -355,3 +355,23 @@ fn a_file_is_not_called_missing_where_a_frame_that_could_have_freed_it_is_not_re
         assert_eq!(told, [name(2), name(4)], "lost: {is_lost}");
     }
 }
+
+/// Nothing tells that its only group was ever synced.
+#[test]
+fn behind_damage_a_segment_of_one_group_that_does_not_begin_whole_is_torn() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk);
+    let log = wal.log(LogId(1)).unwrap();
+    while wal.statistics().segments < 3 {
+        while wal.work(Duration::ZERO) {}
+        log.push("x".repeat(900)).unwrap().1.wait().unwrap();
+    }
+    let disk = disk.image(|_| true);
+    let [first, .., newest] = &scan(&disk).segments()[..] else { panic!("three segments") };
+    Damage::of_page(&first.file).make(&disk);
+    Damage { file: newest.file.clone(), offset: 4096, ahead: &[24, 33] }.make(&disk);
+    let scan = scan(&disk);
+    let Verdict::Corrupt(damage) = scan.verdict() else { panic!("{:?}", scan.verdict()) };
+    let told: Vec<&str> = damage.iter().map(|damage| &*damage.segment).collect();
+    assert_eq!(told, [&*first.file]);
+}

@@ -200,8 +200,8 @@ impl Look {
         let tail = runs.next().expect("it is one of them");
         let sequence = tail[0].header.sequence;
         let is_lost = tail[0].was_sealed && tail.len() == 1;
-        let is_unread_next = self.unread.iter().any(|unread| unread.0 == sequence + 1);
-        if is_lost && !is_unread_next && !self.unread.is_empty() {
+        // If it is there and its header page is damaged, that is at the same place, and was told before.
+        if is_lost && !self.unread.is_empty() {
             self.damage.push(missing_file(file_name(sequence + 1), None));
         }
         let is_partial = is_lost || self.unread.iter().any(|unread| unread.0 > sequence);
