@@ -129,6 +129,21 @@ fn a_segment_before_a_gap_without_its_trailer_is_corruption() {
     assert_eq!((found.segment, found.offset), (name, TRAILER_AT));
 }
 
+/// What is named is damaged: of the first one the trailer, if the second does not tell either where it ends.
+#[test]
+fn of_two_segments_without_trailers_the_second_names_its_own_damage() {
+    let (session, _) = four_segments();
+    let disk = session.close().1;
+    let names = segments(&disk);
+    names[..2].iter().for_each(|name| flip(&disk, name, TRAILER_AT));
+    for (offset, named) in [(4096, (&names[0], TRAILER_AT)), (4176, (&names[1], 4176))] {
+        let damaged = disk.reopen();
+        flip(&damaged, &names[1], offset + 24);
+        let found = corruption(&damaged);
+        assert_eq!((&found.segment, found.offset), named, "{offset}");
+    }
+}
+
 /// WAL-CASE 6, in a sealed segment.
 #[test]
 fn rot_in_a_sealed_segment_is_found_by_the_read() {

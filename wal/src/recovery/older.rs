@@ -10,7 +10,7 @@ use crate::{
     numbers::Numbers,
     recovery::{
         scan::{Fault, SegmentFile, Window, io_error},
-        walk::{Expected, Gathered, behind, read_opening},
+        walk::{Expected, Gathered, base, behind, read_opening},
     },
     segment::{FIRST_SEQUENCE, FRAMES_AT, Last, PAGE_BYTES, Segment, file_name},
     trailer::Trailer,
@@ -184,14 +184,12 @@ fn scan(
     let no_trailer = Fault { offset: page, what: "a trailer", expected: 0, found: 0, header: None };
     let follows = next.header.sequence == file.header.sequence + 1;
     let end = match file.trailer {
-        Some(trailer) => trailer.end(),
-        None if follows => match base(next)? {
-            Ok(base) => base,
-            Err(fault) => return Ok(Err(fault)),
-        },
-        // Whether its last frames are all there nobody can say.
-        None => return Ok(Err(no_trailer)),
+        Some(trailer) => Some(trailer.end()),
+        None if follows => base(next, None)?,
+        None => None,
     };
+    // Whether its last frames are all there nobody can say.
+    let Some(end) = end else { return Ok(Err(no_trailer)) };
     let opening = match read_opening(file, None)? {
         Ok(opening) => opening,
         Err(fault) => return Ok(Err(fault)),
@@ -206,12 +204,4 @@ fn scan(
     let crc = walked.last.expect("a segment that was walked has frames").crc;
     segment.last = Some(Last { frames_end: walked.offset, crc });
     Ok(Ok((segment, gathered.catalog.into_frames())))
-}
-
-/// LSN of a segment's first frame.
-fn base(file: &SegmentFile) -> Result<Result<Lsn, Fault>, OpenError> {
-    match file.trailer {
-        Some(trailer) => Ok(Ok(trailer.base)),
-        None => Ok(read_opening(file, None)?.map(|opening| opening.base)),
-    }
 }
