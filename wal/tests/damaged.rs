@@ -375,3 +375,30 @@ fn behind_damage_a_segment_of_one_group_that_does_not_begin_whole_is_torn() {
     let told: Vec<&str> = damage.iter().map(|damage| &*damage.segment).collect();
     assert_eq!(told, [&*first.file]);
 }
+
+/// What is needed was durable, though nothing in it tells.
+#[test]
+fn behind_damage_a_needed_segment_of_one_group_that_does_not_begin_whole_is_damaged() {
+    let disk = MemoryDisk::new();
+    let wal = open(&disk);
+    let log = wal.log(LogId(1)).unwrap();
+    while wal.statistics().segments < 3 {
+        if log.push("x".repeat(900)).is_err() {
+            let job = wal.begin_segment().expect("the next segment is due");
+            let result = job.run();
+            wal.finish_segment(job, result);
+        }
+    }
+    // The second of them attests all before.
+    (0..2).for_each(|_| log.push("newest").unwrap().1.wait().unwrap());
+    let disk = disk.image(|_| true);
+    let frames: Vec<Frame> = scan(&disk).frames().map(Result::unwrap).collect();
+    let of_second: Vec<&Frame> = frames.iter().filter(|frame| frame.segment == 2).collect();
+    assert!(of_second.iter().all(|frame| frame.durable_lsn == of_second[0].durable_lsn));
+    let damages = [Damage::of_header(&frames[3]), Damage::of_header(of_second[0])];
+    damages.iter().for_each(|damage| damage.make(&disk));
+    check(&disk, &frames, &damages);
+    let scan = scan(&disk);
+    let Verdict::Corrupt(found) = scan.verdict() else { panic!("{:?}", scan.verdict()) };
+    assert_eq!(found.len(), 2, "{found:?}");
+}
