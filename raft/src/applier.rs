@@ -23,7 +23,7 @@ use crate::{
     proposal::{Group, Settled},
     reading::{Confirmed, ReadJob},
     shared::Shared,
-    slot::Completer,
+    slot::{Completer, slot},
     snapshots::{self, start::Base},
     storage,
     waiting::Waiting,
@@ -45,6 +45,8 @@ pub(crate) enum Work {
     SnapshotVisible { at: LogPosition, bytes: u64 },
     /// The one that was captured could not be had.
     SnapshotFailed { at: LogPosition, error: SnapshotError },
+    /// The newest one is of no use any more.
+    SnapshotDamaged,
     /// Reads that may run once `index` is applied, each with its deadline.
     Read { index: LogIndex, jobs: Vec<(Instant, ReadJob)> },
     /// A read of whatever is applied.
@@ -219,6 +221,7 @@ impl<S: StateMachine> Applier<S> {
                 }
             }
             Work::SnapshotFailed { at, error } => self.captures.fail(at, error),
+            Work::SnapshotDamaged => self.replace_snapshot(),
             Work::Read { index, jobs } => {
                 self.reads.extend(index, jobs);
                 self.run_reads();
@@ -355,6 +358,15 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
+    /// Takes a snapshot in place of the newest one. A state machine that keeps itself and has not come as far as that cannot.
+    fn replace_snapshot(&mut self) {
+        if self.captures.newest().is_none_or(|newest| newest.index <= self.applied.index) {
+            self.captures.forget_newest();
+            let (completer, _nobody) = slot();
+            self.take_snapshot(completer);
+        }
+    }
+
     /// Captures the state machine; the rest is written elsewhere.
     fn capture(&mut self) {
         self.captures.begin(self.applied);
@@ -447,7 +459,7 @@ fn refuse(work: impl IntoIterator<Item = Work>, closed: &Closing) {
             Work::ReadLocal(job) => job.fail(closed.read()),
             Work::Capture(completer) => completer.complete_and_wake(Err(closed.snapshot())),
             Work::Apply(_) | Work::Close(_) | Work::Install(_) => {}
-            Work::SnapshotVisible { .. } | Work::SnapshotFailed { .. } => {}
+            Work::SnapshotVisible { .. } | Work::SnapshotFailed { .. } | Work::SnapshotDamaged => {}
         }
     }
 }

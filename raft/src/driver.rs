@@ -339,6 +339,7 @@ impl Driver {
             Completion::Piece(to, piece) => {
                 self.transport.send_image(to, GROUP, envelope::encode_piece(Some(&piece)));
             }
+            Completion::ImageDamaged(image, error) => self.image_damaged(image, error),
             Completion::Snapshot(done) => self.snapshot_done(done),
             Completion::Applied => {} // The turn looks at the index anyway.
             Completion::Answers(answers) => {

@@ -105,6 +105,14 @@ pub enum Event {
         /// What the state machine or the disk says.
         cause: Arc<str>,
     },
+    /// The newest snapshot of this node, or one that came from its leader, has rotted on its disk, which is found as a follower
+    /// is to get it. It is given to nobody, and another one is taken at once.
+    SnapshotDamaged {
+        /// The last entry that it contains.
+        position: Position,
+        /// What is wrong, and where.
+        cause: Arc<str>,
+    },
     /// The leader's log does not hold any more what this node needs next: it gets the leader's snapshot.
     SnapshotNeeded {
         /// The leader.

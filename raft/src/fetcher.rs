@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use kontiki_core::{Entry, FetchId, LogIndex};
-use kontiki_snapshot::Image;
+use kontiki_snapshot::{Image, StoreError};
 use kontiki_wal::{Log, ReadError};
 use parking_lot::{Condvar, Mutex};
 
@@ -92,26 +92,24 @@ pub(crate) fn step(shared: &Shared, log: &Log, fetch: Fetch) {
             let entries = read_entries(shared, log, first, end, bytes_max);
             shared.inbox.complete(Completion::Fetched(id, entries));
         }
-        Fetch::Piece { to, image, offset, bytes } => {
-            if let Some(piece) = read_piece(shared, &image, offset, bytes) {
-                shared.inbox.complete(Completion::Piece(to, piece));
+        Fetch::Piece { to, image, offset, bytes } => match read_piece(&image, offset, bytes) {
+            Ok(piece) => shared.inbox.complete(Completion::Piece(to, piece)),
+            Err(error @ StoreError::Corruption(_)) => {
+                shared.inbox.complete(Completion::ImageDamaged(image, error));
             }
-        }
+            Err(error) => {
+                tracing::error!(node = shared.id, %error, "cannot read an image for a follower");
+            }
+        },
     }
 }
 
-/// Whoever receives all pieces checks them: one that is damaged is found there.
-fn read_piece(shared: &Shared, image: &Image, offset: u64, bytes: usize) -> Option<Piece> {
+fn read_piece(image: &Image, offset: u64, bytes: usize) -> Result<Piece, StoreError> {
     let mut bytes = vec![0; bytes.min(PIECE_BYTES_MAX)];
-    match image.read_piece(offset, &mut bytes) {
-        Ok(count) => bytes.truncate(count),
-        Err(error) => {
-            tracing::error!(node = shared.id, %error, "cannot read an image for a follower");
-            return None;
-        }
-    }
+    let count = image.read_piece(offset, &mut bytes)?;
+    bytes.truncate(count);
     let at = snapshots::position(image.header().place);
-    Some(Piece { at, total: image.bytes(), offset, bytes: bytes.into() })
+    Ok(Piece { at, total: image.bytes(), offset, bytes: bytes.into() })
 }
 
 /// The protocol checks the terms of what comes: it may be another leader's now. Damage ends the node.

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use kontiki_core::{Entry, FetchId, LogIndex, Position as LogPosition, WriteSeq};
+use kontiki_snapshot::{Image, StoreError};
 use kontiki_wal::WalError;
 use parking_lot::{Condvar, Mutex};
 
@@ -113,6 +114,8 @@ pub(crate) enum Completion {
     Captured(LogPosition, Capture),
     /// For a peer.
     Piece(u64, Piece),
+    /// An image that a peer was to get a piece of has rotted.
+    ImageDamaged(Image, StoreError),
     /// The keeper of the images has done something.
     Snapshot(Done),
     /// Commands that peers passed on have outcomes.

@@ -9,6 +9,8 @@ use crate::fault::Fault;
 pub(crate) const BLOCK_BYTES: usize = 64 << 10;
 /// Of what stands before a block's bytes.
 pub(crate) const PREFIX_BYTES: usize = 8;
+/// Of a full block with its prefix.
+pub(crate) const FULL_BYTES: u64 = (PREFIX_BYTES + BLOCK_BYTES) as u64;
 /// Of the last block.
 pub(crate) const END_BYTES: usize = PREFIX_BYTES + 8;
 
@@ -20,6 +22,11 @@ impl Chain {
     /// Behind a header.
     pub(crate) fn behind(header: &[u8]) -> Self {
         Self(crc32fast::hash(header))
+    }
+
+    /// Behind a block with this checksum.
+    pub(crate) fn at(crc: u32) -> Self {
+        Self(crc)
     }
 
     fn next(self, length: u32, bytes: &[u8]) -> Self {
@@ -56,6 +63,11 @@ impl Chain {
         }
     }
 
+    /// The checksum that a prefix says.
+    pub(crate) fn crc(prefix: &[u8; PREFIX_BYTES]) -> u32 {
+        LittleEndian::read_u32(&prefix[4..])
+    }
+
     /// Goes on behind a block at `offset` whose bytes these are.
     pub(crate) fn check(
         &mut self,
@@ -63,8 +75,7 @@ impl Chain {
         bytes: &[u8],
         offset: u64,
     ) -> Result<(), Fault> {
-        let (length, expected) =
-            (LittleEndian::read_u32(prefix), LittleEndian::read_u32(&prefix[4..]));
+        let (length, expected) = (LittleEndian::read_u32(prefix), Self::crc(prefix));
         let next = self.next(length, bytes);
         if next.0 != expected {
             return Err(Fault::new(offset, "checksum of a block", expected.into(), next.0.into()));

@@ -3,7 +3,7 @@
 
 use crate::{
     FORMAT_VERSION,
-    block::{BLOCK_BYTES, Chain, END_BYTES, PREFIX_BYTES},
+    block::{BLOCK_BYTES, Chain, END_BYTES, FULL_BYTES, PREFIX_BYTES},
     fault::{Fault, StoreError},
     header::{FIXED_BYTES, Header},
 };
@@ -46,6 +46,19 @@ impl Decoder {
     pub(crate) fn new(image: &str, file_bytes: u64) -> Self {
         let (image, stage) = (image.to_owned(), Stage::Header);
         Self { image, file_bytes, offset: 0, unit: Vec::new(), stage, total: 0 }
+    }
+
+    /// One that begins where this one does, behind a header, and then as many full blocks, of whose last `crc` is the checksum.
+    pub(crate) fn behind(&self, blocks: u64, crc: u32) -> Self {
+        assert!(matches!(self.stage, Stage::Blocks(_)) && self.total == 0 && self.unit.is_empty());
+        Self {
+            image: self.image.clone(),
+            file_bytes: self.file_bytes,
+            offset: self.offset + blocks * FULL_BYTES,
+            unit: Vec::new(),
+            stage: Stage::Blocks(Chain::at(crc)),
+            total: blocks * BLOCK_BYTES as u64,
+        }
     }
 
     /// How many bytes are missing before more can be said: at least one, at most what is left of a header or a block.

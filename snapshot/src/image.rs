@@ -5,6 +5,7 @@ use std::{ffi::OsStr, io, path::Path, sync::Arc};
 use kontiki_disk::{Access, Disk, File};
 
 use crate::{
+    block::{Chain, FULL_BYTES, PREFIX_BYTES},
     decoder::{Decoder, Unit},
     fault::StoreError,
     header::Header,
@@ -86,20 +87,53 @@ impl Image {
         Ok(reader.decoder.total())
     }
 
-    /// Fills `into` from `offset` of the file on, for a transfer; how many bytes, 0 at the end. They are checked by whoever
-    /// receives them.
+    /// Fills `into` from `offset` of the file on, for a transfer; how many bytes, 0 at the end. All blocks that they are of are
+    /// read and checked, so that who has an image that has rotted notices it, and not only who receives it.
     ///
     /// # Errors
-    /// `Offset` behind the end, `Io`.
+    /// `Offset` behind the end, `Corruption`, `Io`.
     pub fn read_piece(&self, offset: u64, into: &mut [u8]) -> Result<usize, StoreError> {
         let expected = self.file.len();
         let Some(left) = expected.checked_sub(offset) else {
             return Err(StoreError::Offset { offset, expected });
         };
         let count = usize::try_from(left).map_or(into.len(), |left| left.min(into.len()));
-        let read = self.file.read_at(offset, &mut into[..count]);
-        read.map_err(StoreError::io("a read", self.name()))?;
+        let mut filled = 0;
+        if count == 0 {
+            return Ok(0);
+        }
+        let mut decoder = self.decoder_at(offset)?;
+        while filled < count {
+            if read_on(&mut decoder, &*self.file)?.is_none() {
+                continue;
+            }
+            let unit = decoder.unit();
+            let begun = decoder.taken() - unit.len() as u64;
+            let skipped = (offset + filled as u64 - begun).min(unit.len() as u64);
+            let bytes = &unit[usize::try_from(skipped).expect("of a unit in memory")..];
+            let taken = bytes.len().min(count - filled);
+            into[filled..filled + taken].copy_from_slice(&bytes[..taken]);
+            filled += taken;
+            decoder.pass();
+        }
         Ok(count)
+    }
+
+    /// A decoder that stands at the unit in which `offset` lies, or before it: all blocks but the last are full. The checksum that
+    /// its first block goes on from is believed, and proven with that block.
+    fn decoder_at(&self, offset: u64) -> Result<Decoder, StoreError> {
+        let header_bytes = self.blocks.taken();
+        let Some(behind) = offset.checked_sub(header_bytes) else {
+            return Ok(Decoder::new(self.name(), self.file.len()));
+        };
+        let blocks = behind / FULL_BYTES;
+        if blocks == 0 {
+            return Ok(self.blocks.clone());
+        }
+        let mut prefix = [0; PREFIX_BYTES];
+        let read = self.file.read_at(header_bytes + (blocks - 1) * FULL_BYTES, &mut prefix);
+        read.map_err(StoreError::io("a read", self.name()))?;
+        Ok(self.blocks.behind(blocks, Chain::crc(&prefix)))
     }
 }
 

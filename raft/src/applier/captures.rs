@@ -32,6 +32,11 @@ impl Captures {
         self.newest.map(|(at, _)| at)
     }
 
+    /// The newest snapshot is of no use any more.
+    pub(crate) fn forget_newest(&mut self) {
+        self.newest = None;
+    }
+
     /// So much was applied, up to `applied`. Says whether a snapshot is due.
     pub(crate) fn count(
         &mut self,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kontiki_core::{Instant, Position, Snapshot};
-use kontiki_snapshot::{Finished, Image};
+use kontiki_snapshot::{Finished, Image, StoreError};
 
 use crate::{
     Event, SnapshotError, SnapshotWriter,
@@ -69,8 +69,10 @@ impl Driver {
             Done::Written(finished) => self.images.written = Some(finished),
             Done::Visible(snapshot, image) => self.snapshot_visible(*snapshot, image),
             Done::Failed(at, cause) => self.lose_snapshot(at, cause),
-            Done::Stale => {
-                let newest = self.images.newest.as_ref().expect("one that is newer is visible");
+            Done::Stale(at) => {
+                let Some(newest) = &self.images.newest else {
+                    return self.lose_snapshot(at, "a newer one was there, and has rotted".into());
+                };
                 let (at, bytes) = (snapshots::position(newest.header().place), newest.bytes());
                 self.work.push(Work::SnapshotVisible { at, bytes });
             }
@@ -113,6 +115,23 @@ impl Driver {
         tracing::error!(node = self.shared.id, %cause, "a snapshot could not be taken");
         self.shared.events.tell(Event::SnapshotFailed { cause: cause.clone() });
         self.work.push(Work::SnapshotFailed { at, error: SnapshotError::Failed(cause) });
+    }
+
+    /// An image of this node has rotted, which a peer was to get. If it is the newest one nobody can get what the log does not
+    /// hold any more, before there is another one.
+    pub(super) fn image_damaged(&mut self, image: Image, error: StoreError) {
+        let is_it = |known: &mut Image| known.name() == image.name();
+        let _it = self.images.served.take_if(is_it);
+        if self.images.newest.take_if(is_it).is_none() {
+            return;
+        }
+        let (node, cause) = (self.shared.id, Arc::<str>::from(error.to_string()));
+        tracing::error!(node, %cause, "the newest snapshot has rotted; another one is taken");
+        let position = snapshots::position(image.header().place).into();
+        self.shared.events.tell(Event::SnapshotDamaged { position, cause });
+        // Before the one that is captured now is begun: it may end at the same place.
+        self.images.keeper.push(Job::SetAside(image, error));
+        self.work.push(Work::SnapshotDamaged);
     }
 
     /// The protocol needs what a peer's newest image contains. One of the same peer that is on its way goes on: it is all the

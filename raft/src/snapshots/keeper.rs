@@ -31,6 +31,8 @@ pub(crate) enum Job {
     Append { offset: u64, bytes: Bytes },
     /// It does not come any more.
     Forget,
+    /// An image of this node has rotted: it is none that a newer one has to be newer than.
+    SetAside(Image, StoreError),
 }
 
 /// What the keeper has done.
@@ -42,8 +44,8 @@ pub(crate) enum Done {
     Visible(Box<Snapshot>, Image),
     /// The one that was taken here and ends there cannot be had.
     Failed(Position, Arc<str>),
-    /// One that was to be taken here is no newer than the newest that is visible.
-    Stale,
+    /// The one that was taken here and ends there is no newer than the newest that is visible.
+    Stale(Position),
     /// Of a peer's image that ends there so many bytes are written.
     Received(Position, u64),
     /// It is of no use.
@@ -123,6 +125,10 @@ impl Keeper {
             Job::Append { offset, bytes } => self.append(offset, &bytes),
             Job::Forget => {
                 self.receiving = None;
+                None
+            }
+            Job::SetAside(image, error) => {
+                self.store.set_aside(&image, error);
                 None
             }
         };
@@ -207,7 +213,7 @@ impl Keeper {
 fn taken(at: Position, result: Result<Done, StoreError>) -> Done {
     match result {
         Ok(done) => done,
-        Err(StoreError::Stale { .. }) => Done::Stale,
+        Err(StoreError::Stale { .. }) => Done::Stale(at),
         Err(error) => Done::Failed(at, error.to_string().into()),
     }
 }

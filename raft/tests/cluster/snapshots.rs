@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki::{Event, Options, Position, SnapshotError, StartError};
+use kontiki::{Event, Options, Position, SnapshotError, StartError, save_snapshot};
 
 use crate::harness::{Cluster, Tally, await_event, await_status, outcomes, ready};
 
@@ -163,9 +163,8 @@ fn a_large_image_comes_while_the_others_go_on() {
     assert_eq!(cluster.agreed().len(), 162);
 }
 
-/// A leader does not look into what it sends: whoever receives it checks each block.
 #[test]
-fn a_follower_refuses_a_rotten_image_and_takes_the_next_one() {
+fn a_leader_whose_image_has_rotted_notices_it_and_takes_another_one() {
     let mut cluster = Cluster::start_with(3, |options| options.trailing_entries = 0);
     let (leader, away) = (cluster.leader(), cluster.follower());
     cluster.stop_node(away);
@@ -173,19 +172,46 @@ fn a_follower_refuses_a_rotten_image_and_takes_the_next_one() {
     let rotten = snapshot(&cluster, leader);
     await_status(&cluster.nodes[&leader], |status| status.log_first == rotten.index + 1);
     flip_a_bit(&image(&cluster, leader, rotten));
-    let mut events = cluster.start_node(away).events();
-    let cause = await_event(&mut events, |event| match event {
-        Event::SnapshotRefused { from, position, cause } => {
-            assert_eq!((*from, *position), (leader, rotten));
-            Some(cause.clone())
-        }
+    let mut events = cluster.nodes[&leader].events();
+    let mut follower = cluster.start_node(away).events();
+    let (position, cause) = await_event(&mut events, |event| match event {
+        Event::SnapshotDamaged { position, cause } => Some((*position, cause.clone())),
         _ => None,
     });
-    assert!(cause.contains("checksum"), "{cause}");
-    propose(&cluster, 20..25);
-    snapshot(&cluster, leader);
+    assert!(position == rotten && cause.contains("checksum"), "{position:?} {cause}");
     ready(&cluster.nodes[&away]);
-    assert_eq!(cluster.agreed().len(), 25);
+    assert_eq!(cluster.agreed().len(), 20);
+    cluster.stop_node(away);
+    assert!(follower.all(|event| !matches!(event, Event::SnapshotRefused { .. })));
+    // The one that took its place is whole.
+    cluster.stop_node(leader);
+    save_snapshot(cluster.data(leader), cluster.data(0).with_file_name("copy")).unwrap();
+}
+
+#[test]
+fn a_follower_refuses_an_image_that_it_has_no_use_for_and_asks_again() {
+    let mut cluster = Cluster::start_with(3, |options| options.trailing_entries = 0);
+    let (leader, away) = (cluster.leader(), cluster.follower());
+    cluster.stop_node(away);
+    propose(&cluster, 0..20);
+    let taken = snapshot(&cluster, leader);
+    await_status(&cluster.nodes[&leader], |status| status.log_first == taken.index + 1);
+    cluster.options.snapshot_bytes_max = 1000;
+    let mut events = cluster.start_node(away).events();
+    for _ in 0..2 {
+        let cause = await_event(&mut events, |event| match event {
+            Event::SnapshotRefused { from, position, cause } => {
+                assert_eq!((*from, *position), (leader, taken));
+                Some(cause.clone())
+            }
+            _ => None,
+        });
+        assert!(cause.contains("1000"), "{cause}");
+    }
+    cluster.stop_node(away);
+    cluster.options.snapshot_bytes_max = u64::MAX;
+    ready(cluster.start_node(away));
+    assert_eq!(cluster.agreed().len(), 20);
 }
 
 /// RAFT-CASE 51

@@ -309,6 +309,7 @@ impl<'a> World<'a> {
             let what = match event {
                 kontiki::Event::SnapshotNeeded { .. } => "a snapshot is needed",
                 kontiki::Event::SnapshotRefused { .. } => "a snapshot is refused",
+                kontiki::Event::SnapshotDamaged { .. } => "a rotten snapshot is noticed",
                 kontiki::Event::SnapshotFailed { .. } => "a snapshot cannot be taken",
                 _ => continue,
             };

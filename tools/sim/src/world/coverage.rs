@@ -54,7 +54,7 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets.
-pub const ALL: [&str; 56] = [
+pub const ALL: [&str; 57] = [
     "power cut",
     "power cut inside a job",
     "power cut inside a start",
@@ -98,6 +98,7 @@ pub const ALL: [&str; 56] = [
     "a snapshot cannot be taken",
     "a snapshot is needed",
     "a snapshot is refused",
+    "a rotten snapshot is noticed",
     "a start goes on from a snapshot",
     "a snapshot takes the place of a state",
     "a start goes on from the state machine's own disk",

@@ -16,12 +16,15 @@ use crate::{
 };
 
 impl Host {
-    /// A bit flips in a segment that is full: what is newer can be what a crash leaves.
+    /// A bit flips in a segment that is full, where what is newer can be what a crash leaves; or in an image.
     pub(super) fn rot(&mut self, draw: u64) -> bool {
+        // Of its own, so that what is drawn besides stays as it was.
+        let mut of_images = Random::new(draw ^ 0x696d_6167);
+        if of_images.chance(30) && self.rot_image(&mut of_images) {
+            return true;
+        }
         let directory = log_directory();
-        let Ok(opened) = self.disk.open_directory(&directory, Access::Read) else { return false };
-        let mut names: Vec<(String, u64)> = opened.list().unwrap_or_default();
-        names.retain(|(name, _)| name.ends_with(".wal"));
+        let mut names = self.files(&directory, ".wal");
         names.truncate(names.len().saturating_sub(2));
         if names.is_empty() {
             return false;
@@ -34,6 +37,22 @@ impl Host {
         self.disk.corrupt(directory.join(name), offset, 1 << random.below(8));
         self.is_rotten = true;
         true
+    }
+
+    fn rot_image(&mut self, random: &mut Random) -> bool {
+        let directory = images_directory();
+        let Some((name, bytes)) = self.files(&directory, ".image").pop() else { return false };
+        self.disk.corrupt(directory.join(name), random.below(bytes), 1 << random.below(8));
+        self.is_rotten = true;
+        true
+    }
+
+    /// Names, in order, and lengths.
+    fn files(&self, directory: &Path, ending: &str) -> Vec<(String, u64)> {
+        let opened = self.disk.open_directory(directory, Access::Read);
+        let mut files = opened.and_then(|opened| opened.list()).unwrap_or_default();
+        files.retain(|(name, _)| name.ends_with(ending));
+        files
     }
 
     /// What the last power cut has left ends in a part of a group.
@@ -94,7 +113,7 @@ impl Durable {
 
 /// Where the newest image ends that is whole. Images that are there and are not were not synced, which no store leaves.
 fn newest_image(disk: &MemoryDisk) -> Result<u64, String> {
-    let directory = Path::new(DIRECTORY).join("snapshots");
+    let directory = images_directory();
     if disk.open_directory(&directory, Access::Read).is_err() {
         return Ok(0);
     }
@@ -108,6 +127,10 @@ fn newest_image(disk: &MemoryDisk) -> Result<u64, String> {
     let members = newest.header().membership.get(17..).unwrap_or_default();
     Configuration::decode(members).map_err(|error| error.to_string())?;
     Ok(newest.header().place.index)
+}
+
+fn images_directory() -> PathBuf {
+    Path::new(DIRECTORY).join("snapshots")
 }
 
 fn log_directory() -> PathBuf {
