@@ -136,13 +136,18 @@ impl<S: StateMachine> Steps<S> {
     }
 }
 
-/// What a message between nodes says, if it is one of the protocol: those may be lost, repeated and reordered. The others
-/// pass on proposals and tell their outcomes, and no transport may repeat one.
+/// What a message between nodes says, if it is one of the protocol: those may be lost, repeated and reordered. The others are
+/// those of images, or pass on proposals and tell their outcomes, and of these no transport may repeat one.
 pub fn protocol_message(message: &Bytes) -> Option<Message> {
     match envelope::decode(message.clone()) {
         Ok(Envelope::Protocol(message)) => Some(message),
         _ => None,
     }
+}
+
+/// Whether a message asks for a piece of an image or brings one: those may be lost and repeated.
+pub fn is_of_image(message: &Bytes) -> bool {
+    matches!(envelope::decode(message.clone()), Ok(Envelope::Ask(_) | Envelope::Piece(_)))
 }
 
 impl<S> std::fmt::Debug for Steps<S> {

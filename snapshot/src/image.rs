@@ -5,7 +5,7 @@ use std::{ffi::OsStr, io, path::Path, sync::Arc};
 use kontiki_disk::{Access, Disk, File};
 
 use crate::{
-    block::{Chain, FULL_BYTES, PREFIX_BYTES},
+    block::{Chain, END_BYTES, FULL_BYTES, PREFIX_BYTES},
     decoder::{Decoder, Unit},
     fault::StoreError,
     header::Header,
@@ -126,7 +126,9 @@ impl Image {
         let Some(behind) = offset.checked_sub(header_bytes) else {
             return Ok(Decoder::new(self.name(), self.file.len()));
         };
-        let blocks = behind / FULL_BYTES;
+        // Bytes of the end can lie as far behind the last block's beginning as another full block would.
+        let full = self.file.len().saturating_sub(header_bytes + END_BYTES as u64) / FULL_BYTES;
+        let blocks = full.min(behind / FULL_BYTES);
         if blocks == 0 {
             return Ok(self.blocks.clone());
         }

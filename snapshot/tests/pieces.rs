@@ -11,8 +11,9 @@ use crate::images::{open, publish, sent};
 /// Of a full block with its prefix.
 const FULL_BYTES: usize = 8 + (64 << 10);
 
-/// Lengths of a state: no block, a part of one, one, two and one byte, two and a part.
-const STATES: [usize; 5] = [0, 1000, 64 << 10, (128 << 10) + 1, 140_000];
+/// Lengths of a state: no block, a part of one, one that is nearly full, one, two and one byte, two and a part.
+const STATES: [usize; 8] =
+    [0, 1000, 65_521, 65_535, 64 << 10, (128 << 10) - 9, (128 << 10) + 1, 140_000];
 
 fn piece(image: &Image, offset: usize, length: usize) -> Result<Vec<u8>, StoreError> {
     let mut bytes = vec![0; length];

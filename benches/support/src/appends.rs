@@ -103,9 +103,10 @@ impl Work {
     }
 
     /// Where a log, one of `logs`, is to be compacted with the append that begins at `index`, if it is. As a user with
-    /// snapshots does, so that the disk does not fill: about one segment of entries is kept in all logs together.
+    /// snapshots does, so that the disk does not fill: about one segment of frames is kept in all logs together.
     pub fn compact_before(&self, index: u64, logs: u64) -> Option<u64> {
-        let entries_kept = (self.segment_bytes / logs / self.entry_bytes as u64).max(2);
+        let (entries, bytes) = (self.group_entries() as u64, self.group_bytes() as u64);
+        let entries_kept = (self.segment_bytes / logs * entries / bytes).max(2);
         let is_due = index % entries_kept < self.entries_per_append as u64;
         (self.compacts && index > entries_kept && is_due).then(|| index - entries_kept / 2)
     }
@@ -271,15 +272,17 @@ mod tests {
 
     #[test]
     fn a_work_that_compacts_keeps_about_a_segment_however_many_logs_share_it() {
-        for (work, logs) in [(SEQUENTIAL[0], 1), (SEQUENTIAL[3], 1), (WAITING[2], 256)] {
-            let entry_bytes = work.entry_bytes as u64 * logs;
-            let (mut compacted, mut kept_bytes_max) = (1, 0);
-            for first in (1..4 * work.segment_bytes / entry_bytes).step_by(work.entries_per_append)
-            {
+        for (work, logs) in
+            [(SEQUENTIAL[0], 1), (SEQUENTIAL[4], 1), (SEQUENTIAL[5], 1), (WAITING[2], 256)]
+        {
+            let entry_bytes = work.group_bytes() as f64 / work.group_entries() as f64;
+            let in_a_segment = (work.segment_bytes as f64 / entry_bytes) as u64 / logs;
+            let (mut compacted, mut kept_max) = (1, 0);
+            for first in (1..4 * in_a_segment).step_by(work.entries_per_append) {
                 compacted = work.compact_before(first, logs).unwrap_or(compacted);
-                kept_bytes_max = kept_bytes_max.max((first - compacted) * entry_bytes);
+                kept_max = kept_max.max(first - compacted);
             }
-            let segments_kept = kept_bytes_max as f64 / work.segment_bytes as f64;
+            let segments_kept = kept_max as f64 / in_a_segment as f64;
             assert!((1.0..2.0).contains(&segments_kept), "{}: {segments_kept}", work.name);
         }
         assert!((1..1 << 20).all(|first| UNCOMPACTED[0].compact_before(first, 1).is_none()));

@@ -83,6 +83,17 @@ pub fn check(all: &[Measured], bytes: usize, copies: usize) {
     }
 }
 
+/// The same of bytes alone, for what may need no flush.
+///
+/// # Panics
+/// If somebody left out bytes.
+pub fn check_bytes(all: &[Measured], bytes: usize) {
+    for (name, device) in all.iter().filter_map(|one| Some((one.name, one.device?))) {
+        let (written, kib) = (device.kib_written, bytes as f64 / 1024.0);
+        assert!(written > 0.99 * kib, "{name}: {written:.2} KiB for each group of {kib:.2}");
+    }
+}
+
 /// The name of what everything is measured by.
 pub const RAW_DISK: &str = "raw disk";
 

@@ -89,6 +89,8 @@ struct World<'a> {
     random: Random,
     /// Of its own, so that what is drawn besides stays as it was.
     start_cuts: Random,
+    /// Which messages of images come twice: drawn by itself, too.
+    repeats: Random,
     coverage: Coverage,
     hasher: DefaultHasher,
     events: u64,
@@ -145,6 +147,7 @@ impl<'a> World<'a> {
             ledger: SharedLedger::default(),
             random: Random::new(seed ^ 0x77_6f72_6c64),
             start_cuts: Random::new(seed ^ 0x0063_7574_7374),
+            repeats: Random::new(seed ^ 0x7477_6963_65),
             coverage: Coverage::default(),
             hasher: DefaultHasher::new(),
             events: 0,

@@ -1,6 +1,6 @@
 //! After the storm: nothing goes wrong any more, and all must come right.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kontiki::Role;
 use kontiki_core::{EntryKind, LogIndex, Term};
@@ -20,6 +20,8 @@ pub(super) struct Calm {
     pub(super) since: Option<u64>,
     /// Of each client: its writes that were begun in it and applied, and its linearizable reads that were served.
     served: Vec<[u64; 2]>,
+    /// The same of each node that was asked.
+    served_by: BTreeMap<u64, [u64; 2]>,
 }
 
 /// What a client still has to do.
@@ -31,23 +33,32 @@ pub(super) enum Wanted {
 
 impl Calm {
     pub(super) fn new(clients: usize) -> Self {
-        Self { since: None, served: vec![[0; 2]; clients] }
+        Self { since: None, served: vec![[0; 2]; clients], served_by: BTreeMap::new() }
     }
 
     /// A client's operation was served.
     pub(super) fn take_served(&mut self, done: &Done, wanted: Wanted) {
         let counts = self.since.is_some_and(|since| done.start >= since);
         self.served[done.client][wanted as usize] += u64::from(counts);
+        self.served_by.entry(done.node).or_default()[wanted as usize] += u64::from(counts);
     }
 
-    /// What a client has not done often enough yet.
-    pub(super) fn wants(&self, client: usize) -> Option<Wanted> {
-        let [writes, reads] = self.served[client];
-        match (writes < CALM_MIN, reads < CALM_MIN) {
-            (true, _) => Some(Wanted::Write),
-            (false, true) => Some(Wanted::Read),
-            (false, false) => None,
+    /// What a client has not done often enough yet; or, once it has, what nobody has done yet on one of the `sound` nodes, and on
+    /// which: a node that passes nothing on is no less stuck for the others serving.
+    pub(super) fn wants(&self, client: usize, sound: &[u64]) -> Option<(Wanted, Option<u64>)> {
+        if let Some(wanted) = lacking(self.served[client], CALM_MIN) {
+            return Some((wanted, None));
         }
+        let of_node = |node: u64| self.served_by.get(&node).copied().unwrap_or_default();
+        sound.iter().find_map(|&node| Some((lacking(of_node(node), 1)?, Some(node))))
+    }
+}
+
+fn lacking([writes, reads]: [u64; 2], least: u64) -> Option<Wanted> {
+    match (writes < least, reads < least) {
+        (true, _) => Some(Wanted::Write),
+        (false, true) => Some(Wanted::Read),
+        (false, false) => None,
     }
 }
 
@@ -89,7 +100,9 @@ impl World<'_> {
         let running = sound().filter_map(|host| host.steps.as_ref());
         let followers = running.flat_map(|steps| steps.node().status().followers);
         let is_quiet = followers.filter(|one| is_sound(one.id)).all(|one| !one.is_stalled);
-        let is_served = (0..self.calm.served.len()).all(|client| self.calm.wants(client).is_none());
+        let nodes: Vec<u64> = sound().map(|host| host.id).collect();
+        let clients = 0..self.calm.served.len();
+        let is_served = clients.into_iter().all(|one| self.calm.wants(one, &nodes).is_none());
         let agree = states.len() == 1 && !states.contains(&None);
         let wiped = self.hosts.iter().filter(|host| host.standing == Standing::Wiped);
         let is_told = |host: &Host| {
@@ -104,9 +117,10 @@ impl World<'_> {
         if self.now > healed_at + HEAL_MAX {
             let stand: Vec<String> = self.hosts.iter().map(Host::stands).collect();
             return Err(format!(
-                "{} s after all faults have ended: {leads} leaders, writes and reads since then {:?}; {}",
+                "{} s after all faults have ended: {leads} leaders, writes and reads since then {:?}, by node {:?}; {}",
                 HEAL_MAX / 1_000_000_000,
                 self.calm.served,
+                self.calm.served_by,
                 stand.join("; ")
             ));
         }

@@ -241,6 +241,9 @@ impl Checks {
 
     /// Looks at what a node says, which has been observed since it decided to.
     pub(crate) fn hear(&mut self, from: u64, to: u64, message: &Message) -> Result<(), String> {
+        if matches!(message, Message::AppendEntries(_) | Message::InstallSnapshot(_)) {
+            self.take_leader(from, message.term().0)?;
+        }
         let seen = self.nodes.entry(from).or_default();
         let vouches = match message {
             Message::VoteRequest(request) => request.kind == VoteKind::Real,

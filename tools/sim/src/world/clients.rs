@@ -230,7 +230,9 @@ impl World<'_> {
     /// A client does its next operation, as long as there is something left to do.
     pub(super) fn operate(&mut self, client: usize) {
         let is_calm = self.calm.since.is_some();
-        let wanted = if is_calm { self.calm.wants(client) } else { None };
+        let sound = self.hosts.iter().filter(|host| host.standing == Standing::Sound);
+        let sound: Vec<u64> = sound.map(|host| host.id).collect();
+        let wanted = if is_calm { self.calm.wants(client, &sound) } else { None };
         let is_enough = match is_calm {
             true => wanted.is_none(),
             false => self.clients.begun >= self.parameters.operations,
@@ -239,8 +241,11 @@ impl World<'_> {
             self.clients.rests[client] = true;
             return;
         }
-        let runs = |host: &&Host| !is_calm || host.standing == Standing::Sound;
-        let hosts = self.hosts.iter().filter(runs);
+        let on = wanted.and_then(|(_, on)| on);
+        let is_asked = |host: &&Host| !is_calm || sound.contains(&host.id);
+        let hosts =
+            self.hosts.iter().filter(is_asked).filter(|host| on.is_none_or(|on| on == host.id));
+        let wanted = wanted.map(|(wanted, _)| wanted);
         let nodes: Vec<(u64, &Node<Registers>)> =
             hosts.filter_map(|host| Some((host.id, host.steps.as_ref()?.node()))).collect();
         let begun = self.clients.begin(client, &nodes, self.now, &self.parameters, wanted);

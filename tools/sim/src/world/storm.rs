@@ -213,7 +213,12 @@ impl World<'_> {
         let cause = status.as_ref().and_then(|status| status.fatal.clone()).unwrap_or_default();
         let id = host.id;
         let is_corrupt = status.is_some_and(|status| status.corruption.is_some());
-        if !host.is_doubtful() && (is_corrupt || !host.is_hurt) {
+        let begins = |one: &&str| cause.starts_with(*one);
+        let is_excused = match host.is_doubtful() {
+            true => OF_THE_DISK.iter().chain(&OF_A_DOUBTFUL_DISK).any(|one| begins(&one)),
+            false => host.is_hurt && !is_corrupt && OF_THE_DISK.iter().any(|one| begins(&one)),
+        };
+        if !is_excused {
             return Err(format!("node {id} has ended without a cause: {cause}"));
         }
         if is_corrupt {
@@ -315,3 +320,8 @@ impl World<'_> {
         Ok(())
     }
 }
+
+/// How the causes of an end begin for which a disk is to blame. It is to blame for no protocol that halts, and no panic.
+const OF_THE_DISK: [&str; 3] = ["the log failed", "the log refused", "the snapshots failed"];
+const OF_A_DOUBTFUL_DISK: [&str; 3] =
+    ["cannot read index", "cannot start on what the disk holds", "the snapshot at"];

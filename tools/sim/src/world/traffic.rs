@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kontiki::steps::protocol_message;
+use kontiki::steps::{is_of_image, protocol_message};
 
 use crate::world::{
     World,
@@ -89,7 +89,11 @@ impl World<'_> {
         if self.random.chance(rules.loss) {
             return self.coverage.count("a message is lost");
         }
-        let repeats = is_protocol && self.random.chance(rules.repeats);
+        let repeats = if is_protocol {
+            self.random.chance(rules.repeats)
+        } else {
+            is_of_image(&sent.message) && self.repeats.chance(rules.repeats)
+        };
         for _ in 0..=u64::from(repeats) {
             let (least, most) = rules.delay;
             let clogged = self.links.clogged.get(&link).copied().unwrap_or(0);
