@@ -156,13 +156,27 @@ impl<S: StateMachine> Applier<S> {
         applied: LogPosition,
         base: Option<&Base>,
     ) -> Self {
+        let newest = base.map(|base| (base.snapshot.at, base.image.bytes()));
+        let mut captures = Captures::new(newest);
+        // A state machine that keeps itself begins behind the newest snapshot. What lies between was applied by earlier
+        // processes, and would never count where each ends before it has applied enough by itself.
+        let mut last = newest.map_or(LogIndex(0), |(at, _)| at.index).max(log_start(&log));
+        while last < applied.index && !captures.is_due(&shared.options) {
+            let bytes_max = shared.options.fetch_bytes_max;
+            let passed = storage::read(&log, last.next(), applied.index.next(), bytes_max);
+            // What cannot be read is told when it is needed.
+            let Ok(passed) = passed.map_err(drop) else { break };
+            let Some(end) = passed.last() else { break };
+            last = end.index;
+            captures.count(last, passed.iter().map(Entry::bytes).sum());
+        }
         Self {
             shared,
             queue,
             log,
             machine,
             applied,
-            captures: Captures::new(base.map(|base| (base.snapshot.at, base.image.bytes()))),
+            captures,
             waiting: Waiting::default(),
             reads: Confirmed::default(),
             settled: Settled::default(),
@@ -338,9 +352,8 @@ impl<S: StateMachine> Applier<S> {
 
     /// So many bytes were applied: a snapshot may be due.
     fn count(&mut self, bytes: usize) {
-        let options = &self.shared.options;
-        let (ratio, least) = (options.snapshot_ratio, options.snapshot_log_bytes_min);
-        if self.captures.count(self.applied.index, bytes, ratio, least) && self.closed.is_none() {
+        self.captures.count(self.applied.index, bytes);
+        if self.captures.is_due(&self.shared.options) && self.closed.is_none() {
             self.capture();
         }
     }
@@ -462,6 +475,11 @@ fn refuse(work: impl IntoIterator<Item = Work>, closed: &Closing) {
             Work::SnapshotVisible { .. } | Work::SnapshotFailed { .. } | Work::SnapshotDamaged => {}
         }
     }
+}
+
+/// What lies before the log.
+fn log_start(log: &Log) -> LogIndex {
+    LogIndex(log.first() - 1)
 }
 
 fn refused_text(position: LogPosition, error: &io::Error) -> String {

@@ -269,7 +269,9 @@ impl Driver {
                 self.transport.send(to.0, GROUP, envelope::encode_protocol(&message));
             }
             Output::Apply(Apply::Snapshot { at }) => {
-                let image = self.images.newest.clone().expect("it was visible before this");
+                let Some(image) = self.images.newest.clone() else {
+                    return self.fail(format!("the snapshot at {at} has rotted since it came"));
+                };
                 assert_eq!(image.header().place.index, at.index.0, "the newest is the one");
                 self.work.push(Work::Install(image));
             }

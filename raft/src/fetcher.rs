@@ -94,12 +94,8 @@ pub(crate) fn step(shared: &Shared, log: &Log, fetch: Fetch) {
         }
         Fetch::Piece { to, image, offset, bytes } => match read_piece(&image, offset, bytes) {
             Ok(piece) => shared.inbox.complete(Completion::Piece(to, piece)),
-            Err(error @ StoreError::Corruption(_)) => {
-                shared.inbox.complete(Completion::ImageDamaged(image, error));
-            }
-            Err(error) => {
-                tracing::error!(node = shared.id, %error, "cannot read an image for a follower");
-            }
+            // What cannot be read is no better than what is damaged.
+            Err(error) => shared.inbox.complete(Completion::ImageDamaged(image, error)),
         },
     }
 }

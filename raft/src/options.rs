@@ -139,7 +139,7 @@ impl Options {
         let unsynced = usize::try_from(self.unsynced_bytes_max).unwrap_or(usize::MAX);
         [
             self.proposal_bytes_max,
-            self.uncommitted_bytes_max(),
+            self.unapplied_bytes_max(),
             self.inbound_bytes_max,
             self.tail_bytes_max,
             peers.saturating_mul(self.inflight_bytes_max + self.fetch_bytes_max),
@@ -162,7 +162,7 @@ impl Options {
         config.command_bytes_max = self.command_bytes_max;
         config.inflight_messages_max = self.inflight_messages_max;
         config.inflight_bytes_max = self.inflight_bytes_max;
-        config.uncommitted_bytes_max = self.uncommitted_bytes_max();
+        config.unapplied_bytes_max = self.unapplied_bytes_max();
         config.tail_bytes_max = self.tail_bytes_max;
         config.fetch_bytes_max = self.fetch_bytes_max;
         config.reads_max = self.reads_max;
@@ -176,9 +176,9 @@ impl Options {
     }
 
     /// More than may be proposed, so that a node that refuses does so at its queue: the protocol
-    /// adds an overhead to each entry, and entries whose proposers have got their answer can still
-    /// be uncommitted.
-    fn uncommitted_bytes_max(&self) -> usize {
+    /// adds an overhead to each entry, and entries whose proposers have got an answer, that nobody
+    /// knows, can still wait to be applied.
+    fn unapplied_bytes_max(&self) -> usize {
         self.proposal_bytes_max
             .saturating_add(self.proposals_max.saturating_mul(BOOKKEEPING_BYTES))
             .saturating_mul(2)

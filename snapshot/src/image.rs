@@ -61,6 +61,11 @@ impl Image {
         self.blocks.image()
     }
 
+    /// Whether both are one file, and not one of two with the same name.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.file, &other.file)
+    }
+
     /// Bytes of its file, header and checksums included: what a transfer takes.
     pub fn bytes(&self) -> u64 {
         self.file.len()

@@ -31,9 +31,9 @@ pub struct Config {
     pub inflight_messages_max: usize,
     /// What those weigh together, unless there is only one. Default 16 MiB.
     pub inflight_bytes_max: usize,
-    /// What the proposals of this leadership weigh that are not yet both committed and durable
-    /// here. Beyond it: `Overloaded`. Default 64 MiB.
-    pub uncommitted_bytes_max: usize,
+    /// What the proposals of this leadership weigh that are not yet both applied and durable here.
+    /// Beyond it: `Overloaded`. Default 64 MiB.
+    pub unapplied_bytes_max: usize,
     /// What the newest entries kept in memory weigh, as far as they are durable here; older ones
     /// come by `Fetch`. Also bounds what is handed to the state machine and not yet applied.
     /// Default 32 MiB.
@@ -65,7 +65,7 @@ impl Config {
             command_bytes_max: 8 << 20,
             inflight_messages_max: 256,
             inflight_bytes_max: 16 << 20,
-            uncommitted_bytes_max: 64 << 20,
+            unapplied_bytes_max: 64 << 20,
             tail_bytes_max: 32 << 20,
             fetch_bytes_max: 1 << 20,
             trailing_entries: 1 << 12,
@@ -103,8 +103,8 @@ impl Config {
             (self.inflight_messages_max > 0, "inflight_messages_max is zero"),
             (self.inflight_bytes_max > 0, "inflight_bytes_max is zero"),
             (
-                self.uncommitted_bytes_max >= self.command_bytes_max,
-                "uncommitted_bytes_max is less than command_bytes_max",
+                self.unapplied_bytes_max >= self.command_bytes_max,
+                "unapplied_bytes_max is less than command_bytes_max",
             ),
             (self.tail_bytes_max > 0, "tail_bytes_max is zero"),
             (self.fetch_bytes_max > 0, "fetch_bytes_max is zero"),

@@ -67,7 +67,7 @@ impl Leader {
                 return Err(ProposeError::TooLarge { bytes, limit });
             }
         }
-        let limit = local.config.uncommitted_bytes_max;
+        let limit = local.config.unapplied_bytes_max;
         let added = payloads.iter().map(|payload| weight(payload)).sum::<usize>();
         // A single batch is let in whatever it weighs, else it could never be.
         if self.pending_bytes > 0 && self.pending_bytes + added > limit {
@@ -138,11 +138,17 @@ impl Leader {
             self.reads.open(reached);
             self.replicate_all(local);
         }
-        let settled = local.log.committed().min(local.log.durable());
+        self.settle(local);
+        self.confirm_reads(local);
+    }
+
+    /// What is durable here and applied does not weigh any more. What the own state machine is behind with does, whether anybody
+    /// still waits for it or not: else the log of a leader that applies more slowly than it is written would grow for ever.
+    pub(crate) fn settle(&mut self, local: &Local) {
+        let settled = local.log.applied().min(local.log.durable());
         while let Some((_, bytes)) = self.pending.pop_front_if(|(last, _)| *last <= settled) {
             self.pending_bytes -= bytes;
         }
-        self.confirm_reads(local);
     }
 
     /// Takes in a read of this node or of a follower.

@@ -142,9 +142,14 @@ impl Local {
     }
 
     /// The newest configuration at or before `index`, if it is known: of two that the state names,
-    /// the older one can already lie behind it.
+    /// the older one can already lie behind it. One whose entry was cut off counts for nothing
+    /// (RAFT-CASES 44, 50), though the state that was written last still names it.
     pub(crate) fn configuration_at(&self, index: LogIndex) -> Option<&(Position, Configuration)> {
-        self.state.configurations.iter().rev().find(|(position, _)| position.index <= index)
+        let is_held = |position: Position| {
+            position.index <= self.log.compacted().index || self.log.holds(position)
+        };
+        let known = self.state.configurations.iter().rev();
+        known.into_iter().find(|(position, _)| position.index <= index && is_held(*position))
     }
 
     /// Drops the entries from `first` on, in favour of those about to be appended.

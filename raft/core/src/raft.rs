@@ -62,12 +62,12 @@ pub enum ProposeError {
         /// Who is, as far as known.
         leader: Option<NodeId>,
     },
-    /// Too much is not committed yet.
-    #[error("{bytes} bytes are uncommitted, the limit is {limit}")]
+    /// Too much is not applied yet.
+    #[error("{bytes} bytes are not applied yet, the limit is {limit}")]
     Overloaded {
-        /// What is not committed and durable yet.
+        /// What is not both applied and durable yet.
         bytes: usize,
-        /// `Config::uncommitted_bytes_max`.
+        /// `Config::unapplied_bytes_max`.
         limit: usize,
     },
     /// A command is too long.
@@ -109,11 +109,11 @@ impl Raft {
     }
 
     /// Appends the payloads (made by [`Entry::encode_command`]) as consecutive entries; returns
-    /// the position of the first. All or none. When nothing is uncommitted a batch is taken
+    /// the position of the first. All or none. When everything is applied a batch is taken
     /// whatever it weighs, so its size is the caller's to bound.
     ///
     /// # Errors
-    /// If this node does not lead, a command is too long, or too much is uncommitted.
+    /// If this node does not lead, a command is too long, or too much is not applied.
     ///
     /// # Panics
     /// If there is no payload, or one is not a command's.
@@ -227,6 +227,9 @@ impl Raft {
     /// If that was not handed to it.
     pub fn handle_applied(&mut self, now: Instant, index: LogIndex) {
         self.local.log.applied_to(index);
+        if let RoleState::Leader(leader) = &mut self.state {
+            leader.settle(&self.local);
+        }
         if !self.local.is_halted() {
             if !self.local.log.is_read()
                 && let Some(snapshot) = self.local.ahead.take()

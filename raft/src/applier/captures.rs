@@ -2,7 +2,7 @@
 
 use kontiki_core::{LogIndex, Position};
 
-use crate::{SnapshotError, slot::Completer};
+use crate::{Options, SnapshotError, slot::Completer};
 
 /// What became of a snapshot.
 pub(crate) type SnapshotResult = Result<crate::Position, SnapshotError>;
@@ -37,21 +37,21 @@ impl Captures {
         self.newest = None;
     }
 
-    /// So much was applied, up to `applied`. Says whether a snapshot is due.
-    pub(crate) fn count(
-        &mut self,
-        applied: LogIndex,
-        bytes: usize,
-        ratio: u64,
-        least: u64,
-    ) -> bool {
+    /// So much was applied, up to `applied`.
+    pub(crate) fn count(&mut self, applied: LogIndex, bytes: usize) {
         // A state machine that keeps itself can begin before the newest one.
-        if self.newest().is_some_and(|newest| applied <= newest.index) {
-            return false;
+        if self.newest().is_none_or(|newest| applied > newest.index) {
+            self.log_bytes = self.log_bytes.saturating_add(bytes as u64);
         }
-        self.log_bytes = self.log_bytes.saturating_add(bytes as u64);
+    }
+
+    /// Whether a snapshot is due.
+    pub(crate) fn is_due(&self, options: &Options) -> bool {
         let image_bytes = self.newest.map_or(0, |(_, bytes)| bytes);
-        self.running.is_none() && self.log_bytes >= least.max(image_bytes.saturating_mul(ratio))
+        let many = image_bytes.saturating_mul(options.snapshot_ratio);
+        self.running.is_none()
+            && self.log_bytes > 0
+            && self.log_bytes >= many.max(options.snapshot_log_bytes_min)
     }
 
     /// Somebody wants one of all that is applied. Says whether it has to be begun; it is once the one is done that is on its way.
@@ -104,9 +104,13 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_due_when_the_log_is_some_times_as_large_as_the_last_one() {
+        let mut options = Options::default();
+        (options.snapshot_ratio, options.snapshot_log_bytes_min) = (4, 100);
         let mut captures = Captures::new(None);
-        let count =
-            |captures: &mut Captures, index, bytes| captures.count(LogIndex(index), bytes, 4, 100);
+        let count = |captures: &mut Captures, index, bytes| {
+            captures.count(LogIndex(index), bytes);
+            captures.is_due(&options)
+        };
         assert!(!count(&mut captures, 4, 99) && count(&mut captures, 5, 1));
         captures.begin(Position::new(1, 5));
         assert!(!count(&mut captures, 6, 1000), "one at a time");

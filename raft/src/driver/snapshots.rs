@@ -1,6 +1,6 @@
 //! Snapshots between the state machine, the keeper, the protocol and the peers.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use kontiki_core::{Instant, Position, Snapshot};
 use kontiki_snapshot::{Finished, Image, StoreError};
@@ -24,8 +24,10 @@ pub(super) struct Images {
     pub(super) keeper: Arc<KeeperQueue>,
     /// The newest one that is visible.
     pub(super) newest: Option<Image>,
-    /// What peers were given pieces of last: it can be read to its end also when it is removed meanwhile.
-    served: Option<Image>,
+    /// What each follower in mode Snapshot was given a piece of last: it can be read to its end also when it is removed meanwhile.
+    pub(super) served: BTreeMap<u64, Image>,
+    /// When another one may be taken in place of one that has rotted.
+    replace_at: Option<Instant>,
     /// Written, and to be made visible once the own log is durable as far as it.
     written: Option<Box<Finished>>,
     download: Option<Download>,
@@ -42,7 +44,8 @@ impl Images {
         Self {
             keeper,
             newest,
-            served: None,
+            served: BTreeMap::new(),
+            replace_at: None,
             written: None,
             download: None,
             refusals: 0,
@@ -120,18 +123,27 @@ impl Driver {
     /// An image of this node has rotted, which a peer was to get. If it is the newest one nobody can get what the log does not
     /// hold any more, before there is another one.
     pub(super) fn image_damaged(&mut self, image: Image, error: StoreError) {
-        let is_it = |known: &mut Image| known.name() == image.name();
-        let _it = self.images.served.take_if(is_it);
-        if self.images.newest.take_if(is_it).is_none() {
+        self.images.served.retain(|_, known| !known.is_same(&image));
+        if self.images.newest.take_if(|known| known.is_same(&image)).is_none() {
             return;
         }
         let (node, cause) = (self.shared.id, Arc::<str>::from(error.to_string()));
         tracing::error!(node, %cause, "the newest snapshot has rotted; another one is taken");
         let position = snapshots::position(image.header().place).into();
+        self.shared.board.update(|status| status.snapshot = Position::default().into());
         self.shared.events.tell(Event::SnapshotDamaged { position, cause });
         // Before the one that is captured now is begun: it may end at the same place.
         self.images.keeper.push(Job::SetAside(image, error));
-        self.work.push(Work::SnapshotDamaged);
+        self.replace_newest();
+    }
+
+    /// Has an image taken in place of one that has rotted. If that fails, or that one rots as well, not again at once: whoever
+    /// needs it goes on asking.
+    fn replace_newest(&mut self) {
+        if self.images.replace_at.is_none_or(|at| self.now >= at) {
+            self.images.replace_at = Some(self.now + self.shared.options.election_timeout_max);
+            self.work.push(Work::SnapshotDamaged);
+        }
     }
 
     /// The protocol needs what a peer's newest image contains. One of the same peer that is on its way goes on: it is all the
@@ -155,17 +167,21 @@ impl Driver {
     /// now.
     pub(super) fn serve_piece(&mut self, to: u64, Ask { at, offset, bytes }: Ask) {
         let place = snapshots::place(at);
-        let known = self.images.served.iter().chain(&self.images.newest);
+        let known = self.images.served.get(&to).into_iter().chain(&self.images.newest);
         let wanted = known.into_iter().find(|image| image.header().place == place).cloned();
         let (image, offset) = match (wanted, &self.images.newest) {
             (Some(image), _) => (image, offset),
             (None, Some(newest)) => (newest.clone(), 0),
             (None, None) => {
+                let status = self.core.as_ref().map(|core| core.status());
+                if status.is_some_and(|status| status.snapshot != Position::default()) {
+                    self.replace_newest();
+                }
                 self.transport.send_image(to, GROUP, envelope::encode_piece(None));
                 return;
             }
         };
-        self.images.served = Some(image.clone());
+        self.images.served.insert(to, image.clone());
         let offset = offset.min(image.bytes());
         self.watch.asked(to, image.header().place.index, offset, self.now);
         self.fetcher.push(Fetch::Piece { to, image, offset, bytes });
@@ -178,7 +194,11 @@ impl Driver {
         else {
             return;
         };
-        let Some(piece) = piece else { return self.end_download() };
+        let Some(piece) = piece else {
+            // It would be offered, and asked for, with each heartbeat.
+            self.images.refused_until = Some(self.now + self.shared.options.election_timeout_max);
+            return self.end_download();
+        };
         for job in download.take(cluster, piece, self.now) {
             self.images.keeper.push(job);
         }

@@ -114,6 +114,9 @@ impl Driver {
     /// Looks at the followers if the last look is a heartbeat ago; a leader's turns are no further apart.
     pub(super) fn watch_followers(&mut self) {
         let heartbeat = self.shared.options.heartbeat;
+        if self.standing.role != Role::Leader {
+            self.images.served.clear();
+        }
         let is_due = self.watch.looked_at.is_none_or(|at| self.now >= at + heartbeat);
         let Some(core) =
             self.core.as_ref().filter(|_| is_due && self.standing.role == Role::Leader)
@@ -121,6 +124,8 @@ impl Driver {
             return;
         };
         let (followers, last) = (core.followers(), core.cursors().last.index.0);
+        let is_served = |one: &CoreStatus, id| one.id.0 == id && one.mode == CoreMode::Snapshot;
+        self.images.served.retain(|&id, _| followers.iter().any(|one| is_served(one, id)));
         self.watch.looked_at = Some(self.now);
         let mut news = Vec::new();
         let watched = followers.iter().map(|seen| self.watch_follower(seen, last, &mut news));

@@ -156,7 +156,16 @@ pub fn load_snapshot(
         ));
     }
     let mut store = start::open(&*disk, directory, cluster)?;
-    set_damaged_aside(&mut store).map_err(|error| refused(directory, &error))?;
+    set_damaged_aside(&mut store);
+    let (first, place) = (node.log.first(), image.header().place);
+    let is_newest = |known: &Image| place.is_newer_than(known.header().place);
+    if store.images().first().is_none_or(is_newest) && place.index + 1 < first {
+        let reason = format!(
+            "its log begins at index {first}, and the snapshot ends at {}: take a newer one",
+            place.index
+        );
+        return Err(refused(directory, &reason));
+    }
     let taken = take_in(&mut store, &image, options.snapshot_bytes_max);
     taken.map_err(|error| match error {
         StoreError::Stale { newest, .. } => {
@@ -181,14 +190,12 @@ fn check_node(directory: &Path) -> Result<(), SnapshotCopyError> {
 }
 
 /// What cannot be read to its end is no reason to refuse another one.
-fn set_damaged_aside(store: &mut Store) -> Result<(), StoreError> {
+fn set_damaged_aside(store: &mut Store) {
     for image in store.images().to_vec() {
-        match image.verify() {
-            Err(error @ StoreError::Corruption(_)) => store.set_aside(&image, error),
-            checked => drop(checked?),
+        if let Err(error) = image.verify() {
+            store.set_aside(&image, error);
         }
     }
-    Ok(())
 }
 
 /// As if it came from a peer.

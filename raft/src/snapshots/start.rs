@@ -61,12 +61,12 @@ pub(crate) fn choose(
                 }
                 return Ok(Some(Base { image, snapshot }));
             }
-            Err(error @ StoreError::Corruption(_)) => {
+            // A sector that cannot be read is no reason not to use another image.
+            Err(error) => {
                 tracing::error!(%error, "an image is damaged; an older one is looked for");
                 told.get_or_insert_with(|| error.to_string());
                 store.set_aside(&image, error);
             }
-            Err(error) => return Err(unusable(place, error)),
         }
     }
     if first == 1 && told.is_none() {

@@ -103,6 +103,26 @@ fn a_start_goes_on_behind_what_is_kept_and_applies_nothing_twice() {
     node.shutdown().wait();
 }
 
+/// Else a node that is started anew more often than it applies so much would keep all of its log.
+#[test]
+fn what_earlier_processes_have_applied_counts_for_the_next_snapshot() {
+    let mut cluster = Cluster::prepare(1);
+    cluster.options.trailing_entries = 0;
+    cluster.options.snapshot_log_bytes_min = 400;
+    let disk = Arc::default();
+    for round in 0..20 {
+        let (node, _) = start(&cluster, &disk).unwrap();
+        propose(&node, &[1, KEEP]);
+        let has_one = node.status().snapshot.index > 0;
+        node.shutdown().wait();
+        if has_one {
+            assert!(round > 1, "not before there are so many bytes");
+            return;
+        }
+    }
+    panic!("no snapshot was taken");
+}
+
 /// RAFT-CASE 54
 #[test]
 fn what_is_older_than_the_log_begins_with_the_snapshot_and_not_without() {

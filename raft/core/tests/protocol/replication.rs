@@ -457,7 +457,7 @@ fn what_is_in_flight_is_bounded_and_heartbeats_still_flow() {
 fn too_much_uncommitted_is_overload_until_it_commits() {
     let options = |config: &mut kontiki_core::Config| {
         config.command_bytes_max = 1000;
-        config.uncommitted_bytes_max = 2000;
+        config.unapplied_bytes_max = 2000;
     };
     let mut cluster = Cluster::with(3, 0, options);
     cluster.elect(1);
@@ -473,6 +473,26 @@ fn too_much_uncommitted_is_overload_until_it_commits() {
     cluster.propose(1, &long).unwrap();
     let error = cluster.propose_all(1, &["a", &"x".repeat(1001)]).unwrap_err();
     assert_eq!(error, ProposeError::TooLarge { bytes: 1001, limit: 1000 });
+}
+
+/// RAFT-CASE 26: else the log of a leader that applies more slowly than it is written would have no bound.
+#[test]
+fn what_the_leader_has_not_applied_weighs_until_it_has() {
+    let mut cluster = Cluster::with(3, 0, |config| {
+        config.command_bytes_max = 1000;
+        config.unapplied_bytes_max = 2000;
+    });
+    cluster.elect(1);
+    cluster.node_mut(1).holds_applies = true;
+    let long = "x".repeat(900);
+    cluster.propose(1, &long).unwrap();
+    cluster.propose(1, &long).unwrap();
+    cluster.run(ms(400));
+    assert_eq!(cluster.committed(1), 3);
+    let error = cluster.propose(1, &long).unwrap_err();
+    assert!(matches!(error, ProposeError::Overloaded { limit: 2000, .. }), "{error}");
+    cluster.input(1, |raft, now| raft.handle_applied(now, LogIndex(2)));
+    cluster.propose(1, &long).unwrap();
 }
 
 /// RAFT-CASE 27

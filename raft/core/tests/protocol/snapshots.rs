@@ -366,6 +366,21 @@ fn the_configuration_of_an_installed_snapshot_takes_the_place_of_the_others() {
     assert_eq!(cluster.status(2).configuration, two);
 }
 
+/// RAFT-CASES 44, 50: a state is not written anew where a suffix is cut off, so it still names what was in that.
+#[test]
+fn a_configuration_that_was_cut_off_is_in_no_snapshot() {
+    let mut cluster = Cluster::new(3);
+    let all = cluster.status(2).configuration;
+    let two = Configuration { members: all.members[..2].to_vec() };
+    cluster.crash(2);
+    let configurations = &mut cluster.node_mut(2).disk.durable.state.configurations;
+    configurations.push((Position::new(1, 7), two));
+    cluster.start(2);
+    assert_eq!(cluster.status(2).configuration, all);
+    let raft = cluster.node(2).raft.as_ref().unwrap();
+    assert_eq!(raft.configuration_at(LogIndex(9)), Some(&(Position::default(), all)));
+}
+
 /// A leader of a term that is over can still be getting one of a later term.
 #[test]
 fn who_leads_without_what_a_snapshot_contains_leads_no_more() {

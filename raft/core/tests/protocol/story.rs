@@ -276,7 +276,7 @@ fn set(config: &mut Config, name: &str, value: u64) -> Result<(), String> {
         "inflight_messages_max" => config.inflight_messages_max = size,
         "tail_bytes_max" => config.tail_bytes_max = size,
         "trailing_entries" => config.trailing_entries = value,
-        "uncommitted_bytes_max" => config.uncommitted_bytes_max = size,
+        "unapplied_bytes_max" => config.unapplied_bytes_max = size,
         _ => return Err(format!("no option {name}")),
     }
     Ok(())
