@@ -25,7 +25,7 @@ use crate::{
         start,
     },
     steps::Steps,
-    storage::Storage,
+    storage::{self, Storage},
     transport::{Hello, TcpOptions, TcpTransport, Transport},
 };
 
@@ -137,6 +137,10 @@ impl Builder {
     ) -> Result<(Node<S>, Workers<S>), StartError> {
         self.options.check(self.id)?;
         self.check_members()?;
+        // A first start that cannot be must not make this directory its own.
+        if !storage::has_log(&self.directory, self.disk.as_deref()) {
+            self.check_own_membership()?;
+        }
         // Before the directory: an address that cannot be had claims none.
         let given = match (self.transport.take(), self.listen.take()) {
             (None, Some(address)) => Some(listening(address)?),
@@ -200,17 +204,23 @@ impl Builder {
             }
             return Ok(None);
         }
-        if !self.members.iter().any(|(id, _)| *id == self.id) {
-            return Err(StartError::Options {
-                option: "initial_members",
-                reason: format!(
-                    "the data directory is empty and {:?} does not name node {}",
-                    bootstrap::list(&self.members),
-                    self.id
-                ),
-            });
-        }
+        self.check_own_membership()?;
         Ok(Some(FirstStart::new(self.id, state.incarnation, self.members.clone())))
+    }
+
+    /// What a first start needs.
+    fn check_own_membership(&self) -> Result<(), StartError> {
+        if self.members.iter().any(|(id, _)| *id == self.id) {
+            return Ok(());
+        }
+        Err(StartError::Options {
+            option: "initial_members",
+            reason: format!(
+                "the data directory is empty and {:?} does not name node {}",
+                bootstrap::list(&self.members),
+                self.id
+            ),
+        })
     }
 
     fn check_members(&self) -> Result<(), StartError> {

@@ -1,10 +1,10 @@
 //! The node's log: where it lies, whose it is, and what it held at the start.
 
-use std::{path::Path, sync::Arc};
+use std::{io::ErrorKind, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use kontiki_core::{Entry, Incarnation, LogIndex, Position, Recovered, State, Term};
-use kontiki_disk::Disk;
+use kontiki_disk::{Access, Disk};
 use kontiki_snapshot::Store;
 use kontiki_wal::{Log, LogId, OpenError, ReadError, Wal, repair::Mark};
 
@@ -128,6 +128,16 @@ impl Storage {
             runs: runs.map(|(first, term)| (LogIndex(first), Term(term))).collect(),
             last: LogIndex(self.log.last()),
         }
+    }
+}
+
+/// Whether a log was begun below `directory`. What cannot be looked at counts as one: to open it says why.
+pub(crate) fn has_log(directory: &Path, disk: Option<&dyn Disk>) -> bool {
+    let real = kontiki_disk::real();
+    let disk = disk.unwrap_or(&*real);
+    match disk.open_directory(&directory.join(LOG_DIRECTORY), Access::Read) {
+        Err(error) => error.kind() != ErrorKind::NotFound,
+        Ok(log) => log.list().map_or(true, |files| !files.is_empty()),
     }
 }
 

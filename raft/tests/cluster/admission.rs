@@ -166,6 +166,25 @@ fn what_cannot_be_started_says_why() {
     assert!(matches!(none.start(Tally::default()), Err(StartError::Options { .. })));
 }
 
+/// Somebody who gave the wrong id starts again with the right one, in the same directory.
+#[test]
+fn a_first_start_that_is_refused_for_its_members_claims_no_directory() {
+    let cluster = Cluster::prepare(1);
+    let directory = cluster.data(1);
+    for members in [vec![], members(1)] {
+        let refused = Node::builder(4, &directory).initial_members(members).start(Tally::default());
+        let Err(StartError::Options { option: "initial_members", .. }) = refused else {
+            panic!("{refused:?}")
+        };
+        assert!(!directory.exists(), "something was made");
+    }
+    let node = cluster.builder(1).start(Tally::default()).unwrap();
+    ready(&node);
+    node.shutdown().wait();
+    let again = cluster.builder(1).initial_members(Vec::<(u64, String)>::new());
+    ready(&again.start(Tally::default()).unwrap());
+}
+
 #[test]
 fn an_address_in_use_is_refused_and_leaves_the_directory_free() {
     let _turn = turn();
