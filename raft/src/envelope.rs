@@ -195,11 +195,13 @@ impl Chunks {
                 self.put_position(*position);
             }
             Err(ProposeError::Unknown { position }) => self.put_unknown(*position),
-            // No leader's; it says that nothing was appended.
-            Err(ProposeError::NotAdmitted(_)) => self.open.put_slice(&[1, 0]),
-            // The leader's own end says nothing about the follower's: whoever asked there only
+            // No leader's, or its last words; both say that nothing was appended.
+            Err(ProposeError::NotAdmitted(_) | ProposeError::Stopped) => {
+                self.open.put_slice(&[1, 0]);
+            }
+            // The leader's own failure says nothing about the follower's: whoever asked there only
             // learns that nobody knows.
-            Err(ProposeError::Stopped | ProposeError::Fatal(_)) => self.put_unknown(None),
+            Err(ProposeError::Fatal(_)) => self.put_unknown(None),
         }
     }
 

@@ -40,7 +40,7 @@ pub enum ProposeError {
         /// Where it would be, if that is known.
         position: Option<Position>,
     },
-    /// The node was shut down before it took the command.
+    /// The node was shut down before the command was in its log or passed on. Certainly not applied.
     #[error("the node is stopped")]
     Stopped,
     /// The cluster knows this node with another disk and asks it for nothing; the reason says what to
@@ -60,8 +60,9 @@ impl ProposeError {
             | Self::Overloaded
             | Self::TooLarge { .. }
             | Self::Superseded { .. }
+            | Self::Stopped
             | Self::NotAdmitted(_) => true,
-            Self::Unknown { .. } | Self::Stopped | Self::Fatal(_) => false,
+            Self::Unknown { .. } | Self::Fatal(_) => false,
         }
     }
 }
@@ -319,13 +320,13 @@ mod tests {
             ProposeError::Overloaded,
             ProposeError::TooLarge { bytes: 2, limit: 1 },
             ProposeError::Superseded { position },
+            ProposeError::Stopped,
             ProposeError::NotAdmitted("reason".into()),
         ] {
             assert!(error.is_certainly_not_applied(), "{error}");
         }
         for error in [
             ProposeError::Unknown { position: Some(position) },
-            ProposeError::Stopped,
             ProposeError::Fatal("cause".into()),
         ] {
             assert!(!error.is_certainly_not_applied(), "{error}");

@@ -326,6 +326,24 @@ fn what_was_never_handed_over_is_certainly_not_applied() {
 
 /// RAFT-CASE 57
 #[test]
+fn a_shutdown_promises_that_nothing_was_applied_only_of_what_was_never_handed_over() {
+    let mut world = World::new();
+    world.follow(2, 1);
+    let handed_over = world.propose(b"x");
+    *world.wire.is_full.lock() = true;
+    let kept = world.propose(b"y");
+    let arrived = world.shared.inbox.propose(b"z");
+    world.shared.inbox.close(Closing::Stopped);
+    let late = world.shared.inbox.propose(b"late");
+    drop(world.driver.stop());
+    assert_eq!(outcome(handed_over), UNKNOWN);
+    for untaken in [kept, arrived, late] {
+        assert_eq!(outcome(untaken), Err(ProposeError::Stopped));
+    }
+}
+
+/// RAFT-CASE 57
+#[test]
 fn a_change_of_the_leader_makes_what_is_under_way_unknown() {
     let mut world = World::new();
     world.follow(2, 1);

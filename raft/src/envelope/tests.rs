@@ -47,16 +47,16 @@ fn results_come_back() {
 }
 
 #[test]
-fn the_end_of_a_leader_is_an_unknown_outcome_elsewhere() {
-    let ends = [Err(ProposeError::Stopped), Err(ProposeError::Fatal("cause".into()))];
-    let unknown = vec![Err(ProposeError::Unknown { position: None }); 2];
-    let decoded = decode(whole(&encode_outcome(5, &ends)));
+fn the_failure_of_a_leader_is_an_unknown_outcome_elsewhere() {
+    let failed = [Err(ProposeError::Fatal("cause".into()))];
+    let unknown = vec![Err(ProposeError::Unknown { position: None })];
+    let decoded = decode(whole(&encode_outcome(5, &failed)));
     assert_eq!(decoded, Ok(Envelope::Outcome { id: 5, results: unknown }));
 
     // Certain here is certain there.
-    let not_admitted = [Err(ProposeError::NotAdmitted("reason".into()))];
-    let results = vec![Err(ProposeError::NotLeader { hint: None })];
-    let decoded = decode(whole(&encode_outcome(5, &not_admitted)));
+    let refused = [Err(ProposeError::NotAdmitted("reason".into())), Err(ProposeError::Stopped)];
+    let results = vec![Err(ProposeError::NotLeader { hint: None }); 2];
+    let decoded = decode(whole(&encode_outcome(5, &refused)));
     assert_eq!(decoded, Ok(Envelope::Outcome { id: 5, results }));
 }
 

@@ -120,6 +120,7 @@ pub(crate) fn propose_error(error_found: &ProposeError, trouble: &Trouble) -> By
             "TRYAGAIN a new leader put another command in its place: not applied, send it again"
                 .to_owned()
         }
+        ProposeError::Stopped => STOPPED.to_owned(),
         ProposeError::NotAdmitted(reason) => not_admitted(reason),
         other => format!("ERR not applied: {other}"),
     })
@@ -219,6 +220,15 @@ mod tests {
         let write = encode(&write);
         assert_eq!(write, encode(&read));
         assert!(write.starts_with(b"-ERR ") && write.ends_with(b"another disk\r\n"), "{write:?}");
+    }
+
+    #[test]
+    fn a_node_that_stops_refuses_writes_as_it_does_reads() {
+        let write = propose_error(&ProposeError::Stopped, &Trouble::Unknown);
+        let read = read_error(&ReadError::Stopped, &Trouble::Unknown);
+        let write = encode(&write);
+        assert_eq!(write, encode(&read));
+        assert!(write.starts_with(b"-CLUSTERDOWN "), "{write:?}");
     }
 
     #[test]
