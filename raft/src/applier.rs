@@ -302,7 +302,7 @@ impl<S: StateMachine> Applier<S> {
         // A panic of the state machine leaves it in an unknown state: it is not called again.
         catch_unwind(applied).unwrap_or_else(|panic| {
             Err(format!(
-                "panic while applying index {}: {}",
+                "panic while applying index {}: {}; {APPLIED_AGAIN}",
                 self.applied.index.next(),
                 panic_text(panic.as_ref())
             ))
@@ -484,10 +484,14 @@ fn log_start(log: &Log) -> LogIndex {
 
 fn refused_text(position: LogPosition, error: &io::Error) -> String {
     format!(
-        "the state machine failed at index {} of term {}: {error}",
+        "the state machine failed at index {} of term {}: {error}; {APPLIED_AGAIN}",
         position.index, position.term
     )
 }
+
+/// A restart alone does not help.
+const APPLIED_AGAIN: &str =
+    "the command stays in the log, and each start applies it again until the program takes it";
 
 /// What a panic said.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {

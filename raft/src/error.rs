@@ -47,8 +47,9 @@ pub enum ProposeError {
     /// do. Certainly not applied.
     #[error("this node is not admitted: {0}")]
     NotAdmitted(Arc<str>),
-    /// The node failed; the command may or may not have been applied.
-    #[error("the node failed: {0}; restart it")]
+    /// The node failed; the command may or may not have been applied. Started again the node goes on, unless the cause, which is
+    /// told here, is its state machine or its log.
+    #[error("the node failed: {0}")]
     Fatal(Arc<str>),
 }
 
@@ -136,8 +137,8 @@ pub enum ReadError {
     /// The cluster knows this node with another disk; the reason says what to do.
     #[error("this node is not admitted: {0}")]
     NotAdmitted(Arc<str>),
-    /// The node failed.
-    #[error("the node failed: {0}; restart it")]
+    /// The node failed, of the cause that is told.
+    #[error("the node failed: {0}")]
     Fatal(Arc<str>),
 }
 

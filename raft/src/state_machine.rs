@@ -17,7 +17,8 @@ pub trait StateMachine: Send + 'static {
     /// # Errors
     /// A refusal is a reply, not an error. An error (or a panic) means that the state machine can
     /// not go on: the node stops with [`Event::Fatal`](crate::Event::Fatal) and the command does
-    /// not count as applied.
+    /// not count as applied. It stays in the log: every member that applies it fails alike, and
+    /// again at each start, until the program takes it.
     fn apply(&mut self, context: &ApplyContext, command: &[u8]) -> io::Result<Bytes>;
 
     /// Captures the state, quickly; the writer that is returned runs on another thread.

@@ -36,7 +36,7 @@ fn an_error_of_the_state_machine_stops_the_node_and_the_index_stays() {
         let mut events = cluster.start_node(1).events();
         let cause = cluster.nodes[&1].status().fatal;
         let cause = cause.unwrap_or_else(|| await_fatal(&mut events));
-        assert!(cause.contains("told to"), "{cause}");
+        assert!(cause.contains("told to") && cause.contains("each start"), "{cause}");
         assert_eq!(cluster.nodes[&1].status().applied, before.index);
     }
 }
