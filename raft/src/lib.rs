@@ -50,7 +50,9 @@
 //!
 //! let applied = node.propose(vec![5]).wait()?; // or .await
 //! assert_eq!(applied.reply, 5u64.to_le_bytes().as_slice());
-//! assert_eq!(node.read(Read::Linearizable, |sum: &Sum| sum.0).wait()?, 5);
+//! let batch = node.propose_batch(vec![vec![1].into(), vec![2].into()]).wait();
+//! assert!(batch.iter().all(Result::is_ok)); // Each command has an outcome of its own.
+//! assert_eq!(node.read(Read::Linearizable, |sum: &Sum| sum.0).wait()?, 8);
 //! node.shutdown().wait();
 //! # Ok(())
 //! # }

@@ -18,7 +18,7 @@ pub struct Status {
     pub role: Role,
     /// Its term.
     pub term: u64,
-    /// Whom it follows, with the address peers use. None while its connection is lost, and then until
+    /// Whom it follows, itself when it leads: the id, and the address peers use. None while its connection is lost, and then until
     /// it is heard as leader again: it may have been started anew.
     pub leader: Option<(u64, String)>,
     /// Its newest entry.
