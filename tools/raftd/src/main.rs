@@ -99,9 +99,14 @@ fn parse_flags() -> Result<Options, Failure> {
         }
         let text = error.render().to_string();
         let told = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-        let told =
-            told.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
-        let line = told.collect::<Vec<_>>().join(" ");
+        // Nothing here takes values that begin with a dash.
+        let is_useless = |line: &str| {
+            line.is_empty()
+                || line.starts_with("For more information")
+                || line.starts_with("tip: to pass ")
+        };
+        let told: Vec<_> = told.filter(|line| !is_useless(line)).collect();
+        let line = told.join(" ").replace(" tip: ", "; tip: ");
         let line = line.strip_prefix("error: ").unwrap_or(&line);
         Failure::new(FailureKind::Usage, format!("{line}; see raftd {}--help", subcommand()))
     })

@@ -27,6 +27,8 @@ fn wrong_flags_and_addresses_are_one_line_and_exit_code_2() {
         (&["demo", "--port", "x"], "see raftd demo --help"),
         (&["demo", "--port", "65500"], "65500"),
         (&["frobnicate"], "'frobnicate'"),
+        (&["stat"], "'stat'; tip: a similar subcommand exists: 'status'; see raftd --help"),
+        (&["serve", "--foo"], "unexpected argument '--foo' found; see raftd serve --help"),
         (&["serve", "--id", "0", "--data", "d", "--peers", "1=a:1"], "'0'"),
         (&["serve", "--id", "1", "--data", "d", "--peers", "1=a"], "HOST:PORT is needed"),
         (&["serve", "--id", "1", "--data", "d", "--peers", "a:1"], "is not ID=HOST:PORT"),
