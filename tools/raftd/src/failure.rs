@@ -12,7 +12,8 @@ pub(crate) struct Failure {
 /// What kind of wrong; each has an exit code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
-    /// The node failed while it ran, a second signal cut the stop short, or a node did not answer.
+    /// The node failed while it ran, a second signal cut the stop short, or a node that was asked did
+    /// not answer or takes no part.
     Run,
     /// Flags or addresses that cannot be right.
     Usage,
@@ -65,7 +66,7 @@ pub(crate) fn cannot_start(error: impl fmt::Display) -> Failure {
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  stopped as asked, or done
-  1  failed while running, or a node did not answer
+  1  failed while running, or a node did not answer, is not admitted or has failed
   2  flags or addresses that cannot be right
   3  an address that cannot be listened on
   4  a data directory or snapshot that cannot be used, or whose log is damaged";

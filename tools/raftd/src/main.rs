@@ -207,13 +207,17 @@ Examples:
   raftd demo --port 8001 --data /tmp/raftd-demo
   redis-cli -p 7001 incr visits";
 
-const STATUS_EXAMPLES: &str = "\
+const STATUS_EXAMPLES: &str = concat!(
+    "\
 Examples:
   raftd status
   raftd status 10.0.0.1:6379 10.0.0.2:6379 10.0.0.3:6379
 
-Each node is asked for INFO raft, as redis-cli would; what the columns mean is told in
-tools/raftd/README.md. Fails with exit code 1 if a node does not answer.";
+Each node is asked for INFO raft, as redis-cli would. Fails with exit code 1 if one does not
+answer, is not admitted or has failed. What the columns mean is told in tools/raftd/README.md of
+",
+    env!("CARGO_PKG_REPOSITORY")
+);
 
 const SNAPSHOT_EXAMPLES: &str = "\
 Examples:

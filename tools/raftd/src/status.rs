@@ -30,7 +30,7 @@ pub(crate) struct StatusOptions {
     addresses: Vec<String>,
 }
 
-/// Asks every node and prints what they say; fails if one did not answer.
+/// Asks every node and prints what they say; fails if one did not answer or takes no part.
 pub(crate) fn run(options: &StatusOptions) -> Result<(), Failure> {
     let answers: Vec<_> = options.addresses.iter().map(|address| (address, ask(address))).collect();
     let known =
@@ -43,14 +43,24 @@ pub(crate) fn run(options: &StatusOptions) -> Result<(), Failure> {
         }
         _ => {}
     }
+    complaint(&answers).map_or(Ok(()), |text| Err(Failure::new(FailureKind::Run, text)))
+}
+
+/// Who is of no use to the cluster, and why.
+fn complaint(answers: &[(&String, io::Result<Fields>)]) -> Option<String> {
     let silent =
         answers.iter().filter_map(|(address, answer)| Some((address, answer.as_ref().err()?)));
-    let told: Vec<_> = silent.map(|(address, error)| format!("{address}: {error}")).collect();
-    if told.is_empty() {
-        return Ok(());
+    let silent: Vec<_> = silent.map(|(address, error)| format!("{address}: {error}")).collect();
+    let mut told = Vec::new();
+    if !silent.is_empty() {
+        let (count, all) = (silent.len(), answers.len());
+        told.push(format!("{count} of {all} did not answer: {}", silent.join("; ")));
     }
-    let text = format!("{} of {} did not answer: {}", told.len(), answers.len(), told.join("; "));
-    Err(Failure::new(FailureKind::Run, text))
+    let useless = answers.iter().filter_map(|(address, answer)| {
+        Some(format!("{address} {}", answer.as_ref().ok()?.uselessness()?))
+    });
+    told.extend(useless);
+    (!told.is_empty()).then(|| told.join("; "))
 }
 
 /// The fields of a node's `INFO raft`.
@@ -67,6 +77,16 @@ impl Fields {
     fn value(&self, name: &str) -> String {
         let value = self.0.get(name).filter(|value| !value.is_empty());
         value.map_or_else(|| "-".to_owned(), Clone::clone)
+    }
+
+    /// Why this node takes no part, if so.
+    fn uselessness(&self) -> Option<&'static str> {
+        match self.value("raft_role").as_str() {
+            _ if self.value("fatal") != "-" => Some("has failed"),
+            "not-admitted" => Some("is not admitted"),
+            "stopped" => Some("is stopped"),
+            _ => None,
+        }
     }
 
     /// Id and fields of each follower, in ascending order of ids.
@@ -201,6 +221,22 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_does_not_answer_or_takes_no_part_is_complained_of() {
+        let node = |text| Ok(Fields::of(text));
+        let address = "h:1".to_owned();
+        let told = |answer| complaint(&[(&address, node("raft_role:leader")), (&address, answer)]);
+        assert_eq!(told(node("raft_role:follower\r\nfatal:")), None);
+        for (answer, text) in [
+            (Err(io::Error::other("refused")), "1 of 2 did not answer: h:1: refused"),
+            (node("raft_role:not-admitted"), "h:1 is not admitted"),
+            (node("raft_role:stopped"), "h:1 is stopped"),
+            (node("raft_role:leader\r\nfatal:disk"), "h:1 has failed"),
+        ] {
+            assert_eq!(told(answer).as_deref(), Some(text));
+        }
+    }
 
     #[test]
     fn a_leader_is_shown_with_its_followers_and_what_is_not_told_is_a_dash() {

@@ -184,6 +184,9 @@ fn a_node_that_lost_its_disk_does_not_vote_and_says_what_to_do() {
     node.process.wait_for_log("not admitted");
     // The log comes first.
     poll("the role", || (node.info("raft_role") == "not-admitted").then_some(()));
+    let address = format!("127.0.0.1:{}", node.client_port);
+    let status = Process::start("raftd", &["status", &address]).wait_end();
+    assert_refused(status, 1, &format!("{address} is not admitted"));
     for request in [&["SET", "key", "lost"][..], &["GET", "key"]] {
         let error = query::<Value>(&mut node.connect(), request).unwrap_err().to_string();
         assert!(
