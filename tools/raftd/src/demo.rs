@@ -43,6 +43,10 @@ pub(crate) struct DemoOptions {
 
 /// Runs the demo until it is asked to stop.
 pub(crate) fn run(options: &DemoOptions, log: &str) -> Result<(), Failure> {
+    // Nothing is made for ports that cannot be had; where something is, another demo comes first.
+    if !options.data.join(CLAIM_FILE).exists() {
+        check_ports(options.port)?;
+    }
     // Held to the end; the system gives it back even if we are killed.
     let claim = Claim::take(&options.data, options.port)?;
     check_ports(options.port)?;
@@ -167,9 +171,13 @@ impl Claim {
 }
 
 fn cannot_use(data: &Path, error: &io::Error) -> Failure {
+    let reason = match error.kind() {
+        io::ErrorKind::AlreadyExists => "it is no directory".to_owned(),
+        _ => error.to_string(),
+    };
     Failure::new(
         FailureKind::Data,
-        format!("cannot use {}: {error}; choose another directory with --data", data.display()),
+        format!("cannot use {}: {reason}; choose another directory with --data", data.display()),
     )
 }
 

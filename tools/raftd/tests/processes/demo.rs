@@ -358,13 +358,16 @@ fn what_is_in_use_is_said_before_anything_is_started() {
     assert_one_line(&same_data.stderr, "another demo uses");
 
     let other = tempfile::tempdir().unwrap();
-    let same_port = start(port, other.path()).wait_end();
+    let other = other.path().join("data");
+    let same_port = start(port, &other).wait_end();
     assert_eq!(same_port.status.code(), Some(3));
     assert_one_line(&same_port.stderr, &format!("cannot listen on 127.0.0.1:{port}"));
-    let made = fs::read_dir(other.path()).unwrap().count();
-    assert_eq!(made, 1, "only the claim, no node's data");
+    assert!(!other.exists(), "something was made");
     // What failed claims no port.
-    start(free_demo_port(), other.path()).wait_for("redis-cli");
+    start(free_demo_port(), &other).wait_for("redis-cli");
+    let file = start(free_demo_port(), &other.join("demo.lock")).wait_end();
+    assert_eq!(file.status.code(), Some(4));
+    assert_one_line(&file.stderr, "it is no directory; choose another");
 
     drop(demo);
     let other_port = start(free_demo_port(), directory.path()).wait_end();
