@@ -199,7 +199,7 @@ fn start(options: &ServeOptions) -> Result<Node<Store>, Failure> {
 /// Tells whoever started this process that clients are served, or why they are not, in one line on
 /// standard output. Not before a read is: after a start the whole log is applied first.
 async fn announce(id: u64, node: Node<Store>, address: SocketAddr) {
-    let mut told_of_foreign = false;
+    let mut told = None;
     let leader = loop {
         let read = node.read(Read::Linearizable, |_: &Store| ()).await;
         let status = node.status();
@@ -213,15 +213,26 @@ async fn announce(id: u64, node: Node<Store>, address: SocketAddr) {
             Err(ReadError::NotAdmitted(_)) => return print_line(&format!("not-admitted id={id}")),
             Err(error) => {
                 tracing::info!(%error, "not ready yet");
-                if !told_of_foreign && is_alone(&status) {
-                    told_of_foreign = true;
-                    let foreign = ids(&status.foreign_members);
-                    print_line(&format!("foreign id={id} members={foreign}"));
+                let line = why_not_ready(id, &error, &status);
+                if let Some(line) = line.filter(|line| told.as_ref() != Some(line)) {
+                    print_line(&line);
+                    told = Some(line);
                 }
             }
         }
     };
     print_line(&format!("ready id={id} client={address} leader={leader}"));
+}
+
+/// What a node lacks that waited in vain, in the words of a line on standard output. Whom a first start
+/// waits for is told elsewhere.
+fn why_not_ready(id: u64, error: &ReadError, status: &Status) -> Option<String> {
+    if is_alone(status) {
+        return Some(format!("foreign id={id} members={}", ids(&status.foreign_members)));
+    }
+    let is_leaderless =
+        matches!(error, ReadError::NotLeader { .. }) && status.role != Role::Starting;
+    is_leaderless.then(|| "waiting leader".to_owned())
 }
 
 /// Without the members that are of another cluster there is no majority.

@@ -115,6 +115,16 @@ fn a_first_start_says_whom_it_waits_for() {
 }
 
 #[test]
+fn a_node_that_finds_no_majority_says_that_it_waits_for_a_leader() {
+    let mut cluster = Cluster::start(3);
+    cluster.nodes.iter_mut().for_each(|node| node.process.kill());
+    cluster.nodes[0].restart();
+    cluster.nodes[0].process.wait_for("waiting leader");
+    cluster.nodes[1].restart();
+    cluster.nodes[0].wait_ready();
+}
+
+#[test]
 fn an_empty_variable_is_as_good_as_none() {
     let variables = [("RAFTD_LOG", ""), ("RUST_LOG", "=,=")];
     let directory = tempfile::tempdir().unwrap();
