@@ -56,8 +56,8 @@ struct Options {
     #[command(subcommand)]
     command: Command,
     /// What to log to standard error: error, warn, info, debug, or target=level,...
-    /// [default: RUST_LOG if set, also for the demo; else info, and for the demo
-    /// error,raftd=warn,kontiki::port=warn,kontiki::writer=warn]
+    /// [default: RUST_LOG if set, also for the demo; else info for serve, warn for status and snapshot, and for
+    /// demo error,raftd=warn,kontiki::port=warn,kontiki::writer=warn]
     #[arg(long, env = "RAFTD_LOG", value_name = "FILTER", global = true)]
     log: Option<String>,
 }
@@ -178,14 +178,19 @@ fn no_level(filter: &str) -> Option<&str> {
     })
 }
 
-const AFTER_HELP: &str = "\
+const AFTER_HELP: &str = concat!(
+    "\
 Try it:
   raftd demo
   redis-cli -p 7001 set greeting hello
 
-The commands, the errors and the limits are listed in tools/raftd/README.md.";
+The commands, the errors and the limits are listed in tools/raftd/README.md of
+",
+    env!("CARGO_PKG_REPOSITORY")
+);
 
-const SERVE_EXAMPLES: &str = "\
+const SERVE_EXAMPLES: &str = concat!(
+    "\
 Examples:
   PEERS=1=127.0.0.1:7101,2=127.0.0.1:7102,3=127.0.0.1:7103
   raftd serve --id 1 --data data/1 --peers $PEERS --client 127.0.0.1:7001
@@ -194,8 +199,11 @@ Examples:
   RAFTD_ID=1 RAFTD_DATA=data/1 RAFTD_PEERS=$PEERS raftd serve --log debug
 
 Prints one line to standard output when it serves clients: ready id=1 client=... leader=2; or why it
-does not: not-admitted id=1, foreign id=1 members=2,3, waiting missing=2 (see tools/raftd/README.md)
-The errors that clients may get are listed in tools/raftd/README.md.";
+does not: not-admitted id=1, foreign id=1 members=2,3, waiting missing=2, waiting leader. What these
+mean, and the errors that clients may get, are told in tools/raftd/README.md of
+",
+    env!("CARGO_PKG_REPOSITORY")
+);
 
 /// Errors, what raftd warns of, who is refused, and when the disk takes writes again after the error
 /// that it did not.
@@ -225,5 +233,6 @@ Examples:
   raftd snapshot save --data raftd-demo/1 monday.image
   raftd snapshot load --id 3 --data raftd-demo/3 monday.image
 
-A file is a whole snapshot or not there: it is read back before it gets its name, and read to its end
-before a node is given it. load is for a node of the same cluster that is not running and has less.";
+A file is a whole snapshot or not there: it is read back before it gets its name, and read to its
+end before a node is given it. load is for a node of the same cluster that is not running and has
+less.";

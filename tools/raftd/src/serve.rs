@@ -65,7 +65,8 @@ pub(crate) struct ServeOptions {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     max_clients: u32,
-    /// Write the next snapshot when at least so many bytes of commands were applied behind the last
+    /// Write the next snapshot when at least so many bytes of commands were applied behind the last, and
+    /// four times its size
     #[arg(
         long,
         env = "RAFTD_SNAPSHOT_BYTES",

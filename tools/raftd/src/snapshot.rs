@@ -8,14 +8,16 @@ use std::{
 use clap::{Args, Subcommand};
 use kontiki::{SnapshotCopy, SnapshotCopyError};
 
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{EXIT_CODES, Failure, FailureKind};
 
 /// What `raftd snapshot` is told.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
     /// Copy the newest snapshot of a node, which may be running, to a file
+    #[command(after_help = format!("{SAVE_EXAMPLES}\n\n{EXIT_CODES}"))]
     Save(SaveOptions),
     /// Give a node that is not running the snapshot in a file; its next start goes on from it
+    #[command(after_help = format!("{LOAD_EXAMPLES}\n\n{EXIT_CODES}"))]
     Load(LoadOptions),
 }
 
@@ -64,3 +66,16 @@ fn failure(error: &SnapshotCopyError) -> Failure {
     };
     Failure::new(FailureKind::Data, format!("{error}{advice}"))
 }
+
+const SAVE_EXAMPLES: &str = "\
+Examples:
+  redis-cli -p 7001 save
+  raftd snapshot save --data raftd-demo/1 monday.image
+
+Prints one line: saved position=1/52 bytes=4096 cluster=...";
+
+const LOAD_EXAMPLES: &str = "\
+Examples:
+  raftd snapshot load --id 3 --data raftd-demo/3 monday.image
+
+Prints one line: loaded position=1/52 bytes=4096 cluster=...";
