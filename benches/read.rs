@@ -54,9 +54,11 @@ fn large(criterion: &mut Criterion, place: &TempDir) {
     }
     let mut group = criterion.benchmark_group("verify 4 GiB of 1 KiB entries");
     group.throughput(Throughput::Bytes(stored.file_bytes()));
-    group.bench_function("frame by frame", |bencher| {
-        bencher.iter_custom(|times| repeat(times, || stored.verify()));
-    });
+    for (name, is_deep) in [("frame by frame", false), ("deep", true)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|times| repeat(times, || stored.verify(is_deep)));
+        });
+    }
     group.finish();
 }
 

@@ -41,8 +41,8 @@
 //!
 //! # Events
 //!
-//! Through `tracing`, with targets that begin with `kontiki_wal`. Each is told once, not with every attempt; `directory` is
-//! the log's in each.
+//! Through `tracing`, with targets that begin with `kontiki_wal`. Each is told once, not with every attempt, and `directory` is
+//! the log's in each; but for the last two, which are told of every panic, and where they do not know whose it was.
 //!
 //! | level | message | further fields |
 //! |---|---|---|
@@ -54,6 +54,8 @@
 //! | warn | cannot prepare a segment | `segment`, `bytes` that it takes, `error`; until one can be prepared, then `can prepare segments again` (info) |
 //! | warn | cannot remove segments | `removed`, `kept` and renamed, `error`; until a removal succeeds |
 //! | error | the log stops | `lsn` up to which everything is durable, `error` |
+//! | error | a callback, waker or recorder panicked | none: it is the program's own code, and harms nobody else |
+//! | error | a thread of the log panicked | none, when it is waited for at the end: `the log stops` told of it before |
 //!
 //! # Metrics
 //!

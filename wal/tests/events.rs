@@ -4,6 +4,8 @@
 use std::{
     collections::BTreeMap,
     fmt::{Debug, Write},
+    fs,
+    path::Path,
     sync::{Arc, Mutex, mpsc},
     thread,
     time::Duration,
@@ -322,3 +324,32 @@ fn tell_of_everything(disk: &MemoryDisk, wal: &Wal, log: &Log) {
 /// What takes so long never ends.
 const LONG: Duration = Duration::from_secs(60);
 const SEGMENT_BYTES: u64 = 16 << 10;
+
+/// In the order of the sources; in a test's module none is told.
+#[test]
+fn every_event_that_is_told_is_in_the_documentation() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut files, mut directories) = (Vec::new(), vec![source.clone()]);
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            let into = if path.is_dir() { &mut directories } else { &mut files };
+            into.push(path);
+        }
+    }
+    let documentation = fs::read_to_string(source.join("lib.rs")).unwrap();
+    let mut told = 0;
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        for call in text.split("tracing::").skip(1).filter(|call| call.contains("!(")) {
+            let Some((arguments, _)) = call.split_once(");") else { continue };
+            // The message is the last argument, and the only one between quotes.
+            let Some(message) = arguments.rsplit('"').nth(1) else { continue };
+            let is_documented = documentation.contains(&format!("| {message} |"))
+                || documentation.contains(&format!("`{message}`"));
+            assert!(is_documented, "{}: {message}", file.display());
+            told += 1;
+        }
+    }
+    assert!(told >= 10, "only {told} were found");
+}

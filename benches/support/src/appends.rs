@@ -275,8 +275,8 @@ mod tests {
         for (work, logs) in
             [(SEQUENTIAL[0], 1), (SEQUENTIAL[4], 1), (SEQUENTIAL[5], 1), (WAITING[2], 256)]
         {
-            let entry_bytes = work.group_bytes() as f64 / work.group_entries() as f64;
-            let in_a_segment = (work.segment_bytes as f64 / entry_bytes) as u64 / logs;
+            let (entries, bytes) = (work.group_entries() as u64, work.group_bytes() as u64);
+            let in_a_segment = work.segment_bytes * entries / bytes / logs;
             let (mut compacted, mut kept_max) = (1, 0);
             for first in (1..4 * in_a_segment).step_by(work.entries_per_append) {
                 compacted = work.compact_before(first, logs).unwrap_or(compacted);

@@ -103,11 +103,11 @@ impl Stored {
         begun.elapsed()
     }
 
-    /// Reads and checks every frame, as `wal-inspect verify` does, in a thread for each core.
-    pub fn verify(&self) -> Duration {
+    /// Reads and checks every frame, as `wal-inspect verify` does, in a thread for each core; as `verify --deep` if `is_deep`.
+    pub fn verify(&self, is_deep: bool) -> Duration {
         let begun = Instant::now();
         let threads = thread::available_parallelism().expect("a count of cores");
-        let effort = Effort { threads, ..Effort::default() };
+        let effort = Effort { threads, is_deep };
         let scan = Scan::open_with(&self.directory, effort).expect("a log that was closed");
         let elapsed = begun.elapsed();
         assert!(matches!(scan.verdict(), Verdict::Whole { .. }), "{:?}", scan.verdict());

@@ -147,7 +147,7 @@ impl<'a> World<'a> {
             ledger: SharedLedger::default(),
             random: Random::new(seed ^ 0x77_6f72_6c64),
             start_cuts: Random::new(seed ^ 0x0063_7574_7374),
-            repeats: Random::new(seed ^ 0x7477_6963_65),
+            repeats: Random::new(seed ^ 0x0074_7769_6365),
             coverage: Coverage::default(),
             hasher: DefaultHasher::new(),
             events: 0,

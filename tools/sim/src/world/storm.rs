@@ -215,8 +215,8 @@ impl World<'_> {
         let is_corrupt = status.is_some_and(|status| status.corruption.is_some());
         let begins = |one: &&str| cause.starts_with(*one);
         let is_excused = match host.is_doubtful() {
-            true => OF_THE_DISK.iter().chain(&OF_A_DOUBTFUL_DISK).any(|one| begins(&one)),
-            false => host.is_hurt && !is_corrupt && OF_THE_DISK.iter().any(|one| begins(&one)),
+            true => OF_THE_DISK.iter().chain(&OF_A_DOUBTFUL_DISK).any(begins),
+            false => host.is_hurt && !is_corrupt && OF_THE_DISK.iter().any(begins),
         };
         if !is_excused {
             return Err(format!("node {id} has ended without a cause: {cause}"));
