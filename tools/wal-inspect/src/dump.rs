@@ -28,21 +28,15 @@ pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
     look.remark_mark();
     let mut printer = Printer::new(arguments);
     let outcome = if arguments.follow {
-        follow(&directory, look, &mut printer)
+        follow(&directory, look, &mut printer)?
     } else {
-        printer.show_all(&look).map(|()| look.remark(&directory))
+        printer.show_all(&look)?;
+        look.remark(&directory)
     };
-    match outcome {
-        // The reader has seen enough, as in `| head`.
-        Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(Outcome::Whole),
-        Ok(outcome) => {
-            if let Some(remark) = printer.remark(outcome) {
-                let _unheard = writeln!(io::stderr(), "wal-inspect: {remark}");
-            }
-            Ok(outcome)
-        }
-        failed => failed,
+    if let Some(remark) = printer.remark(outcome) {
+        let _unheard = writeln!(io::stderr(), "wal-inspect: {remark}");
     }
+    Ok(outcome)
 }
 
 /// Writes what is asked for of the frames that it is shown, in their order.
@@ -80,8 +74,10 @@ impl<'a> Printer<'a> {
         }
         self.raft_logs.observe(frame);
         if let Some(row) = row(frame, self.arguments, self.raft_logs.contain(frame.log)) {
-            self.write(&row)?;
             self.shown += 1;
+            if !is_taken(self.write(&row))? {
+                return Ok(false);
+            }
         }
         Ok(self.arguments.limit.is_none_or(|limit| self.shown < limit))
     }
@@ -103,9 +99,17 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Hands on what was written.
+    /// Hands on what was written, if somebody takes it.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        Ok(self.out.flush()?)
+        is_taken(self.out.flush()).map(drop)
+    }
+}
+
+/// False if the reader has seen enough, as in `| head`: what the look found is told all the same.
+fn is_taken(written: io::Result<()>) -> Result<bool, Failure> {
+    match written {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        written => Ok(written.map(|()| true)?),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
+    path::Path,
     process::Stdio,
     time::Duration,
 };
@@ -16,7 +17,10 @@ use kontiki_wal::LogId;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{append, closed_log, command, copy_of, crashed_log, dump, options};
+use crate::support::{
+    HEADER_BYTES, append, closed_log, command, copy_of, crashed_log, dump, entries_frames,
+    flip_bit, options,
+};
 
 #[test]
 fn every_entry_is_shown_with_its_place() {
@@ -260,11 +264,27 @@ fn other_logs_are_not_taken_for_raft() {
 fn a_reader_that_has_seen_enough_is_no_error() {
     let directory = TempDir::new().unwrap();
     let wal = options().segment_bytes(1 << 20).open(directory.path()).unwrap();
+    append(&wal.log(LogId(1)).unwrap(), 1, 1);
     append(&wal.log(LogId(1)).unwrap(), 1, 10_000);
     wal.close().unwrap();
+    assert_eq!(dump_to_a_reader_of_one_line(directory.path(), &[]), (Some(0), String::new()));
+
+    // It has not seen the damage, which is told all the same.
+    flip_bit(directory.path(), &entries_frames(directory.path())[0], HEADER_BYTES);
+    let limited = dump(directory.path(), &["--limit", "1"]);
+    assert!(limited.stderr.starts_with("wal-inspect: corrupt: segment "), "{limited:?}");
+    for flags in [&[][..], &["--follow"]] {
+        let (code, errors) = dump_to_a_reader_of_one_line(directory.path(), flags);
+        assert_eq!((code, &errors), (Some(2), &limited.stderr), "{flags:?}");
+    }
+}
+
+/// Exit code and standard error of a dump whose reader is gone after the first line.
+fn dump_to_a_reader_of_one_line(directory: &Path, flags: &[&str]) -> (Option<i32>, String) {
     let mut child = command()
         .arg("dump")
-        .arg(directory.path())
+        .arg(directory)
+        .args(flags)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -273,8 +293,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     BufReader::with_capacity(16, child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let mut errors = String::new();
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0), "{errors}");
-    assert_eq!(errors, "");
+    (child.wait().unwrap().code(), errors)
 }
 
 fn raft_state() -> State {
