@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use kontiki_wal::{
     LogId,
-    inspect::{Frame, FrameKind, HEADER_BYTES, Scan, SegmentSummary},
+    inspect::{Frame, FrameKind, HEADER_BYTES, Scan, SegmentSummary, Standing},
 };
 use serde::Serialize;
 
@@ -18,19 +18,23 @@ pub(crate) enum Class {
     Live,
     /// An entry that was replaced, truncated, reset, forgotten or compacted, or its whole frame, if none in it is live.
     Dead,
+    /// Damage hides what it is: see [`unread`].
+    Unread,
     /// No frame lies there.
     Free,
 }
 
 impl Class {
     /// How many there are.
-    pub(crate) const COUNT: usize = 3;
+    pub(crate) const COUNT: usize = 4;
 }
 
 /// What is in one segment.
 #[derive(Debug, Default)]
 pub(crate) struct SegmentCount {
     pub(crate) frames: u64,
+    /// Where damage hides what there is: see [`unread`].
+    pub(crate) unread_bytes: u64,
     /// The logs that have entries in it, live or not.
     pub(crate) logs: BTreeMap<LogId, LogCount>,
 }
@@ -59,15 +63,16 @@ impl SegmentCount {
             match class {
                 Class::Live => log.live_bytes += bytes,
                 Class::Dead => log.dead_bytes += bytes,
-                Class::Free => {}
+                Class::Unread | Class::Free => {}
             }
         }
     }
 
-    /// What of the segment is neither an entry with its frame nor free.
+    /// What of the segment is neither an entry with its frame nor unread nor free.
     pub(crate) fn own_bytes(&self, segment: &SegmentSummary) -> u64 {
         let (total, free) = (self.total(), segment.free());
-        segment.segment_bytes - total.live_bytes - total.dead_bytes - (free.end - free.start)
+        let others = total.live_bytes + total.dead_bytes + self.unread_bytes;
+        segment.segment_bytes - others - (free.end - free.start)
     }
 
     /// All logs together.
@@ -114,6 +119,21 @@ pub(crate) fn visit_frames(
         }
     }
     Ok(read_bytes == segment.used_bytes)
+}
+
+/// Where in a segment's file frames can lie that nobody has read, or of which nobody knows what has become: behind those that
+/// were counted, as far as there is room. How far frames went at least, the scan tells.
+pub(crate) fn unread(scan: &Scan, segment: &SegmentSummary) -> Range<u64> {
+    if !matches!(segment.standing, Standing::Damaged | Standing::Unknown) {
+        return 0..0;
+    }
+    let found = scan.unread().iter().find(|unread| unread.file == segment.file);
+    match found {
+        // Nothing of a file whose header page does not hold is read, its trailer page neither.
+        Some(unread) if unread.bytes.start == 0 => unread.bytes.clone(),
+        // As much as would be free if nothing were damaged.
+        _ => SegmentSummary { standing: Standing::Full, ..segment.clone() }.free(),
+    }
 }
 
 /// Where in the file the bytes of a frame of entries lie, by what they are. A live entry keeps the frame's header, table and

@@ -8,7 +8,7 @@ use crate::count::Class;
 
 /// What the characters mean.
 pub(crate) const LEGEND: &str =
-    "# live, half of it or more   + live, less   x dead   : the log's own   . free";
+    "# live, half or more  + live, less  x dead  ? not read  : the log's own  . free";
 
 /// A segment's file in as many cells as there are characters.
 #[derive(Debug)]
@@ -65,14 +65,16 @@ impl Picture {
     }
 }
 
-/// Anything live is seen, for it keeps the segment.
+/// Anything live is seen, for it keeps the segment, and so is what may be live.
 fn character(cell_bytes: u64, bytes: [u64; Class::COUNT]) -> char {
-    let [live, dead, free] = bytes;
-    let own = cell_bytes.saturating_sub(live + dead + free);
+    let [live, dead, unread, free] = bytes;
+    let own = cell_bytes.saturating_sub(live + dead + unread + free);
     if live * 2 >= cell_bytes && live > 0 {
         '#'
     } else if live > 0 {
         '+'
+    } else if unread > 0 {
+        '?'
     } else if dead > 0 && dead >= own.max(free) {
         'x'
     } else if own >= free {
@@ -86,6 +88,7 @@ fn style(character: char) -> Style {
     match character {
         '#' | '+' => AnsiColor::Green.on_default(),
         'x' => AnsiColor::Red.on_default(),
+        '?' => AnsiColor::Yellow.on_default(),
         _ => Style::new(),
     }
 }
@@ -107,11 +110,14 @@ mod tests {
             (450..460, Class::Live),
             (460..500, Class::Dead),
             (540..600, Class::Dead),
-            (600..999, Class::Free),
+            (600..850, Class::Free),
+            (850..890, Class::Dead),
+            (890..895, Class::Unread),
+            (900..999, Class::Unread),
         ] {
             picture.add(&range, class);
         }
-        assert_eq!(plain(&picture), ":##x+x....");
+        assert_eq!(plain(&picture), ":##x+x..??");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     arguments::ReportArguments,
-    count::{Class, SegmentCount, pieces, visit_frames},
+    count::{Class, SegmentCount, pieces, unread, visit_frames},
     look::{Look, log_directory},
     outcome::{Failure, Outcome},
     picture::{LEGEND, Picture},
@@ -26,9 +26,11 @@ The fields of --json; the table leaves out some, and the ending _bytes:
   base_lsn          LSN of its first frame; end_lsn: behind its last one
   frames, entries   how many, live or not; logs: how many logs have entries in it
   live_bytes        live entries with their frames; dead_bytes: entries that are not live
+  unread_bytes      of a damaged or unknown one: behind what was read and counted, as far as frames
+                    can go. What is there can be live; verify tells how far frames went at least
   free_bytes        where no frame lies
-  own_bytes         the rest, so that the four add up to bytes: header, index and trailer page,
-                    checkpoint, all other frames that hold no entries, and what was not read
+  own_bytes         the rest, so that the five add up to bytes: header, index and trailer page,
+                    checkpoint, and all other frames that hold no entries
   unattested_bytes  of frames at the end of the log of which no later one says that they were
                     synced. The newest sync is attested by what is written after it
   pinned_by         the logs with live entries in it: what keeps it from being freed
@@ -70,6 +72,7 @@ struct SegmentRow {
     live_bytes: u64,
     dead_bytes: u64,
     own_bytes: u64,
+    unread_bytes: u64,
     free_bytes: u64,
     unattested_bytes: u64,
     pinned_by: Vec<u32>,
@@ -103,6 +106,8 @@ fn one(
             pieces(frame, live).iter().for_each(|(range, class)| picture.add(range, *class));
         }
     })?;
+    let unread = unread(scan, &summary);
+    count.unread_bytes = unread.end - unread.start;
     if !is_there {
         count = SegmentCount::default();
         picture = None;
@@ -115,6 +120,7 @@ fn one(
         };
     }
     let picture = picture.map(|mut picture| {
+        picture.add(&unread, Class::Unread);
         picture.add(&summary.free(), Class::Free);
         picture.text()
     });
@@ -138,6 +144,7 @@ fn row(scan: &Scan, summary: SegmentSummary, count: &SegmentCount) -> SegmentRow
         live_bytes: total.live_bytes,
         dead_bytes: total.dead_bytes,
         own_bytes,
+        unread_bytes: count.unread_bytes,
         free_bytes: free.end - free.start,
         unattested_bytes: unattested.min(summary.used_bytes),
         pinned_by: count.live_logs().map(|log| log.0).collect(),
@@ -157,7 +164,7 @@ fn text(segments: &[(SegmentRow, Option<String>)]) -> String {
 }
 
 /// As the fields of JSON, without the ending that most share: so a row stays short.
-const HEADER: [&str; 12] = [
+const HEADER: [&str; 13] = [
     "segment",
     "file",
     "standing",
@@ -168,6 +175,7 @@ const HEADER: [&str; 12] = [
     "logs",
     "live",
     "dead",
+    "unread",
     "free",
     "unattested",
 ];
@@ -186,6 +194,7 @@ fn cells(row: &SegmentRow) -> Vec<String> {
         row.logs.to_string(),
         row.live_bytes.to_string(),
         row.dead_bytes.to_string(),
+        row.unread_bytes.to_string(),
         row.free_bytes.to_string(),
         row.unattested_bytes.to_string(),
     ]

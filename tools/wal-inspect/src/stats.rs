@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     arguments::ReportArguments,
-    count::{LogCount, SegmentCount, visit_frames},
+    count::{LogCount, SegmentCount, unread, visit_frames},
     histogram::Histogram,
     look::{Look, log_directory},
     outcome::{Failure, Outcome},
@@ -21,8 +21,8 @@ pub(crate) const HELP: &str = "\
 An entry is live if it is in its log: not truncated, replaced, reset, forgotten or compacted. What
 is counted; in --json a row is an object that says in \"row\" which it is:
   segments      those with frames: how many, and their bytes: live_bytes of live entries with their
-                frames, dead_bytes of other entries, own_bytes of the log's pages, of frames
-                without entries and of what lies behind damage, free_bytes where no frame lies
+                frames, dead_bytes of other entries, unread_bytes behind damage, free_bytes where
+                no frame lies, own_bytes of the rest: the log's pages, and frames without entries
   entry_bytes   sizes of all entries, live or not, without their frames
   frame_bytes   sizes of frames of entries, with header, table and padding
   group_frames, group_bytes
@@ -87,6 +87,7 @@ struct SegmentsRow {
     live_bytes: u64,
     dead_bytes: u64,
     own_bytes: u64,
+    unread_bytes: u64,
     free_bytes: u64,
 }
 
@@ -141,6 +142,8 @@ impl Report {
                 sizes.take(frame);
             })?;
             if is_there {
+                let unread = unread(scan, segment);
+                count.unread_bytes = unread.end - unread.start;
                 sizes.end_group();
                 report.sizes.add(&sizes);
                 report.add(segment, &count);
@@ -182,11 +185,18 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        let SegmentsRow { segments, bytes, live_bytes, dead_bytes, own_bytes, free_bytes } =
-            &self.segments;
+        let SegmentsRow {
+            segments,
+            bytes,
+            live_bytes,
+            dead_bytes,
+            own_bytes,
+            unread_bytes,
+            free_bytes,
+        } = &self.segments;
         let mut text = format!(
             "segments: {segments}, bytes {bytes}: live {live_bytes}, dead {dead_bytes}, \
-             own {own_bytes}, free {free_bytes}\n"
+             own {own_bytes}, unread {unread_bytes}, free {free_bytes}\n"
         );
         let Sizes { entry_bytes, frame_bytes, group_frames, group_bytes, .. } = &self.sizes;
         for (name, histogram) in [
@@ -216,6 +226,7 @@ impl SegmentsRow {
         self.live_bytes += total.live_bytes;
         self.dead_bytes += total.dead_bytes;
         self.own_bytes += count.own_bytes(segment);
+        self.unread_bytes += count.unread_bytes;
         self.free_bytes += free.end - free.start;
     }
 }

@@ -92,6 +92,33 @@ fn verify_prints_damaged_logs_as_it_always_did() {
     assert_golden("verify-damaged.txt", &printed);
 }
 
+/// A header of a frame in one segment, and the header page of another.
+#[test]
+fn segments_and_stats_print_a_damaged_log_as_they_always_did() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/format-1");
+    let log = copy_of(&fixtures.join("closed"));
+    let frames = entries_frames(log.path());
+    let frame = frames.iter().filter(|frame| frame.segment == 4).nth(5).unwrap();
+    [24, 33].iter().for_each(|&ahead| flip_bit(log.path(), frame, ahead));
+    let page = log.path().join("0000000000000005.wal");
+    let mut bytes = fs::read(&page).unwrap();
+    bytes[100] ^= 1;
+    fs::write(page, bytes).unwrap();
+    let mut printed = String::new();
+    for flags in [
+        &["segments", "."][..],
+        &["segments", ".", "--json"],
+        &["stats", "."],
+        &["stats", ".", "--json"],
+    ] {
+        let output = command().args(flags).current_dir(log.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let shown = [output.stdout, output.stderr].map(|out| String::from_utf8(out).unwrap());
+        printed.push_str(&format!("$ wal-inspect {}\n{}\n", flags.join(" "), shown.concat()));
+    }
+    assert_golden("reports-damaged.txt", &printed);
+}
+
 #[test]
 fn diff_prints_the_golden_logs_as_it_always_did() {
     let commands: [&[&str]; 2] =

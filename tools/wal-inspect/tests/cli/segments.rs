@@ -84,6 +84,40 @@ fn the_bytes_of_a_segment_add_up_to_its_length() {
     assert!(sealed >= 3, "{rows:?}");
 }
 
+/// Nobody knows whose they are: entries that keep the segment can be among them.
+#[test]
+fn bytes_behind_damage_are_of_nobody_and_add_up_with_the_others() {
+    let log = closed_log();
+    let frame = entries_frames(log.path()).remove(1);
+    for ahead in [24, 33] {
+        flip_bit(log.path(), &frame, ahead);
+    }
+    // The room for frames of a segment that is not full ends where its trailer page is to be.
+    let unread_bytes = (12 << 10) - frame.offset;
+    let rows = ["segments", "stats"].map(|command| {
+        let run = wal_inspect([command, log.path().to_str().unwrap(), "--json"]);
+        assert_eq!(run.code, Some(2), "{run:?}");
+        let row: Value = serde_json::from_str(run.stdout.lines().next().unwrap()).unwrap();
+        assert_eq!(number(&row, "unread_bytes"), unread_bytes, "{row}");
+        let parts = ["live_bytes", "dead_bytes", "own_bytes", "unread_bytes", "free_bytes"];
+        assert_eq!(parts.iter().map(|part| number(&row, part)).sum::<u64>(), 16 << 10, "{row}");
+        row
+    });
+    assert_eq!(number(&rows[0], "own_bytes"), number(&rows[1], "own_bytes"));
+    let run = wal_inspect(["segments", log.path().to_str().unwrap()]);
+    let picture = run.stdout.lines().find(|line| line.starts_with("1 ")).unwrap();
+    let cells = picture.len() as u64 - 2;
+    let seen = picture.chars().filter(|&c| c == '?').count() as u64;
+    assert!(seen.abs_diff(unread_bytes * cells / (16 << 10)) <= 1, "{seen}: {picture}");
+
+    // Of a file whose header page does not hold nothing is read at all.
+    fs::write(log.path().join(&frame.file), [7; 5000]).unwrap();
+    let run = wal_inspect(["segments", log.path().to_str().unwrap(), "--json"]);
+    let row: Value = serde_json::from_str(run.stdout.lines().next().unwrap()).unwrap();
+    let bytes = ["bytes", "unread_bytes", "own_bytes"].map(|field| number(&row, field));
+    assert_eq!(bytes, [5000, 5000, 0], "{row}");
+}
+
 /// The picture is of the same bytes as the row.
 #[test]
 fn the_picture_shows_shares_as_the_row_has_them() {

@@ -162,10 +162,10 @@ fn a_segment_of_a_damaged_log_is_said_to_be_what_it_is() {
             segments.iter().map(|row| (number(row, "segment"), row["standing"].as_str().unwrap()));
         assert_eq!(standings.collect::<Vec<_>>(), case.standings, "{}", case.what);
         for row in segments {
-            if [DAMAGED, UNKNOWN].contains(&row["standing"].as_str().unwrap()) {
-                assert_eq!(number(row, "free_bytes"), 0, "{}: {row}", case.what);
-            }
-            let parts = ["live_bytes", "dead_bytes", "own_bytes", "free_bytes"];
+            let is_unread = [DAMAGED, UNKNOWN].contains(&row["standing"].as_str().unwrap());
+            assert_eq!(number(row, "unread_bytes") > 0, is_unread, "{}: {row}", case.what);
+            assert_eq!(number(row, "free_bytes") == 0, is_unread, "{}: {row}", case.what);
+            let parts = ["live_bytes", "dead_bytes", "own_bytes", "unread_bytes", "free_bytes"];
             let sum: u64 = parts.iter().map(|part| number(row, part)).sum();
             assert_eq!(sum, number(row, "bytes"), "{}: {row}", case.what);
         }
