@@ -64,7 +64,10 @@ pub(crate) struct DiffArguments {
 }
 
 pub(crate) fn diff(arguments: &DiffArguments) -> Result<Outcome, Failure> {
-    let mut sides = [Side::open(&arguments.a)?, Side::open(&arguments.b)?];
+    let directories = [&arguments.a, &arguments.b].map(|directory| log_directory(directory));
+    let both = directories.each_ref().map(PathBuf::as_path);
+    let [a, b] = progress::watched_all(1, &both, || both.map(Side::open));
+    let mut sides = [a?, b?];
     let mut is_corrupt = false;
     for (side, name) in sides.iter().zip(NAMES) {
         for corruption in progress::watched(&side.directory, || side.damage())? {
@@ -77,8 +80,7 @@ pub(crate) fn diff(arguments: &DiffArguments) -> Result<Outcome, Failure> {
     let mut is_different = false;
     let mut out = BufWriter::new(io::stdout().lock());
     for log in asked_logs(&sides, &arguments.logs) {
-        let directory = sides[0].directory.clone();
-        let compared = progress::watched(&directory, || compare(&mut sides, log))?;
+        let compared = progress::watched_all(1, &both, || compare(&mut sides, log))?;
         is_corrupt |= compared.verdict == Verdict::Damaged;
         is_different |= compared.verdict == Verdict::Different;
         match compared.write(Format::asked(arguments.json), &mut out) {
@@ -110,8 +112,7 @@ struct Side {
 
 impl Side {
     fn open(directory: &Path) -> Result<Self, Failure> {
-        let directory = log_directory(directory);
-        Ok(Self { wal: reader(&directory)?, directory })
+        Ok(Self { wal: reader(directory)?, directory: directory.to_owned() })
     }
 
     /// All that is damaged, found by reading everything: entries alone do not tell of a trailer or a checkpoint, nor of what

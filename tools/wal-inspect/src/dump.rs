@@ -30,7 +30,11 @@ pub(crate) fn dump(arguments: &DumpArguments) -> Result<Outcome, Failure> {
     let outcome = if arguments.follow {
         follow(&directory, look, &mut printer)?
     } else {
-        printer.show_all(&look)?;
+        // On a screen the frames themselves show that it goes on.
+        match terminal::is_output_unseen() {
+            true => progress::watched(&directory, || printer.show_all(&look))?,
+            false => printer.show_all(&look)?,
+        }
         look.remark(&directory)
     };
     if let Some(remark) = printer.remark(outcome) {

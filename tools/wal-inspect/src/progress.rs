@@ -14,17 +14,18 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// Does `work`, which reads the log in `directory` once; shows how much of it is read if standard error is a terminal. Silent
 /// for the first second.
 pub(crate) fn watched<T>(directory: &Path, work: impl FnOnce() -> T) -> T {
-    watched_times(1, directory, work)
+    watched_all(1, &[directory], work)
 }
 
 /// As [`watched`], for work that reads the log so many times, about.
 pub(crate) fn watched_times<T>(times: u64, directory: &Path, work: impl FnOnce() -> T) -> T {
+    watched_all(times, &[directory], work)
+}
+
+/// The same for work that reads the logs in all these directories.
+pub(crate) fn watched_all<T>(times: u64, directories: &[&Path], work: impl FnOnce() -> T) -> T {
     let begun = bytes_read();
-    let what = || What {
-        name: format!("reading {} MiB", bytes_in(directory) >> 20),
-        // Of a log in memory nobody sees anything.
-        length: begun.map(|_| times * bytes_in(directory).max(1)),
-    };
+    let what = || What::reading(times, directories, begun.is_some());
     shown(what, |_| bytes_read().unwrap_or(0).saturating_sub(begun.unwrap_or(0)), work)
 }
 
@@ -40,6 +41,15 @@ struct What {
     name: String,
     /// How much there is to do; `None` if that is not known.
     length: Option<u64>,
+}
+
+impl What {
+    /// How far it is only shows where the system counts what is read.
+    fn reading(times: u64, directories: &[&Path], is_counted: bool) -> Self {
+        let bytes: u64 = directories.iter().map(|directory| bytes_in(directory)).sum();
+        let length = is_counted.then_some(times * bytes.max(1));
+        Self { name: format!("reading {} MiB", bytes >> 20), length }
+    }
 }
 
 /// `done` tells how much is done after a time.
@@ -105,3 +115,20 @@ const BAR: &str = "{msg} [{wide_bar}] {percent:>3} % {elapsed}";
 const NO_BAR: &str = "{msg} ... {elapsed}";
 const SILENT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_as_long_as_all_that_is_read() {
+        let [a, b] = [1, 3].map(|mib| {
+            let directory = tempfile::tempdir().unwrap();
+            fs::write(directory.path().join("1.wal"), vec![0; mib << 20]).unwrap();
+            directory
+        });
+        let what = What::reading(2, &[a.path(), b.path()], true);
+        assert_eq!((&*what.name, what.length), ("reading 4 MiB", Some(8 << 20)));
+        assert_eq!(What::reading(1, &[a.path()], false).length, None);
+    }
+}

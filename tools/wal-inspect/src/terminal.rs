@@ -2,11 +2,12 @@
 
 use std::{
     borrow::Cow,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
     path::Path,
 };
 
 use comfy_table::{CellAlignment, Table, presets};
+use rustix::fs::{FileType, fstat};
 use serde::Serialize;
 use terminal_size::{Width, terminal_size_of};
 
@@ -16,6 +17,13 @@ use crate::outcome::Failure;
 pub(crate) fn columns() -> usize {
     let columns = terminal_size_of(io::stdout()).map_or(80, |(Width(columns), _)| columns.into());
     columns.max(COLUMNS_MIN)
+}
+
+/// Whether what is printed is on no screen while it is: what reads a pipe can show it at once, as `less` does.
+pub(crate) fn is_output_unseen() -> bool {
+    let out = io::stdout();
+    let kind = fstat(&out).map(|status| FileType::from_raw_mode(status.st_mode));
+    !out.is_terminal() && kind.is_ok_and(|kind| kind != FileType::Fifo)
 }
 
 /// Prints a result. Styles are taken out unless standard output is a terminal, and NO_COLOR is not set.

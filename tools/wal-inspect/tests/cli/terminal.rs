@@ -3,21 +3,26 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    io::Read,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    io::{self, Read},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, net::UnixStream},
+    },
     process::Stdio,
+    thread,
+    time::Duration,
 };
 
+use kontiki_wal::LogId;
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
-
 use tempfile::TempDir;
 
-use crate::support::{closed_log, command, wal_inspect};
+use crate::support::{append, closed_log, command, options, wal_inspect};
 
 /// Our side of a terminal of so many columns, and the one for a program.
 fn terminal(columns: u16) -> (OwnedFd, OwnedFd) {
@@ -84,6 +89,35 @@ fn a_bar_is_for_terminals_and_gone_at_the_end() {
     let run = probe().stderr(Stdio::piped()).output().unwrap();
     assert_eq!(run.status.code(), Some(0));
     assert_eq!(String::from_utf8(run.stderr).unwrap(), "", "no bar for a file");
+}
+
+/// What a dump shows on a terminal for its errors while it waits for its reader.
+fn shown_beside_a_dump(stdout: OwnedFd, reader: OwnedFd) -> String {
+    let directory = TempDir::new().unwrap();
+    let wal = options().segment_bytes(2 << 20).open(directory.path()).unwrap();
+    append(&wal.log(LogId(1)).unwrap(), 1, 40_000);
+    wal.close().unwrap();
+    let (ours, theirs) = terminal(80);
+    let mut dump = command();
+    dump.arg("dump").arg(directory.path()).env("TERM", "xterm").stdin(Stdio::null());
+    let mut child = dump.stdout(stdout).stderr(theirs).spawn().unwrap();
+    drop(dump);
+    // Longer than it is silent.
+    thread::sleep(Duration::from_millis(1500));
+    io::copy(&mut File::from(reader), &mut io::sink()).unwrap();
+    let shown = shown_on(ours);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    shown
+}
+
+#[test]
+fn a_long_dump_has_a_bar_too_where_it_spoils_no_screen() {
+    let (reader, writer) = UnixStream::pair().unwrap();
+    let shown = shown_beside_a_dump(writer.into(), reader.into());
+    assert!(shown.contains("reading 2 MiB ["), "{shown:?}");
+    // What reads a pipe can be showing it, as `less` does.
+    let (reader, writer) = io::pipe().unwrap();
+    assert_eq!(shown_beside_a_dump(writer.into(), reader.into()), "");
 }
 
 /// The picture of the first segment.
