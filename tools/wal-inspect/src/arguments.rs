@@ -51,9 +51,10 @@ JSON, a line for each frame; what a frame does not have is left out:
   damage                     what is wrong with its body
   entries                    index, bytes (their number), payload or payload_hex, payload_cut if
                              more follows; of a Raft log raft: command, empty, configuration
-                             (with members) or unknown
+                             (with members, of each: id, address, incarnation, voter) or unknown
   state                      bytes, payload or payload_hex; raft: term, vote, cluster, incarnation,
-                             configurations; raft_unreadable if it cannot be read
+                             configurations (of each: index, term, members); raft_unreadable if it
+                             cannot be read
   logs                       of a checkpoint: log, first_index, last_index, term_before, runs
                              (first index and term of each), state
 

@@ -9,17 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki_core::{
-    ClusterId, Configuration, Entry, HardState, Incarnation, LogIndex, Member, NodeId, Position,
-    State, Term,
-};
+use kontiki_core::Entry;
 use kontiki_wal::LogId;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
     HEADER_BYTES, append, closed_log, command, copy_of, crashed_log, dump, entries_frames,
-    flip_bit, options,
+    flip_bit, options, raft_log, raft_state,
 };
 
 #[test]
@@ -169,22 +166,8 @@ fn previews_are_cut_where_asked() {
 
 #[test]
 fn raft_is_shown_as_raft() {
-    let directory = TempDir::new().unwrap();
-    let wal = options().open(directory.path()).unwrap();
-    let log = wal.log(LogId(1)).unwrap();
-    log.set_state(raft_state().encode()).unwrap().wait().unwrap();
-    // Kind bytes as the core writes them: 2 is a leader's empty entry, 3 a configuration.
-    let configuration = [&[3], raft_state().configurations[0].1.encode().as_ref()].concat();
-    let entries = [
-        Entry::encode_command(b"SET key \xff"),
-        Bytes::from_static(&[2]),
-        Bytes::from(configuration),
-        Bytes::from_static(&[200, b'?']),
-    ];
-    log.append(1, 6, &entries).unwrap().wait().unwrap();
-    let copy = copy_of(directory.path());
-
-    let run = dump(copy.path(), &["--log", "1"]);
+    let log = raft_log();
+    let run = dump(log.path(), &["--log", "1"]);
     assert_eq!(run.code, Some(0), "{run:?}");
     assert!(
         run.stdout.contains("\n  state raft term 6 vote 2 cluster 0xc1 incarnation 0x1a "),
@@ -203,7 +186,7 @@ fn raft_is_shown_as_raft() {
         assert!(run.stdout.lines().any(|shown| shown == line), "{line}: {run:?}");
     }
 
-    let run = dump(copy.path(), &["--log", "1", "--format", "jsonl"]);
+    let run = dump(log.path(), &["--log", "1", "--format", "jsonl"]);
     let frames: Vec<Value> =
         run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let raft = &frames[0]["state"]["raft"];
@@ -294,23 +277,6 @@ fn dump_to_a_reader_of_one_line(directory: &Path, flags: &[&str]) -> (Option<i32
     let mut errors = String::new();
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
     (child.wait().unwrap().code(), errors)
-}
-
-fn raft_state() -> State {
-    let member = |id, address: &str, voter| Member {
-        id: NodeId(id),
-        incarnation: Incarnation(id),
-        address: address.to_owned(),
-        voter,
-    };
-    let members = vec![member(1, "one:7", true), member(2, "two:7", false)];
-    let position = Position { term: Term(5), index: LogIndex(4) };
-    State {
-        cluster: ClusterId(0xc1),
-        incarnation: Incarnation(0x1a),
-        hard: HardState { term: Term(6), vote: Some(NodeId(2)) },
-        configurations: vec![(position, Configuration { members })],
-    }
 }
 
 /// Nothing was taken away meanwhile where nothing can be read.

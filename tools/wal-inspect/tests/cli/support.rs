@@ -1,7 +1,7 @@
 //! Logs to look into, and what a run of the command gave.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     ffi::OsStr,
     fs::{self, File, Permissions},
@@ -12,6 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use kontiki_core::{
+    ClusterId, Configuration, Entry, HardState, Incarnation, LogIndex, Member, NodeId, Position,
+    State, Term,
+};
 use kontiki_wal::{
     Log, LogId, Options, Wal,
     inspect::{Frame, FrameKind, Scan},
@@ -29,7 +33,16 @@ pub(crate) struct Run {
 
 /// Runs `wal-inspect` to its end.
 pub(crate) fn wal_inspect<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Run {
-    let output = command().args(arguments).stdin(Stdio::null()).output().unwrap();
+    run(command().args(arguments))
+}
+
+/// The same from within `directory`.
+pub(crate) fn run_in(directory: &Path, arguments: &[&str]) -> Run {
+    run(command().args(arguments).current_dir(directory))
+}
+
+fn run(command: &mut Command) -> Run {
+    let output = command.stdin(Stdio::null()).output().unwrap();
     Run {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
@@ -74,6 +87,29 @@ pub(crate) fn json(command: &str, directory: &Path) -> Vec<Value> {
 /// A number in a line of JSON; 0 if it is left out.
 pub(crate) fn number(row: &Value, field: &str) -> u64 {
     row[field].as_u64().unwrap_or(0)
+}
+
+/// The keys of all objects in lines of JSON, and of those in them.
+pub(crate) fn fields(lines: &str) -> BTreeSet<String> {
+    fn add(value: &Value, all: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(object) => object.iter().for_each(|(field, value)| {
+                all.insert(field.clone());
+                add(value, all);
+            }),
+            Value::Array(values) => values.iter().for_each(|value| add(value, all)),
+            _ => {}
+        }
+    }
+    let mut all = BTreeSet::new();
+    lines.lines().for_each(|line| add(&serde_json::from_str(line).unwrap(), &mut all));
+    all
+}
+
+/// Whether the help of a command has this word.
+pub(crate) fn is_told(command: &str, word: &str) -> bool {
+    let help = wal_inspect([command, "--help"]).stdout;
+    help.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|told| told == word)
 }
 
 /// Runs `wal-inspect COMMAND` on a golden log, as text and as JSON, and compares what it prints with what it printed when that
@@ -149,6 +185,42 @@ pub(crate) fn closed_log() -> TempDir {
     append(&log, 4, 5);
     wal.close().unwrap();
     directory
+}
+
+/// Entries of each kind that Raft has, and one that it does not know, of log 1.
+pub(crate) fn raft_log() -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let wal = options().open(directory.path()).unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    log.set_state(raft_state().encode()).unwrap().wait().unwrap();
+    // Kind bytes as the core writes them: 2 is a leader's empty entry, 3 a configuration.
+    let configuration = [&[3], raft_state().configurations[0].1.encode().as_ref()].concat();
+    let entries = [
+        Entry::encode_command(b"SET key \xff"),
+        Bytes::from_static(&[2]),
+        Bytes::from(configuration),
+        Bytes::from_static(&[200, b'?']),
+    ];
+    log.append(1, 6, &entries).unwrap().wait().unwrap();
+    copy_of(directory.path())
+}
+
+/// Of a node that has voted, in a cluster with a learner.
+pub(crate) fn raft_state() -> State {
+    let member = |id, address: &str, voter| Member {
+        id: NodeId(id),
+        incarnation: Incarnation(id),
+        address: address.to_owned(),
+        voter,
+    };
+    let members = vec![member(1, "one:7", true), member(2, "two:7", false)];
+    let position = Position { term: Term(5), index: LogIndex(4) };
+    State {
+        cluster: ClusterId(0xc1),
+        incarnation: Incarnation(0x1a),
+        hard: HardState { term: Term(6), vote: Some(NodeId(2)) },
+        configurations: vec![(position, Configuration { members })],
+    }
 }
 
 /// A copy of the files as they are: what the disk holds while a writer lives, without the writer.

@@ -1,14 +1,13 @@
 //! What the command line takes, and what it says otherwise.
 
-use std::{collections::BTreeSet, ffi::OsString, fs, io::ErrorKind, process::Command};
+use std::{ffi::OsString, fs, io::ErrorKind, process::Command};
 
 use kontiki_wal::LogId;
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
-    HEADER_BYTES, append, closed_log, crashed_log, entries_frames, flip_bit, json, options,
-    wal_inspect,
+    HEADER_BYTES, append, closed_log, crashed_log, entries_frames, fields, files, flip_bit,
+    is_told, json, options, raft_log, run_in, wal_inspect,
 };
 
 #[test]
@@ -169,12 +168,6 @@ fn completions_are_made_for_other_shells_too() {
     }
 }
 
-/// Whether the help of a command has this word.
-fn is_told(command: &str, field: &str) -> bool {
-    let help = wal_inspect([command, "--help"]).stdout;
-    help.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == field)
-}
-
 #[test]
 fn every_kind_of_row_is_told_of_in_the_help() {
     for command in ["segments", "stats", "verify"] {
@@ -182,18 +175,6 @@ fn every_kind_of_row_is_told_of_in_the_help() {
             let kind = row["row"].as_str().unwrap_or("segment");
             assert!(is_told(command, kind), "{command} --help says nothing of {row}");
         }
-    }
-}
-
-/// The keys of an object and of all that is in it.
-fn fields(value: &Value, all: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(object) => object.iter().for_each(|(field, value)| {
-            all.insert(field.clone());
-            fields(value, all);
-        }),
-        Value::Array(values) => values.iter().for_each(|value| fields(value, all)),
-        _ => {}
     }
 }
 
@@ -223,16 +204,14 @@ fn every_field_of_json_is_told_of_in_the_help() {
         ("stats", vec![at(&log)]),
         ("dump", vec![at(&log)]),
         ("dump", vec![at(&other)]),
+        ("dump", vec![at(&raft_log())]),
         ("hexdump", vec![at(&other), "--header".into(), format!("--lsn={}", frame.lsn.0).into()]),
         ("diff", vec![at(&log), at(&compacted)]),
         ("diff", vec![at(&log), at(&other)]),
     ] {
         let all = [OsString::from(command), "--json".into()].into_iter().chain(arguments);
         let run = wal_inspect(all);
-        let mut found = BTreeSet::new();
-        for line in run.stdout.lines() {
-            fields(&serde_json::from_str(line).unwrap(), &mut found);
-        }
+        let found = fields(&run.stdout);
         assert!(found.len() > 5, "{run:?}");
         for field in found {
             assert!(is_told(command, &field), "{command} --help says nothing of {field}");
