@@ -12,6 +12,8 @@ use crate::support::{
 
 #[test]
 fn what_is_not_understood_ends_with_4_and_changes_nothing() {
+    let log = closed_log();
+    let before = files(log.path());
     for arguments in [
         &["verify"][..],
         &["frobnicate"],
@@ -30,11 +32,12 @@ fn what_is_not_understood_ends_with_4_and_changes_nothing() {
         &["probe", ".", "--seconds", "0"],
         &["probe", ".", "--segment-bytes", "4194305"],
     ] {
-        let run = wal_inspect(arguments);
+        let run = run_in(log.path(), arguments);
         assert_eq!(run.code, Some(4), "{arguments:?}: {run:?}");
         assert_eq!(run.stdout, "", "{arguments:?}");
         assert_eq!(run.stderr.lines().count(), 1, "{arguments:?}: {run:?}");
         assert!(run.stderr.starts_with("wal-inspect: "), "{arguments:?}: {run:?}");
+        assert_eq!(files(log.path()), before, "{arguments:?}");
     }
     let run = wal_inspect(&[] as &[&str]);
     assert_eq!(run.code, Some(4), "{run:?}");
@@ -120,7 +123,17 @@ fn commands() -> Vec<String> {
 
 #[test]
 fn every_command_that_looks_into_a_log_prints_json_and_tells_its_keys() {
+    let log = closed_log();
     for command in commands().iter().filter(|command| *command != "completions") {
+        let more: &[&str] = match command.as_str() {
+            "diff" => &["."],
+            "hexdump" => &["--lsn", "0"],
+            "probe" => &["--seconds", "1", "--segment-bytes", "4194304"],
+            _ => &[],
+        };
+        let run = run_in(log.path(), &[&[command, ".", "--json"], more].concat());
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{command}: {run:?}");
+        assert!(!fields(&run.stdout).is_empty(), "{command}: {run:?}");
         let help = wal_inspect([command, "--help"]).stdout;
         let (options, told) = help.split_once("Print help").unwrap();
         assert!(options.contains("--json"), "{command}: {help}");
