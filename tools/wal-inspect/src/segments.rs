@@ -34,6 +34,7 @@ The fields of --json; the table leaves out some, and the ending _bytes:
   unattested_bytes  of frames at the end of the log of which no later one says that they were
                     synced. The newest sync is attested by what is written after it
   pinned_by         the logs with live entries in it: what keeps it from being freed
+Pictures have colour on a terminal, unless NO_COLOR is set; with CLICOLOR_FORCE also elsewhere.
 
 Examples, with the data directory of a node or the log's own:
   wal-inspect segments data/1

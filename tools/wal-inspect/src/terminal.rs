@@ -26,7 +26,8 @@ pub(crate) fn is_output_unseen() -> bool {
     !out.is_terminal() && kind.is_ok_and(|kind| kind != FileType::Fifo)
 }
 
-/// Prints a result. Styles are taken out unless standard output is a terminal, and NO_COLOR is not set.
+/// Prints a result. Styles are taken out unless standard output is a terminal, and none of NO_COLOR, CLICOLOR=0 and
+/// TERM=dumb is set. CLICOLOR_FORCE keeps them wherever it goes, as into `less -R`.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

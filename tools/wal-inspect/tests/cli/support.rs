@@ -50,8 +50,13 @@ fn run(command: &mut Command) -> Run {
     }
 }
 
+/// `wal-inspect` in an environment that says nothing of colour, whatever the tests' own says.
 pub(crate) fn command() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_wal-inspect"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wal-inspect"));
+    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// A copy of the program that anybody may run, whatever may be looked into above the built one; and where it lies.

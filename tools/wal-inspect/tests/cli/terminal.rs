@@ -55,7 +55,6 @@ fn segments_on_a_terminal(columns: u16, environment: &[(&str, &str)]) -> String 
     let mut child = command()
         .arg("segments")
         .arg(log.path())
-        .env_remove("NO_COLOR")
         .env("TERM", "xterm")
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
@@ -144,4 +143,10 @@ fn colour_is_for_terminals_that_want_it() {
     assert!(!plain.contains('\x1b') && picture(&plain).contains('#'), "{plain:?}");
     let run = wal_inspect([OsStr::new("segments"), closed_log().path().as_os_str()]);
     assert_eq!(run.stdout, plain, "what is no terminal gets the same without colour");
+    let (log, mut forced) = (closed_log(), command());
+    let forced = forced.arg("segments").arg(log.path()).env("CLICOLOR_FORCE", "1").output();
+    let forced = String::from_utf8(forced.unwrap().stdout).unwrap();
+    assert!(forced.contains(GREEN), "{forced:?}");
+    let refused = segments_on_a_terminal(80, &[("CLICOLOR", "0")]);
+    assert_eq!(refused, plain);
 }
