@@ -29,6 +29,11 @@ Exit codes:
      repair, cannot measure, or cannot write the result
   4  usage: an unknown command, flag or value";
 
+const EXAMPLES: &str = "\
+Examples, with the data directory of a node or the log's own; more are in the help of each command:
+  wal-inspect verify data/1               is it whole, and if not, where is it damaged?
+  wal-inspect dump data/1 | less          what is in it, frame by frame";
+
 const DUMP_EXAMPLES: &str = "\
 Examples, with the data directory of a node or the log's own:
   wal-inspect dump data/1                          every frame, every entry
@@ -68,7 +73,7 @@ Exit codes: 0 done, 2 done but the log is corrupt (see standard error), 3 cannot
 
 /// Looks into a Kontiki log without changing it, also while a writer is at work; repairs a damaged one if asked to.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
+#[command(version, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,

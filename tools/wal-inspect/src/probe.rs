@@ -35,12 +35,14 @@ does not tell is left out:
              write_cache and is_rotational; free_bytes, free_files; open_files and open_files_max:
              the process's soft and hard limit; fallocate: works, or why not
   measured   a way of writing groups of so many bytes, each synced before the next: syncs (their
-             number), syncs_per_second, bytes_per_second, p50_us, p99_us, max_us (microseconds that
-             a write with its sync took); flushes_per_sync and kib_per_sync, as the device counts
-             them. The ways, in turns:
+             number), syncs_per_second, bytes_per_second (MB/s in the table; of the groups as they
+             are asked for), p50_us, p99_us, max_us (microseconds that a write with its sync took);
+             flushes_per_sync and kib_per_sync, as the device counts them. The ways, in turns:
                growing     a positional write at the end of a file that grows: no log does this here
                positional  a positional write into a segment, which is filled with zeros before
                mapped      a store into the map of such a segment
+             Into a segment each group is written with zeros up to the next 4 KiB, as a log does,
+             into a file that grows without
   warning    warning: what is wrong with the place
   choice     write_mode: how Kontiki writes unless it is told otherwise; quicker_mode, if the other
              one is quicker for small groups here; reasons

@@ -99,6 +99,7 @@ fn help_tells_exit_codes_and_examples() {
     for code in ["0  whole", "1  torn tail", "2  corrupt", "3  cannot read", "4  usage"] {
         assert!(run.stdout.contains(code), "{code}: {run:?}");
     }
+    assert!(run.stdout.contains("\nExamples"), "{run:?}");
     for command in commands() {
         let run = wal_inspect([&command, "--help"]);
         assert_eq!(run.code, Some(0), "{run:?}");
