@@ -91,6 +91,9 @@ struct World<'a> {
     start_cuts: Random,
     /// Which messages of images come twice: drawn by itself, too.
     repeats: Random,
+    /// Which acknowledged writes are looked for on all disks, and those that are to be.
+    looks: Random,
+    acknowledged: Vec<u64>,
     coverage: Coverage,
     hasher: DefaultHasher,
     events: u64,
@@ -148,6 +151,8 @@ impl<'a> World<'a> {
             random: Random::new(seed ^ 0x77_6f72_6c64),
             start_cuts: Random::new(seed ^ 0x0063_7574_7374),
             repeats: Random::new(seed ^ 0x0074_7769_6365),
+            looks: Random::new(seed ^ 0x6c6f_6f6b),
+            acknowledged: Vec::new(),
             coverage: Coverage::default(),
             hasher: DefaultHasher::new(),
             events: 0,
@@ -228,6 +233,32 @@ impl<'a> World<'a> {
         }
         for client in self.clients.poll_woken(self.now) {
             self.free(client);
+        }
+        for index in std::mem::take(&mut self.acknowledged) {
+            self.check_acknowledged(index)?;
+        }
+        Ok(())
+    }
+
+    /// What a client was told is applied lies on the disks of a majority, as a power cut now would leave them. A disk that may
+    /// hold something else than what was written to it is not asked.
+    fn check_acknowledged(&mut self, index: u64) -> Result<(), String> {
+        let applied = self.ledger.look().positions().find(|known| known.0 == index);
+        let (_, term) = applied.ok_or_else(|| format!("index {index} was applied nowhere"))?;
+        let mut holders = 0;
+        for host in &self.hosts {
+            let holds = !host.is_sound() || host.is_doubtful() || {
+                let durable = host.durable()?;
+                durable.image_end >= index || durable.term(index) == Some(term)
+            };
+            holders += usize::from(holds);
+        }
+        self.coverage.count("an acknowledged write is looked for on all disks");
+        if 2 * holders <= self.hosts.len() {
+            return Err(format!(
+                "index {index} of term {term} is acknowledged, and durable on {holders} of {} nodes",
+                self.hosts.len()
+            ));
         }
         Ok(())
     }

@@ -272,6 +272,11 @@ impl World<'_> {
                 Outcome::Unknown => ("an unknown outcome", None),
             };
             self.coverage.count(what);
+            if let Outcome::Wrote { index, .. } = done.outcome
+                && self.looks.chance(1)
+            {
+                self.acknowledged.push(index);
+            }
             if let Some(served) = served {
                 self.calm.take_served(&done, served);
             }

@@ -54,7 +54,7 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets.
-pub const ALL: [&str; 57] = [
+pub const ALL: [&str; 58] = [
     "power cut",
     "power cut inside a job",
     "power cut inside a start",
@@ -85,6 +85,7 @@ pub const ALL: [&str; 57] = [
     "a durable suffix is cut off",
     "a fetch from the log",
     "a look at a disk behind a step",
+    "an acknowledged write is looked for on all disks",
     "a node ends by itself",
     "a start is put off",
     "a torn tail is repaired",
