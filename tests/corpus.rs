@@ -122,6 +122,7 @@ fn write_if_asked() {
         }
     }
     write_images();
+    write_checkpoints();
     for (name, disk) in made::disks() {
         let write = |target: &str, what: &str, bytes: &[u8]| {
             fs::write(corpus(target).join(format!("made-{name}{what}")), bytes).unwrap();
@@ -153,6 +154,26 @@ fn write_images() {
     }
 }
 
+/// Checkpoints that take more room in memory than written: of logs by the hundred, and of a log of terms by the hundred.
+fn write_checkpoints() {
+    let log = |log: u32, terms: u64| {
+        let mut bytes = [log.to_le_bytes(), u32::try_from(terms).unwrap().to_le_bytes()].concat();
+        [1, terms, 0].iter().for_each(|number: &u64| bytes.extend(number.to_le_bytes()));
+        bytes.extend(u32::MAX.to_le_bytes());
+        (1..=terms)
+            .for_each(|term| bytes.extend([term.to_le_bytes(), term.to_le_bytes()].concat()));
+        bytes
+    };
+    let write = |name: &str, logs: &[Vec<u8>]| {
+        let count = u32::try_from(logs.len()).unwrap();
+        let start = [&[0], &count.to_le_bytes()[..], &[0; 4]].concat();
+        fs::write(corpus("codecs").join(name), [start, logs.concat()].concat()).unwrap();
+    };
+    let logs: Vec<Vec<u8>> = (0..300).map(|number| log(number, 0)).collect();
+    write("made-of-300-logs-Checkpoint", &logs);
+    write("made-of-500-terms-Checkpoint", &[log(7, 500)]);
+}
+
 /// One frame of each kind, as `fuzz::frame` takes it, and the checkpoint for the codecs.
 fn write_frames(disk: &MemoryDisk, write: impl Fn(&str, &str, &[u8])) {
     for frame in Scan::open_on(disk, DIRECTORY).unwrap().frames().map(Result::unwrap) {
@@ -165,7 +186,7 @@ fn write_frames(disk: &MemoryDisk, write: impl Fn(&str, &str, &[u8])) {
             let input = [&[1, 1, 2, 3, 4], &place[..3], bytes].concat();
             write("frame", &kind, &input);
         }
-        if !frame.checkpoint().is_empty() {
+        if frame.checkpoint().next().is_some() {
             write("codecs", &kind, &[&[0], &frame.body.unwrap()[..]].concat());
         }
     }

@@ -109,7 +109,7 @@ impl Catalog {
     pub(crate) fn restore(active: u64, checkpoint: Checkpoint) -> Self {
         let segments = Segments::restore(active, &checkpoint.segments);
         let mut catalog = Self { segments, ..Self::empty() };
-        for (log, bounds) in checkpoint.logs {
+        for (log, bounds) in checkpoint.into_logs() {
             catalog.logs_bytes += bounds.checkpoint_bytes();
             catalog.logs.insert(log, LogCatalog { bounds, ..LogCatalog::default() });
         }

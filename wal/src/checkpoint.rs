@@ -48,13 +48,27 @@ pub(crate) fn encode_log(log: LogId, bounds: &Bounds, body: &mut Vec<u8>) {
     body.extend_from_slice(bounds.state.as_deref().unwrap_or_default());
 }
 
-/// What a checkpoint says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a checkpoint says. Its logs stay as they are written until they are asked for: in memory each takes up to three times as
+/// much, and what a forged checkpoint costs is to be no more than its own bytes.
+#[derive(Clone, Debug)]
 pub(crate) struct Checkpoint {
     /// First and last number of each run of older segments that are not freed, ascending.
     pub(crate) segments: Vec<(u64, u64)>,
+    /// Every log, as it is written; sound.
+    encoded_logs: Bytes,
+}
+
+impl Checkpoint {
     /// Every log, ascending.
-    pub(crate) logs: Vec<(LogId, Bounds)>,
+    pub(crate) fn into_logs(self) -> impl Iterator<Item = (LogId, Bounds)> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let mut rest = Rest(self.encoded_logs.get(at..).filter(|rest| !rest.is_empty())?);
+            let log = decode_log(&mut rest).expect("a checkpoint was decoded once");
+            at = self.encoded_logs.len() - rest.0.len();
+            Some(log)
+        })
+    }
 }
 
 /// Appends the numbers of the older segments to the body of a checkpoint of so many logs.
@@ -68,22 +82,20 @@ pub(crate) fn encode_segments(logs: u32, segments: &[(u64, u64)], body: &mut Vec
     }
 }
 
-/// What a checkpoint's body says, or `None` if it is not one.
-pub(crate) fn decode(body: &[u8]) -> Option<Checkpoint> {
+/// What a checkpoint's body says, or `None` if it is not one. It holds on to the body, and copies of it one log at a time.
+pub(crate) fn decode(body: &Bytes) -> Option<Checkpoint> {
     let mut rest = Rest(body);
     let (logs, runs) = (rest.u32()?, usize::try_from(rest.u32()?).ok()?);
     let segments = decode_runs(rest.take(runs.checked_mul(16)?)?)?;
-    // As many as are said, and no more than there are bytes for.
-    let room = u64::from(logs).min(rest.0.len() as u64 / LOG_BYTES);
-    let mut decoded: Vec<(LogId, Bounds)> = Vec::with_capacity(usize::try_from(room).ok()?);
+    let encoded_logs = body.slice_ref(rest.0);
+    let mut before = None;
     for _ in 0..logs {
-        let (log, bounds) = decode_log(&mut rest)?;
-        if decoded.last().is_some_and(|(before, _)| *before >= log) {
+        let (log, _) = decode_log(&mut rest)?;
+        if before.replace(log) >= Some(log) {
             return None;
         }
-        decoded.push((log, bounds));
     }
-    rest.0.is_empty().then_some(Checkpoint { segments, logs: decoded })
+    rest.0.is_empty().then_some(Checkpoint { segments, encoded_logs })
 }
 
 /// Runs of numbers: ascending, apart from each other.
@@ -103,16 +115,18 @@ fn decode_log(rest: &mut Rest<'_>) -> Option<(LogId, Bounds)> {
     let length = rest.u32()?;
     // The count is unproven, so the bytes are taken before anything is allocated for it.
     let runs = rest.take(count.checked_mul(16)?)?;
-    let runs: Runs = runs
-        .chunks_exact(16)
-        .map(|run| (LittleEndian::read_u64(run), LittleEndian::read_u64(&run[8..])))
-        .collect();
+    let mut decoded = Runs::new();
+    decoded.reserve_exact(count);
+    decoded.extend(
+        runs.chunks_exact(16)
+            .map(|run| (LittleEndian::read_u64(run), LittleEndian::read_u64(&run[8..]))),
+    );
     let state = match length {
         NO_STATE => None,
         length if u64::from(length) > STATE_BYTES_MAX => return None,
         length => Some(Bytes::copy_from_slice(rest.take(usize::try_from(length).ok()?)?)),
     };
-    let bounds = Bounds { first, last, term_before, runs, state };
+    let bounds = Bounds { first, last, term_before, runs: decoded, state };
     bounds.are_sound().then_some((log, bounds))
 }
 
@@ -160,11 +174,16 @@ mod tests {
         body
     }
 
+    fn read(body: &[u8]) -> Option<Checkpoint> {
+        decode(&Bytes::copy_from_slice(body))
+    }
+
     #[test]
     fn a_checkpoint_reads_back_as_it_was_written() {
         let body = encode(&logs());
-        let expected = Checkpoint { segments: SEGMENTS.to_vec(), logs: logs() };
-        assert_eq!(decode(&body), Some(expected));
+        let decoded = read(&body).unwrap();
+        assert_eq!(decoded.segments, SEGMENTS);
+        assert_eq!(decoded.into_logs().collect::<Vec<_>>(), logs());
         let segments = EMPTY_BYTES + 2 * SEGMENTS_BYTES;
         assert_eq!(body.len() as u64, segments + 2 * LOG_BYTES + 2 * RUN_BYTES + 4);
     }
@@ -173,10 +192,10 @@ mod tests {
     fn no_cut_or_lengthened_checkpoint_reads() {
         let mut body = encode(&logs());
         for end in 0..body.len() {
-            assert_eq!(decode(&body[..end]), None, "cut at {end}");
+            assert!(read(&body[..end]).is_none(), "cut at {end}");
         }
         body.push(0);
-        assert_eq!(decode(&body), None);
+        assert!(read(&body).is_none());
     }
 
     #[test]
@@ -192,7 +211,7 @@ mod tests {
         for (number, change) in broken.iter().enumerate() {
             let mut logs = logs();
             change(&mut logs[1].1);
-            assert_eq!(decode(&encode(&logs)), None, "change {number}");
+            assert!(read(&encode(&logs)).is_none(), "change {number}");
         }
     }
 
@@ -203,11 +222,11 @@ mod tests {
         for at in [0, 4, 8, 44, 72, 80] {
             let mut damaged = body.clone();
             damaged[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
-            decode(&damaged);
+            read(&damaged);
         }
         body.truncate(8);
         body.fill(0xff);
-        assert_eq!(decode(&body), None);
+        assert!(read(&body).is_none());
     }
 
     #[test]
@@ -215,7 +234,7 @@ mod tests {
         for (last, reads) in [((1 << 20) + 1023, true), ((1 << 20) + 1024, false)] {
             let mut body = Vec::new();
             encode_segments(0, &[(1, last)], &mut body);
-            assert_eq!(decode(&body).is_some(), reads, "{last}");
+            assert_eq!(read(&body).is_some(), reads, "{last}");
         }
     }
 
@@ -224,7 +243,7 @@ mod tests {
         for runs in [[(3, 1), (5, 5)], [(1, 3), (3, 5)], [(1, 3), (4, 5)], [(7, 8), (1, 2)]] {
             let mut body = Vec::new();
             encode_segments(0, &runs, &mut body);
-            assert_eq!(decode(&body), None, "{runs:?}");
+            assert!(read(&body).is_none(), "{runs:?}");
         }
     }
 }

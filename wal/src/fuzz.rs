@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use byteorder::{ByteOrder, LittleEndian};
 use bytes::Bytes;
 
 use crate::{
@@ -42,13 +43,15 @@ pub fn frame(
 }
 
 /// The checkpoint in `body`, encoded again into `encoded`.
-pub fn checkpoint(body: &[u8], encoded: &mut Vec<u8>) -> Option<()> {
+pub fn checkpoint(body: &Bytes, encoded: &mut Vec<u8>) -> Option<()> {
     let checkpoint = checkpoint::decode(body)?;
-    let logs = u32::try_from(checkpoint.logs.len()).ok()?;
-    checkpoint::encode_segments(logs, &checkpoint.segments, encoded);
-    for (log, bounds) in &checkpoint.logs {
-        checkpoint::encode_log(*log, bounds, encoded);
+    checkpoint::encode_segments(0, &checkpoint.segments, encoded);
+    let mut logs = 0;
+    for (log, bounds) in checkpoint.into_logs() {
+        logs += 1;
+        checkpoint::encode_log(log, &bounds, encoded);
     }
+    LittleEndian::write_u32(encoded, logs);
     Some(())
 }
 

@@ -23,7 +23,7 @@ pub use self::{
 use crate::{
     Corruption, LogId, Lsn, OpenError,
     catalog::Catalog,
-    checkpoint,
+    checkpoint::{self, Checkpoint},
     frame::{Header, entry_range},
     recovery::{
         Depth,
@@ -82,13 +82,10 @@ impl Frame {
     }
 
     /// Bounds, terms and state of every log at this frame, if it is a checkpoint and not damaged.
-    pub fn checkpoint(&self) -> Vec<(LogId, Bounds)> {
-        match &self.body {
-            Ok(body) if self.kind == FrameKind::Checkpoint => {
-                checkpoint::decode(body).unwrap_or_default().logs
-            }
-            _ => Vec::new(),
-        }
+    pub fn checkpoint(&self) -> impl Iterator<Item = (LogId, Bounds)> {
+        let body = self.body.as_ref().ok().filter(|_| self.kind == FrameKind::Checkpoint);
+        let decoded = body.and_then(checkpoint::decode);
+        decoded.map(Checkpoint::into_logs).into_iter().flatten()
     }
 }
 

@@ -140,11 +140,8 @@ fn row(frame: &Frame, arguments: &DumpArguments, is_raft: bool) -> Option<FrameR
         }
         (FrameKind::State, Ok(body)) => row.state = Some(state_row(body, preview)),
         (FrameKind::Checkpoint, Ok(_)) => {
-            row.logs = frame
-                .checkpoint()
-                .into_iter()
-                .map(|(log, bounds)| log_row(log, bounds, preview))
-                .collect();
+            row.logs =
+                frame.checkpoint().map(|(log, bounds)| log_row(log, bounds, preview)).collect();
         }
         _ => {}
     }

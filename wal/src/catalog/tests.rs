@@ -52,21 +52,23 @@ impl World {
     /// What holds at all times.
     fn check(&self) {
         let body = self.catalog.checkpoint();
-        let checkpoint = checkpoint::decode(&body).expect("a checkpoint is sound");
-        assert_eq!(checkpoint.logs.len(), self.catalog.logs.len());
-        for (log, bounds) in &checkpoint.logs {
-            let entry = self.catalog.log(*log).unwrap();
-            assert_eq!(bounds, &entry.bounds);
+        let checkpoint = checkpoint::decode(&body.into()).expect("a checkpoint is sound");
+        let mut logs = 0;
+        for (log, bounds) in checkpoint.into_logs() {
+            logs += 1;
+            let entry = self.catalog.log(log).unwrap();
+            assert_eq!(bounds, entry.bounds);
             for index in bounds.first..=bounds.last {
-                let location = self.catalog.locate(*log, index).expect("a live entry has a place");
+                let location = self.catalog.locate(log, index).expect("a live entry has a place");
                 let frame = location.frame.expect("nothing is sealed");
                 assert!(frame.first <= index && index < location.end.min(frame.end));
             }
-            assert!(self.catalog.locate(*log, bounds.last + 1).is_none());
+            assert!(self.catalog.locate(log, bounds.last + 1).is_none());
             if bounds.first > bounds.last {
                 assert!(entry.extents.is_empty(), "an empty log holds no segment");
             }
         }
+        assert_eq!(logs, self.catalog.logs.len());
         assert_eq!(self.catalog.missing(&BTreeMap::new()), None);
     }
 
@@ -109,7 +111,7 @@ fn a_segment_is_dead_without_live_entries_and_the_active_one_never() {
     assert_eq!(world.catalog.segments.dead().collect::<Vec<_>>(), [old, last, active - 1]);
     world.catalog.segments.free(&[old, last]);
     assert!(world.catalog.segments.numbers().runs().eq([(active - 1, active)]));
-    let checkpoint = checkpoint::decode(&world.catalog.checkpoint()).unwrap();
+    let checkpoint = checkpoint::decode(&world.catalog.checkpoint().into()).unwrap();
     assert_eq!(checkpoint.segments, [(active - 1, active)]);
 }
 
@@ -213,7 +215,7 @@ fn what_cannot_follow_is_refused_with_the_numbers() {
 /// WAL-CASE 29: what a checkpoint of a few bytes says costs a few bytes.
 #[test]
 fn a_million_segments_in_a_checkpoint_are_one_run_in_memory() {
-    let checkpoint = Checkpoint { segments: vec![(1, 1 << 20)], logs: vec![] };
+    let checkpoint = checkpoint(&[(1, 1 << 20)], &[]);
     let mut catalog = Catalog::restore((1 << 20) + 1, checkpoint);
     assert_eq!(catalog.segments.held_count(), 1, "the active one");
     assert!(catalog.segments.can_free(&[1, 500, 1 << 20]));
@@ -227,12 +229,19 @@ fn a_million_segments_in_a_checkpoint_are_one_run_in_memory() {
     assert_eq!(catalog.checkpoint_bytes(), two_runs);
 }
 
+/// A checkpoint of these segments and logs.
+fn checkpoint(segments: &[(u64, u64)], logs: &[(LogId, Bounds)]) -> Checkpoint {
+    let mut body = Vec::new();
+    checkpoint::encode_segments(u32::try_from(logs.len()).unwrap(), segments, &mut body);
+    logs.iter().for_each(|(log, bounds)| checkpoint::encode_log(*log, bounds, &mut body));
+    checkpoint::decode(&body.into()).unwrap()
+}
+
 /// A catalog that an opening makes of a checkpoint and of what the older segments hold; where each entry lies.
 fn attach(first: u64, last: u64, found: &[(u64, u64, u64)]) -> Result<Vec<u64>, Missing> {
     let runs = (first <= last).then_some((first, 1)).into_iter().collect();
     let bounds = Bounds { first, last, term_before: 0, runs, state: None };
-    let checkpoint = Checkpoint { segments: vec![(1, 3)], logs: vec![(L, bounds)] };
-    let mut catalog = Catalog::restore(4, checkpoint);
+    let mut catalog = Catalog::restore(4, checkpoint(&[(1, 3)], &[(L, bounds)]));
     let mut sealed = BTreeMap::new();
     for &(sequence, first, end) in found {
         let spans = vec![Span { log: L, first, end }];

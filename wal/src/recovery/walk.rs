@@ -416,7 +416,8 @@ pub(crate) fn read_opening(
         let end = last.offset + last.header.frame_bytes();
         return Ok(Err(wrong(&last, NO_ROOM, file.header.segment_bytes, end)));
     }
-    let Some(checkpoint) = checkpoint::decode(window.body(&last)?) else {
+    let body = Bytes::copy_from_slice(window.body(&last)?);
+    let Some(checkpoint) = checkpoint::decode(&body) else {
         return Ok(Err(wrong(&last, "body of a checkpoint", 0, 0)));
     };
     let sequence = file.header.sequence;

@@ -2,7 +2,9 @@
 //! against plain vectors: after every step the log shows what they hold.
 //!
 //! `PROPTEST_CASES` asks for more cases than 64. A case that fails is shrunk, and its seed kept in
-//! `model.proptest-regressions`, from where it is tried first from then on.
+//! `regressions.txt`, from where it is tried first from then on.
+
+mod ways;
 
 use std::time::Duration;
 
@@ -247,7 +249,7 @@ fn open(disk: &MemoryDisk, life: &Life, acknowledged: usize, appended: usize) ->
 fn config() -> Config {
     let cases =
         std::env::var("PROPTEST_CASES").map_or(64, |cases| cases.parse().expect("a number"));
-    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model.proptest-regressions");
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/model/regressions.txt");
     let failure_persistence = Some(Box::new(FileFailurePersistence::Direct(seeds)) as _);
     Config { cases, failure_persistence, max_shrink_iters: 20_000, ..Config::default() }
 }
@@ -260,16 +262,25 @@ proptest! {
     fn the_log_shows_what_plain_vectors_hold_and_keeps_what_it_acknowledged(steps in steps()) {
         run(&steps, &mut Tally::default());
     }
+
+    /// WAL-CASE 44.
+    #[test]
+    fn the_simulated_disk_and_both_ways_of_writing_show_and_leave_the_same(steps in steps()) {
+        ways::run(&steps, &mut Tally::default());
+    }
 }
 
-/// The test above is worth what its cases meet.
+/// The tests above are worth what their cases meet.
 #[test]
 fn the_cases_meet_what_they_are_made_for() {
-    let (mut runner, mut tally) = (TestRunner::deterministic(), Tally::default());
+    let (mut runner, mut tally, mut in_ways) =
+        (TestRunner::deterministic(), Tally::default(), Tally::default());
     for _ in 0..32 {
         let case = steps().new_tree(&mut runner).expect("nothing is filtered");
         run(&case.current(), &mut tally);
+        ways::run(&case.current(), &mut in_ways);
     }
+    assert!(in_ways.sealed > 20 && in_ways.recycled > 5, "{in_ways:?}");
     println!("{tally:?}");
     assert!(tally.operations > 500 && tally.sealed > 20 && tally.recycled > 5, "{tally:?}");
     assert!(tally.lost > 5 && tally.kept > 5 && tally.recovery_cuts > 10, "{tally:?}");
