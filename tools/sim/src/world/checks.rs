@@ -20,6 +20,8 @@ struct Seen {
     checked: u64,
     /// The terms of the entries that are durable there, from index 1.
     durable: Vec<u64>,
+    /// How many were durable there before its last turn.
+    durable_before: usize,
     /// Counts what it has called durable, and the terms that it has spoken in.
     claims: u64,
     /// The newest term that it has vouched for in a message, whatever became of its process since.
@@ -90,6 +92,8 @@ impl Checks {
     /// Looks at a node that has just done a turn.
     pub(crate) fn observe(&mut self, host: &Host) -> Result<News, String> {
         let Some(steps) = &host.steps else { return Ok(News::default()) };
+        let seen = self.nodes.entry(host.id).or_default();
+        seen.durable_before = seen.durable.len();
         let Some(core) = steps.core() else {
             self.take_failed(host)?;
             return Ok(News::default());
@@ -274,10 +278,11 @@ impl Checks {
                 ));
             }
         }
+        // One turn may answer the old leader and then cut off for the new one what it has vouched for.
         if let Message::AppendResponse(response) = message
             && let AppendOutcome::Matched(index) = response.outcome
             && let index = usize::try_from(index.0).expect("a short log")
-            && index > seen.durable.len()
+            && index > seen.durable.len().max(seen.durable_before)
         {
             let durable = seen.durable.len();
             if index <= seen.unseen.len() {
@@ -285,7 +290,8 @@ impl Checks {
                 return Ok(());
             }
             return Err(format!(
-                "node {from} acknowledges index {index}, and {durable} are durable there: {response:?}"
+                "node {from} acknowledges index {index}, and {durable} are durable there, {} before its turn: {response:?}",
+                seen.durable_before
             ));
         }
         let candidate = match message {
@@ -395,6 +401,7 @@ impl Checks {
         let committed: Vec<u64> = self.committed.iter().map(|&(term, _)| term).collect();
         let seen = self.nodes.entry(host.id).or_default();
         (seen.committed, seen.checked, seen.is_leader) = (0, 0, false);
+        seen.durable_before = 0;
         seen.unseen.clear();
         seen.term = steps.core().map_or(0, |core| core.status().term.0);
         // A log that began anew behind a snapshot has given up what contradicts that.
