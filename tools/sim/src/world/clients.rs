@@ -8,6 +8,7 @@ use std::{
 };
 
 use kontiki::{Node, Proposal, Read, Reading};
+use kontiki_core::Role;
 
 use crate::{
     random::Random,
@@ -57,6 +58,8 @@ pub(crate) struct Clients {
     served_by: Vec<Option<u64>>,
     /// The newest value that was seen of each register.
     seen: Vec<u64>,
+    /// The node that each client reads on next, and the register, which it has just written to elsewhere.
+    doubts: Vec<Option<(u64, u8)>>,
 }
 
 /// Tells that a client's operation has ended.
@@ -86,6 +89,7 @@ impl Clients {
             last_id: 0,
             served_by: vec![None; count],
             seen: vec![0; keys],
+            doubts: vec![None; count],
         }
     }
 
@@ -105,8 +109,8 @@ impl Clients {
         self.random.between(100, 6_000) * MS
     }
 
-    /// Begins the next operation of a client on one of these nodes; its number, or `None` if it ended at once or no node is
-    /// there.
+    /// Begins the next operation of a client on one of these nodes, on the register that it doubts if there is one; its number,
+    /// or `None` if it ended at once or no node is there.
     pub(crate) fn begin(
         &mut self,
         client: usize,
@@ -114,6 +118,7 @@ impl Clients {
         now: u64,
         parameters: &Parameters,
         wanted: Option<Wanted>,
+        doubted: Option<u8>,
     ) -> Option<u64> {
         if nodes.is_empty() || self.pending[client].is_some() {
             return None;
@@ -123,7 +128,8 @@ impl Clients {
             Some(&known) if self.random.chance(80) => known,
             _ => nodes[pick(&mut self.random, nodes.len())],
         };
-        let key = u8::try_from(self.random.below(parameters.keys)).expect("a few");
+        let key = doubted
+            .unwrap_or_else(|| u8::try_from(self.random.below(parameters.keys)).expect("a few"));
         let [reads, local, swaps] = parameters.mix;
         let drawn = match wanted {
             None => self.random.below(100),
@@ -232,7 +238,12 @@ impl World<'_> {
         let is_calm = self.calm.since.is_some();
         let sound = self.hosts.iter().filter(|host| host.standing == Standing::Sound);
         let sound: Vec<u64> = sound.map(|host| host.id).collect();
-        let wanted = if is_calm { self.calm.wants(client, &sound) } else { None };
+        let doubt = self.clients.doubts[client].take().filter(|_| !is_calm);
+        let wanted = match doubt {
+            Some((on, _)) => Some((Wanted::Read, Some(on))),
+            None if is_calm => self.calm.wants(client, &sound),
+            None => None,
+        };
         let is_enough = match is_calm {
             true => wanted.is_none(),
             false => self.clients.begun >= self.parameters.operations,
@@ -248,7 +259,11 @@ impl World<'_> {
         let wanted = wanted.map(|(wanted, _)| wanted);
         let nodes: Vec<(u64, &Node<Registers>)> =
             hosts.filter_map(|host| Some((host.id, host.steps.as_ref()?.node()))).collect();
-        let begun = self.clients.begin(client, &nodes, self.now, &self.parameters, wanted);
+        if doubt.is_some() && !nodes.is_empty() {
+            self.coverage.count("a read on a leader that is deposed");
+        }
+        let doubted = doubt.map(|(_, key)| key);
+        let begun = self.clients.begin(client, &nodes, self.now, &self.parameters, wanted, doubted);
         (0..self.hosts.len()).for_each(|host| self.plan(host));
         match begun {
             Some(serial) => {
@@ -277,12 +292,28 @@ impl World<'_> {
             {
                 self.acknowledged.push(index);
             }
+            if let (Call::Write(command), Outcome::Wrote { .. }) = (done.call, done.outcome)
+                && self.parameters.is_sparse
+            {
+                self.clients.doubts[client] = self.deposed().map(|on| (on, command.key));
+            }
             if let Some(served) = served {
                 self.calm.take_served(&done, served);
             }
         }
         let think = self.clients.think(&self.parameters);
+        let think = if self.clients.doubts[client].is_some() { 1 } else { think };
         self.queue(think, Event::Operate { client });
+    }
+
+    /// A node that leads in an earlier term than another one: it has not heard yet that it is deposed.
+    fn deposed(&self) -> Option<u64> {
+        let running = self.hosts.iter().filter_map(|host| Some((host.id, host.steps.as_ref()?)));
+        let cores = running.filter_map(|(id, steps)| Some((id, steps.core()?.status())));
+        let leaders = cores.filter(|(_, status)| status.role == Role::Leader);
+        let mut terms: Vec<(u64, u64)> = leaders.map(|(id, status)| (status.term.0, id)).collect();
+        terms.sort_unstable();
+        if let [(_, oldest), _, ..] = terms[..] { Some(oldest) } else { None }
     }
 }
 

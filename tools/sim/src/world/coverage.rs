@@ -54,7 +54,7 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets.
-pub const ALL: [&str; 58] = [
+pub const ALL: [&str; 59] = [
     "power cut",
     "power cut inside a job",
     "power cut inside a start",
@@ -107,6 +107,7 @@ pub const ALL: [&str; 58] = [
     "a swap that does not write",
     "a linearizable read",
     "a local read",
+    "a read on a leader that is deposed",
     "certainly not applied",
     "an unknown outcome",
     "writes are held",

@@ -153,7 +153,34 @@ pub(super) fn draw(parameters: &Parameters, storm: u64) -> Vec<Planned> {
         let fault = Fault::Wipe { node, down: random.between(1, 500) * MS };
         planned.push(Planned { at: random.between(storm / 2, storm), fault });
     }
+    if parameters.is_sparse {
+        let mut random = Random::new(parameters.seed ^ 0x7468_696e);
+        planned.retain(|_| random.chance(15));
+        planned.extend(draw_deaf(parameters, storm, &mut random));
+    }
     planned.sort_by_key(|planned| planned.at);
+    planned
+}
+
+/// Nodes that hear late, and whom then nobody hears for a while: a leader that is one believes it leads when another one has long
+/// been elected.
+fn draw_deaf(parameters: &Parameters, storm: u64, random: &mut Random) -> Vec<Planned> {
+    let mut planned = Vec::new();
+    let patience = parameters.options.election_timeout_min.as_nanos();
+    let patience = u64::try_from(patience).expect("a few seconds");
+    let count = if parameters.nodes < 3 { 0 } else { random.between(1, 6) };
+    for _ in 0..count {
+        let (at, node) = (random.between(50 * MS, storm), random.between(1, parameters.nodes));
+        let others = || (1..=parameters.nodes).filter(|&other| other != node);
+        // Later than that, and it gives up before it hears anything.
+        let delay = random.between(patience / 4, patience * 3 / 4);
+        let late =
+            others().map(|from| Fault::Clog { from, to: node, delay, time: delay + 3 * patience });
+        planned.extend(late.map(|fault| Planned { at, fault }));
+        let links = others().map(|other| (node, other)).collect();
+        let fault = Fault::Partition { links, time: 3 * patience };
+        planned.push(Planned { at: at + delay, fault });
+    }
     planned
 }
 

@@ -44,6 +44,9 @@ pub struct Parameters {
     pub mix: [u64; 3],
     /// Longest time that a client waits before its next operation.
     pub think: u64,
+    /// Few faults, and operations as long as there are any, so that leaders lead, and are deposed; whoever has written then
+    /// reads the same on a node that still believes it leads.
+    pub is_sparse: bool,
     /// Bytes that fill each command.
     pub filler: usize,
     /// What goes wrong, and when.
@@ -100,11 +103,17 @@ impl Parameters {
             filler: filler(&mut random, options.command_bytes_max),
             // Of its own, so that what is drawn besides stays as it was.
             keeps_itself: Random::new(seed ^ 0x6b65_6570).chance(25),
+            is_sparse: Random::new(seed ^ 0x0062_6574_7765_656e).chance(20),
             start_cuts: [0, 0, 10, 40][pick(&mut Random::new(seed ^ 0x7374_6172), 4)],
             options,
             faults: Vec::new(),
         };
         let storm = (operations * think / clients / 2).clamp(2_000 * MS, 20_000 * MS);
+        if parameters.is_sparse {
+            // More of them come to their end there.
+            parameters.operations /= 2;
+            parameters.think = think.max(2 * storm * clients / parameters.operations);
+        }
         parameters.faults = faults::draw(&parameters, storm);
         draw_snapshots(&mut parameters);
         parameters
