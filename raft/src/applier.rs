@@ -157,26 +157,13 @@ impl<S: StateMachine> Applier<S> {
         base: Option<&Base>,
     ) -> Self {
         let newest = base.map(|base| (base.snapshot.at, base.image.bytes()));
-        let mut captures = Captures::new(newest);
-        // A state machine that keeps itself begins behind the newest snapshot. What lies between was applied by earlier
-        // processes, and would never count where each ends before it has applied enough by itself.
-        let mut last = newest.map_or(LogIndex(0), |(at, _)| at.index).max(log_start(&log));
-        while last < applied.index && !captures.is_due(&shared.options) {
-            let bytes_max = shared.options.fetch_bytes_max;
-            let passed = storage::read(&log, last.next(), applied.index.next(), bytes_max);
-            // What cannot be read is told when it is needed.
-            let Ok(passed) = passed.map_err(drop) else { break };
-            let Some(end) = passed.last() else { break };
-            last = end.index;
-            captures.count(last, passed.iter().map(Entry::bytes).sum());
-        }
         Self {
             shared,
             queue,
             log,
             machine,
             applied,
-            captures,
+            captures: Captures::new(newest),
             waiting: Waiting::default(),
             reads: Confirmed::default(),
             settled: Settled::default(),
@@ -185,8 +172,30 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
+    /// Counts what lies between the newest snapshot and where the state machine begins, which is behind it if that keeps itself:
+    /// earlier processes applied it, and where each ends before it has applied enough by itself, no snapshot would ever be due.
+    ///
+    /// Before the first step, on the thread of the steps: what it reads can be as long as a log grows before a snapshot is taken.
+    pub(crate) fn count_passed(&mut self) {
+        let options = &self.shared.options;
+        if options.snapshot_log_bytes_min == u64::MAX {
+            return; // None is ever due.
+        }
+        let (end, bytes_max) = (self.applied.index.next(), options.fetch_bytes_max);
+        let newest = self.captures.newest().map_or(LogIndex(0), |newest| newest.index);
+        let mut next = newest.max(log_start(&self.log)).next();
+        while next < end && !self.captures.is_due(options) && self.shared.inbox.closed().is_none() {
+            // What cannot be read is told when it is needed.
+            let Ok(passed) = storage::read(&self.log, next, end, bytes_max) else { return };
+            let Some(last) = passed.last() else { return };
+            self.captures.count(last.index, passed.iter().map(Entry::bytes).sum());
+            next = last.index.next();
+        }
+    }
+
     /// The thread: takes what waits, until it is closed.
     pub(crate) fn run(mut self) {
+        self.count_passed();
         let mut work = VecDeque::new();
         loop {
             let deadline = self.poll_timeout().map(|at| self.shared.clock.deadline(at));

@@ -40,7 +40,8 @@ pub struct Steps<S> {
 impl<S: StateMachine> Steps<S> {
     /// The driver has begun.
     pub(crate) fn begin(node: Node<S>, workers: Workers<S>, now: Instant) -> Self {
-        let Workers { mut driver, applier, keeper, log } = workers;
+        let Workers { mut driver, mut applier, keeper, log } = workers;
+        applier.count_passed();
         driver.begin(now);
         let (shared, wal) = (node.shared().clone(), driver.wal());
         let (applies, fetches, jobs) = (driver.applies(), driver.fetches(), driver.keeper());

@@ -54,10 +54,14 @@ fn world() -> World {
 }
 
 fn world_on(storage: &Storage) -> World {
-    let shared = Arc::new(Shared::new(1, &options(), storage));
-    let (queue, log) = (Arc::default(), storage.log.clone());
-    let (machine, nothing) = (Count::default(), LogPosition::default());
-    let applier = Applier::new(shared.clone(), queue, log.clone(), machine, nothing, None);
+    world_with(storage, &options(), LogPosition::default())
+}
+
+/// The state machine has taken in everything up to `applied`.
+fn world_with(storage: &Storage, options: &Options, applied: LogPosition) -> World {
+    let shared = Arc::new(Shared::new(1, options, storage));
+    let (queue, log, machine) = (Arc::default(), storage.log.clone(), Count::default());
+    let applier = Applier::new(shared.clone(), queue, log.clone(), machine, applied, None);
     World { applier, shared, log }
 }
 
@@ -113,6 +117,24 @@ fn a_range_is_read_from_the_log_a_piece_at_a_time() {
     world.applier.step(Work::Apply(range));
     assert_eq!(world.applier.applied.index, LogIndex(20));
     assert_eq!(world.applier.machine.0.load(Ordering::Relaxed), 20);
+}
+
+/// Found by a reader: it was done before the node's threads were there, and to the end of the log where no snapshot is ever due.
+#[test]
+fn what_was_applied_before_is_counted_where_steps_are_taken_and_only_if_a_snapshot_can_become_due()
+{
+    let disk = Arc::new(MemoryDisk::new());
+    let storage = Storage::open(Path::new("d"), 1, &options(), Some(disk)).unwrap();
+    let payloads = vec![Entry::encode_command(b"command"); 20];
+    storage.log.append(1, 1, &payloads).unwrap().wait().unwrap();
+    let any = Options { snapshot_log_bytes_min: 1, ..options() };
+    for (snapshot_log_bytes_min, counts) in [(64 << 20, true), (u64::MAX, false)] {
+        let options = Options { snapshot_log_bytes_min, ..options() };
+        let mut world = world_with(&storage, &options, LogPosition::new(1, 20));
+        assert!(!world.applier.captures.is_due(&any), "nothing is read by who starts the node");
+        world.applier.count_passed();
+        assert_eq!(world.applier.captures.is_due(&any), counts);
+    }
 }
 
 #[test]
