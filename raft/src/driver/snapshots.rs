@@ -25,7 +25,7 @@ pub(super) struct Images {
     /// The newest one that is visible.
     pub(super) newest: Option<Image>,
     /// What each follower in mode Snapshot was given a piece of last: it can be read to its end also when it is removed meanwhile.
-    pub(super) served: BTreeMap<u64, Image>,
+    pub(super) served: BTreeMap<u64, Served>,
     /// When another one may be taken in place of one that has rotted.
     replace_at: Option<Instant>,
     /// Written, and to be made visible once the own log is durable as far as it.
@@ -34,6 +34,13 @@ pub(super) struct Images {
     /// How often in a row a peer's image was of no use, and until when none is asked for.
     refusals: u32,
     refused_until: Option<Instant>,
+}
+
+/// An image that a follower is getting.
+pub(super) struct Served {
+    image: Image,
+    /// When a piece of it was asked for last.
+    pub(super) asked_at: Instant,
 }
 
 /// The wait between attempts doubles no more often.
@@ -123,7 +130,7 @@ impl Driver {
     /// An image of this node has rotted, which a peer was to get. If it is the newest one nobody can get what the log does not
     /// hold any more, before there is another one.
     pub(super) fn image_damaged(&mut self, image: Image, error: StoreError) {
-        self.images.served.retain(|_, known| !known.is_same(&image));
+        self.images.served.retain(|_, served| !served.image.is_same(&image));
         if self.images.newest.take_if(|known| known.is_same(&image)).is_none() {
             return;
         }
@@ -167,7 +174,8 @@ impl Driver {
     /// now.
     pub(super) fn serve_piece(&mut self, to: u64, Ask { at, offset, bytes }: Ask) {
         let place = snapshots::place(at);
-        let known = self.images.served.get(&to).into_iter().chain(&self.images.newest);
+        let served = self.images.served.get(&to).map(|served| &served.image);
+        let known = served.into_iter().chain(&self.images.newest);
         let wanted = known.into_iter().find(|image| image.header().place == place).cloned();
         let (image, offset) = match (wanted, &self.images.newest) {
             (Some(image), _) => (image, offset),
@@ -181,7 +189,7 @@ impl Driver {
                 return;
             }
         };
-        self.images.served.insert(to, image.clone());
+        self.images.served.insert(to, Served { image: image.clone(), asked_at: self.now });
         let offset = offset.min(image.bytes());
         self.watch.asked(to, image.header().place.index, offset, self.now);
         self.fetcher.push(Fetch::Piece { to, image, offset, bytes });

@@ -19,6 +19,8 @@ use crate::{
     transport::{Hello, Inbound},
 };
 
+mod images;
+
 /// What was sent, and whether anything more is taken.
 #[derive(Debug, Default)]
 struct Wire {

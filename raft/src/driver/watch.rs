@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use kontiki_core::{FollowerMode as CoreMode, FollowerStatus as CoreStatus, Instant};
 
-use crate::{Event, FollowerMode, FollowerStatus, Role, driver::Driver};
+use crate::{
+    Event, FollowerMode, FollowerStatus, Role, driver::Driver, snapshots::download::STALL_TIMES,
+};
 
 /// What a leader has seen of its followers.
 #[derive(Debug, Default)]
@@ -124,8 +126,13 @@ impl Driver {
             return;
         };
         let (followers, last) = (core.followers(), core.cursors().last.index.0);
+        // Who is alive gives an image up, or asks for more of it, within this time. Who is not may never come back, and would hold
+        // the space of a file that is removed.
+        let patience = self.shared.options.election_timeout_max * STALL_TIMES;
         let is_served = |one: &CoreStatus, id| one.id.0 == id && one.mode == CoreMode::Snapshot;
-        self.images.served.retain(|&id, _| followers.iter().any(|one| is_served(one, id)));
+        self.images.served.retain(|&id, served| {
+            self.now < served.asked_at + patience && followers.iter().any(|one| is_served(one, id))
+        });
         self.watch.looked_at = Some(self.now);
         let mut news = Vec::new();
         let watched = followers.iter().map(|seen| self.watch_follower(seen, last, &mut news));

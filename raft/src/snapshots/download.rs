@@ -202,7 +202,7 @@ impl Download {
 }
 
 /// A download is over when nothing has come for so many times as long as a repetition waits.
-const STALL_TIMES: u32 = 10;
+pub(crate) const STALL_TIMES: u32 = 10;
 
 #[cfg(test)]
 mod tests {
