@@ -12,6 +12,7 @@ use crate::{
     log::{Log, Slice},
     membership::Membership,
     random::Random,
+    snapshot::Trail,
     timers::Timers,
 };
 
@@ -25,8 +26,7 @@ pub(crate) struct Local {
     pub(crate) timers: Timers,
     /// The newest one that is visible here.
     pub(crate) snapshot: Option<Snapshot>,
-    /// The last entry of the one before it.
-    pub(crate) snapshot_before: LogIndex,
+    pub(crate) trail: Trail,
     /// One that is ahead of the log, and waits until nobody reads that any more.
     pub(crate) ahead: Option<Snapshot>,
     state: State,
@@ -58,6 +58,7 @@ impl Local {
         });
         let membership =
             membership.ok_or(ConfigError("the recovered state has no configuration"))?;
+        let newest = recovered.snapshot.as_ref().map_or(LogIndex(0), |snapshot| snapshot.at.index);
         let mut random = Random::new(seed);
         let newest_question = random.next() >> 1;
         Ok(Self {
@@ -67,7 +68,7 @@ impl Local {
             timers: Timers::new(&config, random, now),
             config,
             snapshot: recovered.snapshot,
-            snapshot_before: LogIndex(0),
+            trail: Trail::new(newest),
             ahead: None,
             state,
             state_changed: false,
@@ -110,6 +111,7 @@ impl Local {
     pub(crate) fn append(&mut self, now: Instant, entries: Batch) {
         assert!(!entries.is_empty());
         self.log.append(&entries);
+        self.trail.written(entries.bytes());
         self.write(now, entries);
     }
 
