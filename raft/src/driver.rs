@@ -72,6 +72,8 @@ pub(crate) struct Driver {
     held_until: Option<Instant>,
     /// This turn had more to propose than it may take.
     more: bool,
+    /// The protocol would refuse what another turn proposes.
+    overloaded: bool,
     /// What this turn has for the applier; handed over at its end.
     work: Vec<Work>,
     settled: Settled,
@@ -139,6 +141,7 @@ impl Driver {
             ask_at: None,
             held_until: None,
             more: false,
+            overloaded: false,
             work: Vec::new(),
             settled: Settled::default(),
             lost_answers: 0,
@@ -432,6 +435,7 @@ impl Driver {
         self.publish_written();
         self.publish_status();
         self.watch_followers();
+        self.publish_room();
         self.applier.extend(&mut self.work);
         self.shared.inbox.settle(&mut self.settled);
     }

@@ -49,6 +49,8 @@ struct State {
     inbound_bytes: usize,
     /// A leader is known.
     serving: bool,
+    /// The protocol would refuse what it is given.
+    overloaded: bool,
     ready: Vec<Completer<Result<(), ProposeError>>>,
     /// Why the cluster is asked for nothing, although the node runs.
     barred: Option<Closing>,
@@ -151,6 +153,7 @@ impl Inbox {
                 reads: 0,
                 inbound_bytes: 0,
                 serving: false,
+                overloaded: false,
                 ready: Vec::new(),
                 barred: None,
                 closed: None,
@@ -318,7 +321,7 @@ impl Inbox {
         if let Some(refusal) = state.refusal() {
             return Ready(Outcome::ready(Err(refusal.untaken())));
         }
-        if state.serving && self.has_room(&state) {
+        if self.is_ready(&state) {
             return Ready(Outcome::ready(Ok(())));
         }
         let (completer, outcome) = slot();
@@ -335,8 +338,17 @@ impl Inbox {
 
     /// Says whether a leader is known.
     pub(crate) fn set_serving(&self, serving: bool) {
+        self.change(|state| state.serving = serving);
+    }
+
+    /// Says whether the protocol would refuse what it is given: what nobody waits for any more can still have to be applied.
+    pub(crate) fn set_overloaded(&self, overloaded: bool) {
+        self.change(|state| state.overloaded = overloaded);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
-        state.serving = serving;
+        change(&mut state);
         let ready = self.take_ready(&mut state);
         drop(state);
         wake_ready(ready, &Ok(()));
@@ -425,6 +437,10 @@ impl Inbox {
         Ok(())
     }
 
+    fn is_ready(&self, state: &State) -> bool {
+        state.serving && !state.overloaded && self.has_room(state)
+    }
+
     /// Room for any command, and for more than a few: whoever waits for it is not refused again at
     /// once. When nothing waits there always is.
     fn has_room(&self, state: &State) -> bool {
@@ -435,7 +451,7 @@ impl Inbox {
     }
 
     fn take_ready(&self, state: &mut State) -> Vec<Completer<Result<(), ProposeError>>> {
-        if !state.ready.is_empty() && state.serving && self.has_room(state) {
+        if !state.ready.is_empty() && self.is_ready(state) {
             return std::mem::take(&mut state.ready);
         }
         Vec::new()

@@ -133,8 +133,9 @@ impl<S: StateMachine> Node<S> {
 
     /// Resolves when the node serves (its first start is complete and a leader is known) and has
     /// room for proposals: for one of [`command_bytes_max`](crate::Options::command_bytes_max), and
-    /// a sixteenth of [`proposals_max`](crate::Options::proposals_max) is free. Somebody else may
-    /// take it first.
+    /// a sixteenth of [`proposals_max`](crate::Options::proposals_max) is free, and a leader is not
+    /// too far behind with applying to take more. Somebody else may take it first; and a follower,
+    /// which passes proposals on, knows of its own room alone.
     ///
     /// Fails when the node never will: it was stopped, it failed, or it is not admitted because the
     /// cluster knows it with another disk.

@@ -187,6 +187,12 @@ impl Options {
             .saturating_mul(2)
     }
 
+    /// What the proposals of one turn weigh at most, unless they are those of a peer.
+    pub(crate) fn turn_weight_max(&self) -> usize {
+        let bookkeeping = self.proposals_max.saturating_mul(BOOKKEEPING_BYTES);
+        self.turn_bytes_max.max(self.command_bytes_max).saturating_add(bookkeeping)
+    }
+
     /// The longest entry that the log is given: a quarter of a segment, less what frames it.
     pub(crate) fn entry_bytes_max(&self) -> usize {
         let quarter = usize::try_from(self.segment_bytes / 4).unwrap_or(usize::MAX);

@@ -69,11 +69,15 @@ impl Leader {
         }
         let limit = local.config.unapplied_bytes_max;
         let added = payloads.iter().map(|payload| weight(payload)).sum::<usize>();
-        // A single batch is let in whatever it weighs, else it could never be.
-        if self.pending_bytes > 0 && self.pending_bytes + added > limit {
+        if !self.has_room(limit, added) {
             return Err(ProposeError::Overloaded { bytes: self.pending_bytes, limit });
         }
         Ok(self.append(local, now, payloads))
+    }
+
+    /// Whether a batch that weighs `added` is let in: a single one is whatever it weighs, else it could never be.
+    pub(crate) fn has_room(&self, limit: usize, added: usize) -> bool {
+        self.pending_bytes == 0 || self.pending_bytes.saturating_add(added) <= limit
     }
 
     fn append(&mut self, local: &mut Local, now: Instant, payloads: Vec<Bytes>) -> Position {

@@ -342,6 +342,17 @@ impl Raft {
         Cursors { committed: log.committed(), durable: log.durable(), last: log.last_position() }
     }
 
+    /// Whether proposals that weigh so much together would not be [`ProposeError::Overloaded`]; what does not lead is not.
+    #[must_use]
+    pub fn has_room(&self, bytes: usize) -> bool {
+        match &self.state {
+            RoleState::Leader(leader) => {
+                leader.has_room(self.local.config.unapplied_bytes_max, bytes)
+            }
+            RoleState::Follower(_) | RoleState::Candidate(_) => true,
+        }
+    }
+
     /// When leader: how every other member stands, in ascending order of ids.
     #[must_use]
     pub fn followers(&self) -> Vec<FollowerStatus> {

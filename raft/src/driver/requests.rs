@@ -1,5 +1,7 @@
 //! Proposals and reads: to the own protocol, to the leader, or into a bounded wait for one.
 
+use std::mem;
+
 use bytes::Bytes;
 use kontiki_core::{Instant, ProposeError as Refusal};
 
@@ -48,6 +50,15 @@ impl Driver {
                     group.fail(|_| error.clone(), &mut self.settled);
                 }
             }
+        }
+    }
+
+    /// Says whether the protocol has room for what the next turn proposes, if that has changed.
+    pub(super) fn publish_room(&mut self) {
+        let bytes = self.shared.options.turn_weight_max();
+        let overloaded = self.core.as_ref().is_some_and(|core| !core.has_room(bytes));
+        if mem::replace(&mut self.overloaded, overloaded) != overloaded {
+            self.shared.inbox.set_overloaded(overloaded);
         }
     }
 

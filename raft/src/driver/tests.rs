@@ -19,7 +19,7 @@ use crate::{
     transport::{Hello, Inbound},
 };
 
-mod images;
+mod leading;
 
 /// What was sent, and whether anything more is taken.
 #[derive(Debug, Default)]

@@ -489,9 +489,15 @@ fn what_the_leader_has_not_applied_weighs_until_it_has() {
     cluster.propose(1, &long).unwrap();
     cluster.run(ms(400));
     assert_eq!(cluster.committed(1), 3);
+    let has_room = |cluster: &Cluster, number| {
+        let raft = cluster.node(number).raft.as_ref().unwrap();
+        raft.has_room(entry(1, 1, &long).bytes())
+    };
+    assert!(!has_room(&cluster, 1) && has_room(&cluster, 2), "who leads has to apply it");
     let error = cluster.propose(1, &long).unwrap_err();
     assert!(matches!(error, ProposeError::Overloaded { limit: 2000, .. }), "{error}");
     cluster.input(1, |raft, now| raft.handle_applied(now, LogIndex(2)));
+    assert!(has_room(&cluster, 1));
     cluster.propose(1, &long).unwrap();
 }
 

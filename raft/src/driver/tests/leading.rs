@@ -1,4 +1,4 @@
-//! A leader and its images, and who gets them.
+//! A leader: who gets its images, and how much it takes.
 
 use std::io::Write as _;
 
@@ -10,10 +10,9 @@ use kontiki_snapshot::Image;
 use super::*;
 use crate::snapshots::{self, download::Ask, keeper::Done};
 
-/// Node 1 leads in term 1, with node 2; node 3 is silent. Nothing stays in a log behind a snapshot.
-fn led() -> World {
-    let mut world =
-        World::on(&MemoryDisk::new(), Options { trailing_entries: 0, ..Options::default() });
+/// Node 1 leads in term 1, with node 2; node 3 is silent.
+fn led(options: Options) -> World {
+    let mut world = World::on(&MemoryDisk::new(), options);
     world.turn_after(Duration::from_secs(2));
     world.turn_until(|world| {
         let asked = world.wire.sent.lock().iter().rev().find_map(|(to, envelope)| match envelope {
@@ -40,6 +39,14 @@ impl World {
 
     /// Node 2 has all that it was sent, and the state machine takes in what follows from that.
     fn agree(&mut self) {
+        self.acknowledge();
+        let committed = self.core().status().committed;
+        self.shared.inbox.note_applied(committed);
+        self.turn();
+    }
+
+    /// Node 2 has all that it was sent.
+    fn acknowledge(&mut self) {
         let round = self.wire.sent.lock().iter().rev().find_map(|(to, envelope)| match envelope {
             Envelope::Protocol(Message::AppendEntries(request)) if *to == 2 => Some(request.round),
             _ => None,
@@ -48,9 +55,6 @@ impl World {
         let outcome = AppendOutcome::Matched(last);
         let round = round.expect("it hears of its leader");
         self.hear(2, Message::AppendResponse(AppendResponse { term, round, outcome }));
-        let committed = self.core().status().committed;
-        self.shared.inbox.note_applied(committed);
-        self.turn();
     }
 
     /// So much time, in which node 2 goes on answering.
@@ -90,7 +94,7 @@ impl World {
 /// Found by a reader: it was kept as long as this node led, though its file had been removed long ago.
 #[test]
 fn an_image_is_not_kept_for_a_follower_that_asks_for_no_more_of_it() {
-    let mut world = led();
+    let mut world = led(Options { trailing_entries: 0, ..Options::default() });
     world.publish();
     world.pass(Duration::from_millis(200));
     let mode = |world: &World| world.core().followers()[1].mode;
@@ -105,4 +109,45 @@ fn an_image_is_not_kept_for_a_follower_that_asks_for_no_more_of_it() {
     world.pass(Duration::from_secs(2));
     assert_eq!(mode(&world), FollowerMode::Snapshot);
     assert_eq!(world.driver.images.served.len(), 0);
+}
+
+/// Found by a reader: what nobody waits for any more takes no place in the queue, and whoever waited for that was refused at once,
+/// again and again.
+#[test]
+fn a_leader_that_takes_no_proposal_is_not_ready() {
+    let mut world = led(Options {
+        command_bytes_max: 8 << 10,
+        turn_bytes_max: 8 << 10,
+        proposals_max: 16,
+        proposal_bytes_max: 16 << 10,
+        ..Options::default()
+    });
+    let refused = (0..100).find_map(|_| {
+        let proposal = world.propose(&[7; 8 << 10]);
+        world.acknowledge();
+        while let Some(work) = world.driver.applier.pop() {
+            // Nobody waits so long for the state machine.
+            if let Work::Register { groups, .. } = work {
+                let unknown = |_| ProposeError::Unknown { position: None };
+                let settled = &mut world.driver.settled;
+                groups.into_iter().for_each(|group| group.fail(unknown, settled));
+            }
+        }
+        world.turn();
+        Some(outcome(proposal)).filter(|outcome| *outcome != UNKNOWN)
+    });
+    assert_eq!(refused, Some(Err(ProposeError::Overloaded)));
+    assert_eq!(world.shared.inbox.open_proposals(), (0, 0));
+    let Err(ready) = world.shared.inbox.ready().wait_timeout(Duration::ZERO) else {
+        panic!("ready for what?")
+    };
+    world.turn_until(|world| {
+        let cursors = world.core().cursors();
+        cursors.durable == cursors.last.index
+    });
+    world.agree();
+    assert_eq!(ready.wait_timeout(Duration::ZERO).expect("there is room"), Ok(()));
+    let Err(_waits) = world.propose(&[7; 8 << 10]).wait_timeout(Duration::ZERO) else {
+        panic!("refused")
+    };
 }
