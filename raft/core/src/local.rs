@@ -53,12 +53,13 @@ impl Local {
         recovered.snapshot.as_ref().map_or(Ok(()), Snapshot::validate)?;
         let log = Log::recover(&recovered, &config)?;
         let state = recovered.state;
+        let snapshot = recovered.snapshot;
         let membership = Membership::recover(&state.configurations, |position| {
-            position.index <= log.compacted().index || log.holds(position)
+            is_held(&log, snapshot.as_ref(), position)
         });
         let membership =
             membership.ok_or(ConfigError("the recovered state has no configuration"))?;
-        let newest = recovered.snapshot.as_ref().map_or(LogIndex(0), |snapshot| snapshot.at.index);
+        let newest = snapshot.as_ref().map_or(LogIndex(0), |snapshot| snapshot.at.index);
         let mut random = Random::new(seed);
         let newest_question = random.next() >> 1;
         Ok(Self {
@@ -67,7 +68,7 @@ impl Local {
             durability: Durability::new(now),
             timers: Timers::new(&config, random, now),
             config,
-            snapshot: recovered.snapshot,
+            snapshot,
             trail: Trail::new(newest),
             ahead: None,
             state,
@@ -147,9 +148,7 @@ impl Local {
     /// the older one can already lie behind it. One whose entry was cut off counts for nothing
     /// (RAFT-CASES 44, 50), though the state that was written last still names it.
     pub(crate) fn configuration_at(&self, index: LogIndex) -> Option<&(Position, Configuration)> {
-        let is_held = |position: Position| {
-            position.index <= self.log.compacted().index || self.log.holds(position)
-        };
+        let is_held = |position| is_held(&self.log, self.snapshot.as_ref(), position);
         let known = self.state.configurations.iter().rev();
         known.into_iter().find(|(position, _)| position.index <= index && is_held(*position))
     }
@@ -278,4 +277,12 @@ impl Local {
     pub(crate) fn patience(&self) -> Duration {
         self.config.election_timeout_min
     }
+}
+
+/// Whether a configuration that the state names counts: its entry is in the log. Of those whose place has left the log only the one
+/// does that the snapshot names, on the strength of which it left; and the first, which never was an entry.
+fn is_held(log: &Log, snapshot: Option<&Snapshot>, position: Position) -> bool {
+    position == Position::default()
+        || snapshot.is_some_and(|snapshot| snapshot.configuration.0 == position)
+        || log.holds(position)
 }

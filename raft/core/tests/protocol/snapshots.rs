@@ -398,6 +398,32 @@ fn a_configuration_that_was_cut_off_is_in_no_snapshot() {
     assert_eq!(raft.configuration_at(LogIndex(9)), Some(&(Position::default(), all)));
 }
 
+/// RAFT-CASES 44, 50. Found by a reader: the log had held nothing else at that index, and then it held nothing there at all.
+#[test]
+fn a_configuration_that_was_cut_off_is_none_either_once_its_place_left_the_log() {
+    let mut cluster = Cluster::with(3, 0, |config| config.trailing_entries = 0);
+    cluster.checker.forged = true;
+    let all = cluster.status(2).configuration;
+    let two = Configuration { members: all.members[..2].to_vec() };
+    cluster.crash(2);
+    let configurations = &mut cluster.node_mut(2).disk.durable.state.configurations;
+    configurations.push((Position::new(1, 7), two));
+    cluster.start(2);
+    let entries = (1..=9).map(|index| entry(2, index, "a")).collect();
+    cluster.handle(2, 1, append(2, Position::default(), 9, entries));
+    cluster.take_snapshot(2);
+    assert_eq!(cluster.status(2).compacted, Position::new(2, 9));
+    let known = (Position::default(), all.clone());
+    let (snapshot, _) = cluster.node(2).disk.snapshot.clone().unwrap();
+    assert_eq!(snapshot.configuration, known);
+    for _ in 0..2 {
+        assert_eq!(cluster.status(2).configuration, all);
+        let raft = cluster.node(2).raft.as_ref().unwrap();
+        assert_eq!(raft.configuration_at(LogIndex(9)), Some(&known));
+        cluster.restart(2);
+    }
+}
+
 /// A leader of a term that is over can still be getting one of a later term.
 #[test]
 fn who_leads_without_what_a_snapshot_contains_leads_no_more() {
