@@ -138,7 +138,7 @@ impl Builder {
         self.options.check(self.id)?;
         self.check_members()?;
         // A first start that cannot be must not make this directory its own.
-        if !storage::has_log(&self.directory, self.disk.as_deref()) {
+        if !storage::is_in_use(&self.directory, self.disk.as_deref()) {
             self.check_own_membership()?;
         }
         // Before the directory: an address that cannot be had claims none.

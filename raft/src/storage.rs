@@ -131,14 +131,16 @@ impl Storage {
     }
 }
 
-/// Whether a log was begun below `directory`. What cannot be looked at counts as one: to open it says why.
-pub(crate) fn has_log(directory: &Path, disk: Option<&dyn Disk>) -> bool {
+/// Whether a node has been started below `directory`: there is a log, or images of one that is gone (RAFT-CASE 27). What cannot be
+/// looked at counts as well: to open it says why.
+pub(crate) fn is_in_use(directory: &Path, disk: Option<&dyn Disk>) -> bool {
     let real = kontiki_disk::real();
     let disk = disk.unwrap_or(&*real);
-    match disk.open_directory(&directory.join(LOG_DIRECTORY), Access::Read) {
+    let is_in_use = |name| match disk.open_directory(&directory.join(name), Access::Read) {
         Err(error) => error.kind() != ErrorKind::NotFound,
-        Ok(log) => log.list().map_or(true, |files| !files.is_empty()),
-    }
+        Ok(directory) => directory.list().map_or(true, |files| !files.is_empty()),
+    };
+    [LOG_DIRECTORY, IMAGES_DIRECTORY].into_iter().any(is_in_use)
 }
 
 /// Makes the state of an empty log durable.

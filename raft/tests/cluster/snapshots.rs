@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki::{Event, Options, Position, SnapshotError, StartError, save_snapshot};
+use kontiki::{Event, Node, Options, Position, SnapshotError, StartError, save_snapshot};
 
 use crate::harness::{Cluster, Tally, await_event, await_status, outcomes, ready};
 
@@ -92,9 +92,13 @@ fn images_without_the_log_that_they_belong_to_are_refused() {
     propose(&cluster, 0..5);
     snapshot(&cluster, 1);
     cluster.stop_node(1);
-    fs::remove_dir_all(cluster.data(1).join("wal")).unwrap();
-    let refused = cluster.builder(1).start(Tally::default()).unwrap_err();
-    assert!(refused.to_string().contains("whose log is not there"), "{refused}");
+    // Also who is started as a node that has a configuration, for the first time since.
+    let of_nobody = Node::builder(1, cluster.data(1)).listen("127.0.0.1:0");
+    for builder in [of_nobody, cluster.builder(1)] {
+        let _ = fs::remove_dir_all(cluster.data(1).join("wal"));
+        let refused = builder.start(Tally::default()).unwrap_err();
+        assert!(refused.to_string().contains("whose log is not there"), "{refused}");
+    }
 }
 
 #[test]
