@@ -8,6 +8,7 @@
 use std::{mem, sync::Arc};
 
 use kontiki_core::{Apply, Cursors, Instant, NodeId, Output, Raft, State};
+use kontiki_snapshot::Image;
 use kontiki_wal::Wal;
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     proposal::{Backlog, Settled},
     reading::Reads,
     shared::Shared,
-    snapshots::keeper::KeeperQueue,
+    snapshots::{keeper::KeeperQueue, place},
     storage::{GROUP, Storage},
     transport::Transport,
     writer::{Change, Writer},
@@ -272,10 +273,11 @@ impl Driver {
                 self.transport.send(to.0, GROUP, envelope::encode_protocol(&message));
             }
             Output::Apply(Apply::Snapshot { at }) => {
-                let Some(image) = self.images.newest.clone() else {
+                // In its place there can be one that was captured before it came.
+                let is_it = |image: &Image| image.header().place == place(at);
+                let Some(image) = self.images.newest.clone().filter(is_it) else {
                     return self.fail(format!("the snapshot at {at} has rotted since it came"));
                 };
-                assert_eq!(image.header().place.index, at.index.0, "the newest is the one");
                 self.work.push(Work::Install(image));
             }
             Output::Apply(apply) => self.work.push(Work::Apply(apply)),

@@ -151,3 +151,14 @@ fn a_leader_that_takes_no_proposal_is_not_ready() {
         panic!("refused")
     };
 }
+
+/// The one that came has rotted, and one that was being captured before it came has become visible since.
+#[test]
+fn a_node_whose_newest_image_is_not_the_one_to_take_in_fails_and_says_so() {
+    let mut world = led(Options::default());
+    world.publish();
+    let at = Position::new(1, 9);
+    world.driver.perform(Output::Apply(Apply::Snapshot { at }));
+    let Some(Closing::Fatal(cause)) = world.shared.inbox.closed() else { panic!("it goes on") };
+    assert!(cause.contains("the snapshot at 1/9 has rotted"), "{cause}");
+}
