@@ -47,6 +47,8 @@ pub(crate) enum Work {
     SnapshotFailed { at: LogPosition, error: SnapshotError },
     /// The newest one is of no use any more.
     SnapshotDamaged,
+    /// And another one is to be taken in its place.
+    ReplaceSnapshot,
     /// Reads that may run once `index` is applied, each with its deadline.
     Read { index: LogIndex, jobs: Vec<(Instant, ReadJob)> },
     /// A read of whatever is applied.
@@ -244,7 +246,8 @@ impl<S: StateMachine> Applier<S> {
                 }
             }
             Work::SnapshotFailed { at, error } => self.captures.fail(at, error),
-            Work::SnapshotDamaged => self.replace_snapshot(),
+            Work::SnapshotDamaged => self.forget_snapshot(),
+            Work::ReplaceSnapshot => self.replace_snapshot(),
             Work::Read { index, jobs } => {
                 self.reads.extend(index, jobs);
                 self.run_reads();
@@ -380,10 +383,18 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
-    /// Takes a snapshot in place of the newest one. A state machine that keeps itself and has not come as far as that cannot.
-    fn replace_snapshot(&mut self) {
-        if self.captures.newest().is_none_or(|newest| newest.index <= self.applied.index) {
+    /// The newest snapshot counts for nothing any more, unless the state machine keeps itself and has not come as far as that: it
+    /// cannot be captured behind what is lost.
+    fn forget_snapshot(&mut self) {
+        if self.captures.newest().is_some_and(|newest| newest.index <= self.applied.index) {
             self.captures.forget_newest();
+        }
+    }
+
+    /// Takes a snapshot in place of the newest one.
+    fn replace_snapshot(&mut self) {
+        self.forget_snapshot();
+        if self.captures.newest().is_none() {
             let (completer, _nobody) = slot();
             self.take_snapshot(completer);
         }
@@ -481,7 +492,8 @@ fn refuse(work: impl IntoIterator<Item = Work>, closed: &Closing) {
             Work::ReadLocal(job) => job.fail(closed.read()),
             Work::Capture(completer) => completer.complete_and_wake(Err(closed.snapshot())),
             Work::Apply(_) | Work::Close(_) | Work::Install(_) => {}
-            Work::SnapshotVisible { .. } | Work::SnapshotFailed { .. } | Work::SnapshotDamaged => {}
+            Work::SnapshotVisible { .. } | Work::SnapshotFailed { .. } => {}
+            Work::SnapshotDamaged | Work::ReplaceSnapshot => {}
         }
     }
 }

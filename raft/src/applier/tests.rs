@@ -158,6 +158,22 @@ fn damage_in_a_committed_range_is_fatal_and_told_with_the_index_that_is_lost() {
     assert!(cause.contains(&corruption.to_string()), "{cause}");
 }
 
+#[test]
+fn a_snapshot_that_has_rotted_answers_nobody() {
+    let mut world = world();
+    world.apply(1, &["a"]);
+    let at = LogPosition::new(1, 1);
+    world.applier.step(Work::SnapshotVisible { at, bytes: 10 });
+    let ask = |world: &mut World| {
+        let (completer, outcome) = slot();
+        world.applier.step(Work::Capture(completer));
+        outcome.wait()
+    };
+    assert_eq!(ask(&mut world), Ok(at.into()));
+    world.applier.step(Work::SnapshotDamaged);
+    assert_eq!(ask(&mut world), Err(SnapshotError::Failed("not in these tests".into())));
+}
+
 /// RAFT-CASE 32
 #[test]
 fn a_read_waits_until_its_index_is_applied() {

@@ -141,6 +141,7 @@ impl Driver {
         self.shared.events.tell(Event::SnapshotDamaged { position, cause });
         // Before the one that is captured now is begun: it may end at the same place.
         self.images.keeper.push(Job::SetAside(image, error));
+        self.work.push(Work::SnapshotDamaged);
         self.replace_newest();
     }
 
@@ -149,7 +150,7 @@ impl Driver {
     fn replace_newest(&mut self) {
         if self.images.replace_at.is_none_or(|at| self.now >= at) {
             self.images.replace_at = Some(self.now + self.shared.options.election_timeout_max);
-            self.work.push(Work::SnapshotDamaged);
+            self.work.push(Work::ReplaceSnapshot);
         }
     }
 

@@ -152,6 +152,30 @@ fn a_leader_that_takes_no_proposal_is_not_ready() {
     };
 }
 
+/// Found by a reader: whoever asked for a snapshot was told that of the rotten one.
+#[test]
+fn that_an_image_has_rotted_is_told_also_where_no_other_is_taken_yet() {
+    let mut world = led(Options::default());
+    for replaced in [true, false] {
+        let _proposal = world.propose(b"x");
+        world.turn_until(|world| {
+            let cursors = world.core().cursors();
+            cursors.durable == cursors.last.index
+        });
+        world.agree();
+        let image = world.publish();
+        while world.driver.applier.pop().is_some() {}
+        let (what, name) = ("the reading", "an image".to_owned());
+        let source = Arc::new(std::io::Error::other("rotten"));
+        let error = kontiki_snapshot::StoreError::Io { what, name, source };
+        world.shared.inbox.complete(Completion::ImageDamaged(image, error));
+        world.turn();
+        let work: Vec<_> = std::iter::from_fn(|| world.driver.applier.pop()).collect();
+        assert!(matches!(work[0], Work::SnapshotDamaged), "{replaced}");
+        assert_eq!(matches!(work[1..], [Work::ReplaceSnapshot]), replaced);
+    }
+}
+
 /// The one that came has rotted, and one that was being captured before it came has become visible since.
 #[test]
 fn a_node_whose_newest_image_is_not_the_one_to_take_in_fails_and_says_so() {
