@@ -341,10 +341,9 @@ fn every_event_that_is_told_is_in_the_documentation() {
     let mut told = 0;
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
-        for call in text.split("tracing::").skip(1).filter(|call| call.contains("!(")) {
-            let Some((arguments, _)) = call.split_once(");") else { continue };
-            // The message is the last argument, and the only one between quotes.
-            let Some(message) = arguments.rsplit('"').nth(1) else { continue };
+        let is_told = |call: &&str| LEVELS.iter().any(|level| call.starts_with(level));
+        for call in text.split("tracing::").skip(1).filter(is_told) {
+            let message = message(call).expect("an event has a message");
             let is_documented = documentation.contains(&format!("| {message} |"))
                 || documentation.contains(&format!("`{message}`"));
             assert!(is_documented, "{}: {message}", file.display());
@@ -353,3 +352,33 @@ fn every_event_that_is_told_is_in_the_documentation() {
     }
     assert!(told >= 10, "only {told} were found");
 }
+
+#[test]
+fn the_message_of_a_call_is_found_wherever_the_call_stands() {
+    for (call, expected) in [
+        (r#"warn!(%error, "first"); f("second");"#, Some("first")),
+        (r#"warn!(%error, "first"), Err(_) => f("second");"#, Some("first")),
+        (r#"error!(count = f("second"), "first (and more)")"#, Some("first (and more)")),
+        (r#"warn!(%error); f("second")"#, None),
+    ] {
+        assert_eq!(message(call), expected, "{call}");
+    }
+}
+
+/// The message of a call that tells an event: the last of its arguments, between quotes.
+fn message(call: &str) -> Option<&str> {
+    let (mut depth, mut begun, mut last) = (0, None, None);
+    for (at, byte) in call.bytes().enumerate() {
+        match (byte, begun) {
+            (b'"', None) => begun = Some(at + 1),
+            (b'"', Some(begin)) => (begun, last) = (None, Some(&call[begin..at])),
+            (b'(', None) => depth += 1,
+            (b')', None) if depth == 1 => return last,
+            (b')', None) => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+const LEVELS: [&str; 5] = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
