@@ -232,10 +232,11 @@ impl Leader {
         self.replicate(local, to);
     }
 
-    /// The last entry of the oldest snapshot that a follower is getting. Who gets one answers every offer of it; who is
-    /// silent may be gone for good, and would keep the log from being compacted.
+    /// The last entry of the oldest snapshot that a follower is getting. Who gets one answers every offer of it; who is silent for
+    /// as long as any follower waits for its leader may be gone for good, and would keep the log from being compacted.
     pub(crate) fn pinned(&self, local: &Local, now: Instant) -> Option<LogIndex> {
-        let answers = |progress: &&Progress| now < progress.answered_at + local.patience();
+        let patience = local.config.election_timeout_max;
+        let answers = |progress: &&Progress| now < progress.answered_at + patience;
         self.followers.values().filter(answers).filter_map(Progress::offered).min()
     }
 

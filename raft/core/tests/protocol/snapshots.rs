@@ -205,6 +205,8 @@ fn a_follower_that_is_silent_keeps_no_entries() {
     cluster.take_snapshot(1);
     assert_eq!(cluster.status(1).compacted.index.0, 9, "it may go on");
     cluster.run(ms(1000));
+    assert_eq!(cluster.status(1).compacted.index.0, 9, "it may still follow this leader");
+    cluster.run(ms(300));
     assert_eq!(cluster.status(1).compacted.index.0, 14);
     cluster.heal();
     cluster.bring_snapshot(3);
