@@ -454,7 +454,7 @@ fn what_is_in_flight_is_bounded_and_heartbeats_still_flow() {
 
 /// RAFT-CASE 26
 #[test]
-fn too_much_uncommitted_is_overload_until_it_commits() {
+fn too_much_that_is_not_applied_is_overload_until_it_is() {
     let options = |config: &mut kontiki_core::Config| {
         config.command_bytes_max = 1000;
         config.unapplied_bytes_max = 2000;

@@ -31,6 +31,21 @@ fn behind() -> Cluster {
     cluster
 }
 
+/// Then it is getting that snapshot, while the leader takes another one, which ends at 14.
+fn getting() -> Cluster {
+    let mut cluster = behind();
+    cluster.node_mut(3).holds_snapshots = true;
+    cluster.heal();
+    cluster.run(ms(300));
+    assert_eq!(
+        (mode(&cluster, 3), wants_snapshot(&cluster, 3)),
+        (FollowerMode::Snapshot, Some(id(1)))
+    );
+    propose(&mut cluster, 8..13);
+    cluster.take_snapshot(1);
+    cluster
+}
+
 fn mode(cluster: &Cluster, number: u64) -> FollowerMode {
     let followers = cluster.status(1).followers;
     followers.into_iter().find(|follower| follower.id == id(number)).unwrap().mode
@@ -132,20 +147,7 @@ fn a_follower_that_needs_what_is_gone_gets_the_snapshot_and_then_entries() {
 /// RAFT-CASE 52
 #[test]
 fn entries_behind_a_snapshot_that_is_being_sent_stay_until_the_one_after_the_next() {
-    let mut cluster = Cluster::with(3, 0, |config| config.trailing_entries = 0);
-    cluster.elect(1);
-    cluster.node_mut(3).holds_snapshots = true;
-    cluster.isolate(&[3]);
-    propose(&mut cluster, 0..8);
-    cluster.take_snapshot(1);
-    cluster.heal();
-    cluster.run(ms(300));
-    assert_eq!(
-        (mode(&cluster, 3), wants_snapshot(&cluster, 3)),
-        (FollowerMode::Snapshot, Some(id(1)))
-    );
-    propose(&mut cluster, 8..13);
-    cluster.take_snapshot(1);
+    let mut cluster = getting();
     let status = cluster.status(1);
     assert_eq!((status.snapshot.index.0, status.compacted.index.0), (14, 9), "kept for it");
     propose(&mut cluster, 13..14);
@@ -191,19 +193,8 @@ fn a_snapshot_right_behind_another_one_costs_no_entry_that_trails() {
 /// RAFT-CASE 52: what is kept is kept for a transfer, and who is not heard of has none.
 #[test]
 fn a_follower_that_is_silent_keeps_no_entries() {
-    let mut cluster = Cluster::with(3, 0, |config| config.trailing_entries = 0);
-    cluster.elect(1);
-    cluster.node_mut(3).holds_snapshots = true;
+    let mut cluster = getting();
     cluster.isolate(&[3]);
-    propose(&mut cluster, 0..8);
-    cluster.take_snapshot(1);
-    cluster.heal();
-    cluster.run(ms(300));
-    assert_eq!(mode(&cluster, 3), FollowerMode::Snapshot);
-    cluster.isolate(&[3]);
-    propose(&mut cluster, 8..13);
-    cluster.take_snapshot(1);
-    assert_eq!(cluster.status(1).compacted.index.0, 9, "it may go on");
     cluster.run(ms(1000));
     assert_eq!(cluster.status(1).compacted.index.0, 9, "it may still follow this leader");
     cluster.run(ms(300));
