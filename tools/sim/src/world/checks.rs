@@ -167,7 +167,8 @@ impl Checks {
         {
             seen.durable.pop();
             let place = seen.durable.len();
-            expect_uncommitted(&self.committed, id, place, term)?;
+            let is = term_of(&self.committed, log, compacted, place as u64 + 1);
+            expect_uncommitted(&self.committed, id, place, (term, is))?;
         }
         let truncated = seen.durable.len() < held;
         for index in seen.durable.len() as u64 + 1..=durable {
@@ -330,7 +331,8 @@ impl Checks {
             );
             let seen = self.nodes.entry(host.id).or_default();
             for (place, &term) in seen.durable.iter().enumerate().skip(stands.len()) {
-                expect_uncommitted(&self.committed, host.id, place, term)?;
+                let is = log.term(place as u64 + 1);
+                expect_uncommitted(&self.committed, host.id, place, (term, is))?;
             }
             seen.durable = stands;
         } else {
@@ -431,18 +433,21 @@ impl Checks {
     }
 }
 
-/// A node has cut off an entry that was durable there.
+/// A node has cut off an entry that was durable there, of the term that it was, and has one of the term that it `is` there now. A
+/// leader that came before the one that has committed it may ask for that, and be heard long afterwards by who was paused.
 fn expect_uncommitted(
     committed: &[(u64, u64)],
     id: u64,
     place: usize,
-    term: u64,
+    (was, is): (u64, Option<u64>),
 ) -> Result<(), String> {
     match committed.get(place) {
-        Some(&(known, _)) if known == term => Err(format!(
-            "node {id} has cut off entry {} of term {term}, which was durable there and is committed",
-            place + 1
-        )),
+        Some(&(term, since)) if term == was && is.is_none_or(|is| is == was || is >= since) => {
+            Err(format!(
+                "node {id} has cut off entry {} of term {term}, which was durable there and is committed",
+                place + 1
+            ))
+        }
         _ => Ok(()),
     }
 }
@@ -455,4 +460,20 @@ fn term_of(committed: &[(u64, u64)], log: &Log, compacted: u64, index: u64) -> O
     }
     let place = usize::try_from(index.checked_sub(1)?).expect("a short log");
     committed.get(place).map(|&(term, _)| term)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_committed_is_cut_off_for_no_leader_but_an_earlier_one() {
+        // Entry 2 of term 1 was committed by the leader of term 9.
+        let committed = [(1, 1), (1, 9)];
+        let expect = |was, is| expect_uncommitted(&committed, 3, 1, (was, is)).is_ok();
+        assert!(expect(1, Some(8)), "it may not have heard of that");
+        assert!(expect(7, Some(1)) && expect(7, None), "another entry");
+        assert!(!expect(1, Some(9)) && !expect(1, Some(10)) && !expect(1, Some(1)));
+        assert!(!expect(1, None), "nothing is there instead");
+    }
 }
