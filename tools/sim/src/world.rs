@@ -412,7 +412,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Between two looks at all disks.
-const AUDIT: u64 = 500 * MS;
+const AUDIT: u64 = 1_000 * MS;
 /// A world that takes more steps does not come to an end.
 const EVENTS_MAX: u64 = 5_000_000;
 /// One world in so many is audited: that takes ten times as long as all the rest.

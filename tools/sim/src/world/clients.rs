@@ -308,12 +308,23 @@ impl World<'_> {
 
     /// A node that leads in an earlier term than another one: it has not heard yet that it is deposed.
     fn deposed(&self) -> Option<u64> {
+        let leaders = self.leaders();
+        if let [(_, oldest), _, ..] = leaders[..] { Some(oldest) } else { None }
+    }
+
+    /// The node that leads in the newest term in which one does.
+    pub(super) fn leader(&self) -> Option<u64> {
+        self.leaders().last().map(|&(_, id)| id)
+    }
+
+    /// Whoever believes it leads, in the order of their terms.
+    fn leaders(&self) -> Vec<(u64, u64)> {
         let running = self.hosts.iter().filter_map(|host| Some((host.id, host.steps.as_ref()?)));
         let cores = running.filter_map(|(id, steps)| Some((id, steps.core()?.status())));
         let leaders = cores.filter(|(_, status)| status.role == Role::Leader);
         let mut terms: Vec<(u64, u64)> = leaders.map(|(id, status)| (status.term.0, id)).collect();
         terms.sort_unstable();
-        if let [(_, oldest), _, ..] = terms[..] { Some(oldest) } else { None }
+        terms
     }
 }
 

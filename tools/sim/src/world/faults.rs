@@ -14,6 +14,8 @@ pub struct Planned {
     pub at: u64,
     /// What.
     pub fault: Fault,
+    /// It strikes whoever leads by then, if somebody does.
+    pub is_aimed: bool,
 }
 
 /// What can go wrong. Times are in nanoseconds, nodes numbered from 1.
@@ -56,7 +58,51 @@ pub enum Fault {
     Wipe { node: u64, down: u64 },
 }
 
+impl Planned {
+    fn new(at: u64, fault: Fault) -> Self {
+        Self { at, fault, is_aimed: false }
+    }
+}
+
 impl Fault {
+    /// The same for `leader` instead of the node that was drawn. Sick disks stay the ones they are.
+    pub(super) fn aim(&mut self, leader: u64) {
+        match self {
+            Self::PowerCut { node, .. }
+            | Self::Kill { node, .. }
+            | Self::CutInside { node, .. }
+            | Self::Pause { node, .. }
+            | Self::SyncFails { node, .. }
+            | Self::WriteFails { node, .. }
+            | Self::NameFails { node, .. }
+            | Self::DiskFull { node, .. }
+            | Self::SlowDisk { node, .. }
+            | Self::HungDisk { node, .. }
+            | Self::ClockJump { node, .. } => *node = leader,
+            Self::Partition { links, .. } => {
+                let count = |node| links.iter().filter(|&&(a, b)| a == node || b == node).count();
+                let ends = links.iter().map(|&(a, _)| a);
+                let Some(first) = ends.max_by_key(|&node| count(node)) else { return };
+                let swap = |node: &mut u64| match *node {
+                    one if one == first => *node = leader,
+                    one if one == leader => *node = first,
+                    _ => {}
+                };
+                links.iter_mut().for_each(|(a, b)| {
+                    swap(a);
+                    swap(b);
+                });
+            }
+            Self::Clog { from, to, .. } => {
+                if *to == leader {
+                    *to = *from;
+                }
+                *from = leader;
+            }
+            Self::Rot { .. } | Self::Lie { .. } | Self::Misdirect { .. } | Self::Wipe { .. } => {}
+        }
+    }
+
     /// The kind, as coverage counts it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -144,14 +190,22 @@ pub(super) fn draw(parameters: &Parameters, storm: u64) -> Vec<Planned> {
             });
             let kind = drawn.expect("below the sum").0;
             let at = random.between(50 * MS, storm);
-            Planned { at, fault: draw_one(kind, parameters, &mut random) }
+            Planned::new(at, draw_one(kind, parameters, &mut random))
         })
         .collect();
     // One at most: the disk that comes after it is never let in.
     if !parameters.sick.is_empty() && random.chance(25) {
         let node = parameters.sick[pick(&mut random, parameters.sick.len())];
         let fault = Fault::Wipe { node, down: random.between(1, 500) * MS };
-        planned.push(Planned { at: random.between(storm / 2, storm), fault });
+        planned.push(Planned::new(random.between(storm / 2, storm), fault));
+    }
+    if parameters.is_aimed {
+        let mut random = Random::new(parameters.seed ^ 0x0061_696d_6564);
+        for planned in &mut planned {
+            // Whom nobody hears any more goes on writing what others overrule.
+            let cuts_off = matches!(planned.fault, Fault::Partition { .. });
+            planned.is_aimed = random.chance(if cuts_off { 80 } else { 40 });
+        }
     }
     if parameters.is_sparse {
         let mut random = Random::new(parameters.seed ^ 0x7468_696e);
@@ -176,10 +230,10 @@ fn draw_deaf(parameters: &Parameters, storm: u64, random: &mut Random) -> Vec<Pl
         let delay = random.between(patience / 4, patience * 3 / 4);
         let late =
             others().map(|from| Fault::Clog { from, to: node, delay, time: delay + 3 * patience });
-        planned.extend(late.map(|fault| Planned { at, fault }));
+        planned.extend(late.map(|fault| Planned::new(at, fault)));
         let links = others().map(|other| (node, other)).collect();
         let fault = Fault::Partition { links, time: 3 * patience };
-        planned.push(Planned { at: at + delay, fault });
+        planned.push(Planned::new(at + delay, fault));
     }
     planned
 }

@@ -47,6 +47,8 @@ pub struct Parameters {
     /// Few faults, and operations as long as there are any, so that leaders lead, and are deposed; whoever has written then
     /// reads the same on a node that still believes it leads.
     pub is_sparse: bool,
+    /// Faults so far apart that there is a leader most of the time, and some that strike whoever leads by then.
+    pub is_aimed: bool,
     /// Bytes that fill each command.
     pub filler: usize,
     /// What goes wrong, and when.
@@ -104,11 +106,22 @@ impl Parameters {
             // Of its own, so that what is drawn besides stays as it was.
             keeps_itself: Random::new(seed ^ 0x6b65_6570).chance(25),
             is_sparse: Random::new(seed ^ 0x0062_6574_7765_656e).chance(20),
+            is_aimed: false,
             start_cuts: [0, 0, 10, 40][pick(&mut Random::new(seed ^ 0x7374_6172), 4)],
             options,
             faults: Vec::new(),
         };
-        let storm = (operations * think / clients / 2).clamp(2_000 * MS, 20_000 * MS);
+        let mut storm = (operations * think / clients / 2).clamp(2_000 * MS, 20_000 * MS);
+        let mut spacing = Random::new(seed ^ SPACING);
+        let is_dense = spacing.chance(12);
+        parameters.is_aimed = !parameters.is_sparse && !is_dense;
+        if parameters.is_aimed {
+            // Time to elect somebody between most of them, and to serve.
+            let patience = parameters.options.election_timeout_max.as_nanos() / 2;
+            let patience = u64::try_from(patience).expect("a few seconds");
+            storm = FAULTS_MEAN * (spacing.between(400, 1_000) * MS + patience);
+            parameters.think = think.max(storm * clients / operations);
+        }
         if parameters.is_sparse {
             // More of them come to their end there.
             parameters.operations /= 2;
@@ -193,6 +206,11 @@ fn signed(random: &mut Random, most: u64) -> i64 {
     let drawn = i64::try_from(random.below(2 * most + 1)).expect("small");
     drawn - i64::try_from(most).expect("small")
 }
+
+/// Of which it is drawn how far faults are apart: one that leaves the worlds of `tests/seeds.txt` what they were.
+const SPACING: u64 = 0x00d4_86d3;
+/// So many faults has a world, about.
+const FAULTS_MEAN: u64 = 30;
 
 /// A number below `count`.
 pub(crate) fn pick(random: &mut Random, count: usize) -> usize {

@@ -17,10 +17,15 @@ use crate::world::{
 impl World<'_> {
     /// A fault begins.
     pub(super) fn strike(&mut self, number: usize) {
-        let fault = self.parameters.faults[number].fault.clone();
         if self.calm.since.is_some() {
             return;
         }
+        let leader = self.leader();
+        let planned = &mut self.parameters.faults[number];
+        if let Some(leader) = leader.filter(|_| planned.is_aimed) {
+            planned.fault.aim(leader);
+        }
+        let fault = planned.fault.clone();
         self.note(|| format!("\"event\":\"fault\",\"number\":{number},\"fault\":\"{fault:?}\""));
         let place = |node: u64| usize::try_from(node - 1).expect("a few nodes");
         // What of it has an effect later is counted when it has.
