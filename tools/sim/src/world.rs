@@ -240,16 +240,19 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// What a client was told is applied lies on the disks of a majority, as a power cut now would leave them. A disk that may
-    /// hold something else than what was written to it is not asked.
+    /// What a client was told is applied lies on the disks of a majority, as a power cut now would leave them. Of a disk that is not
+    /// the one it was, or may hold something else than what was written to it, counts what the node had called durable: a wiped
+    /// one holds nothing that came later.
     fn check_acknowledged(&mut self, index: u64) -> Result<(), String> {
         let applied = self.ledger.look().positions().find(|known| known.0 == index);
         let (_, term) = applied.ok_or_else(|| format!("index {index} was applied nowhere"))?;
         let mut holders = 0;
         for host in &self.hosts {
-            let holds = !host.is_sound() || host.is_doubtful() || {
+            let holds = if host.is_sound() && !host.is_doubtful() {
                 let durable = host.durable()?;
                 durable.image_end >= index || durable.term(index) == Some(term)
+            } else {
+                self.checks.has_claimed(host.id, index, term)
             };
             holders += usize::from(holds);
         }

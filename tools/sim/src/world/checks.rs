@@ -84,6 +84,13 @@ impl Checks {
         self.nodes.get(&id).map_or(0, |seen| seen.claims)
     }
 
+    /// Whether a node has called an entry durable, and has not cut it off since.
+    pub(crate) fn has_claimed(&self, id: u64, index: u64, term: u64) -> bool {
+        let place = usize::try_from(index - 1).expect("a short log");
+        let seen = self.nodes.get(&id);
+        seen.is_some_and(|seen| seen.durable.get(place) == Some(&term))
+    }
+
     /// Whom a node has told that it votes for in a term; 0 if nobody.
     pub(crate) fn vote(&self, id: u64, term: u64) -> u64 {
         self.votes.get(&(id, term)).copied().unwrap_or(0)
@@ -245,7 +252,8 @@ impl Checks {
     }
 
     /// Looks at what a node says, which has been observed since it decided to.
-    pub(crate) fn hear(&mut self, from: u64, to: u64, message: &Message) -> Result<(), String> {
+    pub(crate) fn hear(&mut self, host: &Host, to: u64, message: &Message) -> Result<(), String> {
+        let from = host.id;
         if matches!(message, Message::AppendEntries(_) | Message::InstallSnapshot(_)) {
             self.take_leader(from, message.term().0)?;
         }
@@ -281,13 +289,16 @@ impl Checks {
         }
         // One turn may answer the old leader and then cut off for the new one what it has vouched for.
         if let Message::AppendResponse(response) = message
-            && let AppendOutcome::Matched(index) = response.outcome
-            && let index = usize::try_from(index.0).expect("a short log")
+            && let AppendOutcome::Matched(matched) = response.outcome
+            && let index = usize::try_from(matched.0).expect("a short log")
             && index > seen.durable.len().max(seen.durable_before)
         {
             let durable = seen.durable.len();
             if index <= seen.unseen.len() {
                 seen.durable.extend_from_slice(&seen.unseen[durable..index]);
+                return Ok(());
+            }
+            if was_cut_off(host, matched.0, term)? {
                 return Ok(());
             }
             return Err(format!(
@@ -431,6 +442,20 @@ impl Checks {
         }
         Ok(is_kept)
     }
+}
+
+/// Whether an entry that a node has acknowledged to the leader of `term` was durable there, though neither before nor behind the turn
+/// in which it did: one that was paused may learn that, say it, and cut the entry off for a later leader, all in one turn. By then
+/// its disk still has the entry, and its log another one or none.
+fn was_cut_off(host: &Host, index: u64, term: u64) -> Result<bool, String> {
+    let Some(steps) = &host.steps else { return Ok(false) };
+    let is_later = steps.core().is_some_and(|core| core.status().term.0 > term);
+    if !is_later || !host.is_sound() || host.is_doubtful() {
+        return Ok(is_later);
+    }
+    let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
+    let held = host.durable()?.term(index);
+    Ok(held.is_some_and(|held| held <= term && log.term(index) != Some(held)))
 }
 
 /// A node has cut off an entry that was durable there, of the term that it was, and has one of the term that it `is` there now. A

@@ -68,7 +68,8 @@ impl World<'_> {
         for sent in self.network.take_sent() {
             let message = protocol_message(&sent.message);
             if let Some(message) = &message {
-                self.checks.hear(sent.from, sent.to, message)?;
+                let host = usize::try_from(sent.from - 1).expect("a few nodes");
+                self.checks.hear(&self.hosts[host], sent.to, message)?;
             }
             let (from, to, bytes) = (sent.from, sent.to, sent.message.len());
             self.note(|| {
