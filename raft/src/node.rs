@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki_wal::Log;
+use kontiki_wal::{Log, Wal};
 
 use crate::{
     Builder, Event, Events, Position, Proposal, ProposalBatch, Read, Reading, Ready, Role,
@@ -246,17 +246,22 @@ impl Threads {
         }
         // An applier that panicked has left what came after it.
         applies.refuse_rest();
-        // What the keeper has done since holds the lock of the images.
-        shared.inbox.take(&mut Arrivals::default());
-        shared.board.release_wal();
-        if let Err(error) = wal.close() {
-            tracing::warn!(node = shared.id, %error, "the log was not closed cleanly");
-        }
-        drop(wal);
-        shared.board.update(|status| (status.role, status.leader) = (Role::Stopped, None));
-        shared.events.tell(Event::Stopped);
-        shared.end.come();
+        finish(shared, wal);
     }
+}
+
+/// The last of a node, once nothing of it runs: the data directory is free, and whoever waits for that is told.
+pub(crate) fn finish(shared: &Shared, wal: Wal) {
+    // What the keeper has done since holds the lock of the images.
+    shared.inbox.take(&mut Arrivals::default());
+    shared.board.release_wal();
+    if let Err(error) = wal.close() {
+        tracing::warn!(node = shared.id, %error, "the log was not closed cleanly");
+    }
+    drop(wal);
+    shared.board.update(|status| (status.role, status.leader) = (Role::Stopped, None));
+    shared.events.tell(Event::Stopped);
+    shared.end.come();
 }
 
 fn report_panic(shared: &Shared, name: &str, result: Result<(), Box<dyn Any + Send>>) {

@@ -16,7 +16,7 @@ use crate::{
     driver::Driver,
     envelope::{self, Envelope},
     fetcher::{self, FetchQueue},
-    node::Workers,
+    node::{self, Workers},
     shared::Shared,
     snapshots::keeper::{Keeper, KeeperQueue},
 };
@@ -135,6 +135,18 @@ impl<S: StateMachine> Steps<S> {
             fetcher::step(&self.shared, &self.log, fetch);
         }
     }
+
+    /// Ends a node that was [shut down](Node::shutdown) and has had its last [turn](Self::turn): everybody who waits is
+    /// answered, and the log is closed. Jobs of the log that are out keep it from that, and are finished before.
+    pub fn stop(self) {
+        let Self { shared, driver, mut applier, applies, keeper, jobs: _jobs, log, .. } = self;
+        let wal = driver.stop();
+        while let Some(work) = applies.pop() {
+            applier.step(work);
+        }
+        drop((applier, keeper, log));
+        node::finish(&shared, wal);
+    }
 }
 
 /// What a message between nodes says, if it is one of the protocol: those may be lost, repeated and reordered. The others are
@@ -224,5 +236,37 @@ mod tests {
         let (took, status) = run();
         assert!(took > 500, "an election comes first, {took} ms");
         assert_eq!(run(), (took, status));
+    }
+
+    #[test]
+    fn a_node_in_steps_that_is_shut_down_answers_whoever_waits_and_keeps_what_it_was_given() {
+        let disk = MemoryDisk::new();
+        let start = |disk: &MemoryDisk| {
+            let mut drawn = 0;
+            let draw = move || {
+                drawn += 1;
+                drawn
+            };
+            Node::builder(1, "d")
+                .initial_members([(1, "a:1")])
+                .disk(Arc::new(disk.clone()))
+                .transport(Loopback::new().transport(1))
+                .start_in_steps(Sum::default(), Instant(0), draw)
+                .unwrap()
+        };
+        let mut steps = start(&disk);
+        let first = steps.node().propose(vec![5]);
+        let took = drive(&mut steps, 5);
+        first.wait_timeout(Duration::ZERO).expect("answered").unwrap();
+        let (node, open) = (steps.node().clone(), steps.node().propose(vec![6]));
+        drop(node.shutdown());
+        assert!(!steps.turn(Instant(took * 1_000_000)), "its last turn");
+        assert!(node.propose(vec![7]).wait_timeout(Duration::ZERO).is_ok(), "refused at once");
+        steps.stop();
+        let open = open.wait_timeout(Duration::ZERO).expect("everybody has an answer");
+        assert!(!open.unwrap_err().is_certainly_not_applied(), "it is in the log");
+        assert_eq!(node.status().role, crate::Role::Stopped);
+        // As a power cut now would leave it.
+        drive(&mut start(&disk.image(|_| false)), 11);
     }
 }

@@ -91,6 +91,8 @@ struct World<'a> {
     start_cuts: Random,
     /// Which messages of images come twice: drawn by itself, too.
     repeats: Random,
+    /// Which messages come again much later.
+    lates: Random,
     /// Which acknowledged writes are looked for on all disks, and those that are to be.
     looks: Random,
     acknowledged: Vec<u64>,
@@ -151,6 +153,7 @@ impl<'a> World<'a> {
             random: Random::new(seed ^ 0x77_6f72_6c64),
             start_cuts: Random::new(seed ^ 0x0063_7574_7374),
             repeats: Random::new(seed ^ 0x0074_7769_6365),
+            lates: Random::new(seed ^ 0x006c_6174_6573),
             looks: Random::new(seed ^ 0x6c6f_6f6b),
             acknowledged: Vec::new(),
             coverage: Coverage::default(),
@@ -313,15 +316,19 @@ impl<'a> World<'a> {
         }
         self.carry()?;
         // A cut is followed by a start.
-        if self.is_audited && !matches!(act, Act::PowerGone { .. }) {
+        if self.is_audited && !matches!(act, Act::CutOff(_)) {
             self.compare_news(number)?;
         }
         match act {
             Act::GoesOn => self.plan(number),
             Act::Ended => self.ended(number)?,
-            Act::PowerGone { keeps, down } => {
-                self.coverage.count("power cut inside a job");
-                self.cut_power(number, keeps, down);
+            Act::CutOff(cut) => {
+                self.coverage.count(match (cut.keeps, actor) {
+                    (None, _) => "kill inside a job",
+                    (_, Actor::Keeper) => "power cut inside a job of the keeper",
+                    _ => "power cut inside a job",
+                });
+                self.cut_off(number, cut);
             }
         }
         Ok(())

@@ -68,6 +68,7 @@ impl World<'_> {
         self.note(|| "\"event\":\"heal\"".to_owned());
         self.calm.since = Some(self.now);
         self.links.heal();
+        self.network.heal();
         for number in 0..self.hosts.len() {
             let host = &mut self.hosts[number];
             host.heal(self.now);

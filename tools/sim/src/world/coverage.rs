@@ -54,14 +54,18 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets.
-pub const ALL: [&str; 59] = [
+pub const ALL: [&str; 66] = [
     "power cut",
     "power cut inside a job",
     "power cut inside a start",
     "kill",
+    "kill inside a job",
+    "power cut inside a job of the keeper",
+    "stop",
     "pause",
     "partition",
     "clog",
+    "full queue",
     "sync fails",
     "sync fails and takes back",
     "write fails",
@@ -80,6 +84,8 @@ pub const ALL: [&str; 59] = [
     "a message is lost",
     "a message comes twice",
     "a message overtakes",
+    "a message comes again after seconds",
+    "a message finds a full queue",
     "a connection breaks",
     "a leader is elected",
     "a durable suffix is cut off",
@@ -87,6 +93,7 @@ pub const ALL: [&str; 59] = [
     "a look at a disk behind a step",
     "an acknowledged write is looked for on all disks",
     "a node ends by itself",
+    "an answer because a node stops",
     "a start is put off",
     "a torn tail is repaired",
     "a damaged log is refused",

@@ -28,12 +28,20 @@ pub enum Fault {
     Kill { node: u64, down: u64 },
     /// As `PowerCut`, inside the next job of the disk, behind so many operations of it.
     CutInside { node: u64, operations: u64, keeps: u64, down: u64 },
+    /// As `Kill`, inside the next job of the disk, behind so many operations of it.
+    KillInside { node: u64, operations: u64, down: u64 },
+    /// As `CutInside`, inside the next job of the keeper of images.
+    CutInKeeper { node: u64, operations: u64, keeps: u64, down: u64 },
+    /// A process is stopped as an operator would. It comes back.
+    Stop { node: u64, down: u64 },
     /// A process does not run for a while.
     Pause { node: u64, time: u64 },
     /// Messages get through from nobody of the first to any of the second, for a while.
     Partition { links: Vec<(u64, u64)>, time: u64 },
     /// Messages of one node to another take longer, for a while.
     Clog { from: u64, to: u64, delay: u64, time: u64 },
+    /// The queue of one node to another is full, for a while: nothing is taken.
+    FullQueue { from: u64, to: u64, time: u64 },
     /// A later sync of a node's disk fails: as ext4's does, or as btrfs's, which takes back what was written.
     SyncFails { node: u64, nth: u64, takes_back: bool },
     /// A later write fails.
@@ -65,12 +73,33 @@ impl Planned {
 }
 
 impl Fault {
+    /// Some become others that are near them.
+    fn vary(&mut self, random: &mut Random) {
+        let drawn = random.below(100);
+        match *self {
+            Self::Kill { node, down } if drawn < 50 => *self = Self::Stop { node, down },
+            Self::CutInside { node, operations, down, .. } if drawn < 30 => {
+                *self = Self::KillInside { node, operations, down };
+            }
+            Self::CutInside { node, operations, keeps, down } if drawn < 60 => {
+                *self = Self::CutInKeeper { node, operations, keeps, down };
+            }
+            Self::Clog { from, to, time, .. } if drawn < 30 => {
+                *self = Self::FullQueue { from, to, time };
+            }
+            _ => {}
+        }
+    }
+
     /// The same for `leader` instead of the node that was drawn. Sick disks stay the ones they are.
     pub(super) fn aim(&mut self, leader: u64) {
         match self {
             Self::PowerCut { node, .. }
             | Self::Kill { node, .. }
             | Self::CutInside { node, .. }
+            | Self::KillInside { node, .. }
+            | Self::CutInKeeper { node, .. }
+            | Self::Stop { node, .. }
             | Self::Pause { node, .. }
             | Self::SyncFails { node, .. }
             | Self::WriteFails { node, .. }
@@ -93,7 +122,7 @@ impl Fault {
                     swap(b);
                 });
             }
-            Self::Clog { from, to, .. } => {
+            Self::Clog { from, to, .. } | Self::FullQueue { from, to, .. } => {
                 if *to == leader {
                     *to = *from;
                 }
@@ -109,9 +138,13 @@ impl Fault {
             Self::PowerCut { .. } => "power cut",
             Self::Kill { .. } => "kill",
             Self::CutInside { .. } => "power cut inside a job",
+            Self::KillInside { .. } => "kill inside a job",
+            Self::CutInKeeper { .. } => "power cut inside a job of the keeper",
+            Self::Stop { .. } => "stop",
             Self::Pause { .. } => "pause",
             Self::Partition { .. } => "partition",
             Self::Clog { .. } => "clog",
+            Self::FullQueue { .. } => "full queue",
             Self::SyncFails { takes_back: false, .. } => "sync fails",
             Self::SyncFails { takes_back: true, .. } => "sync fails and takes back",
             Self::WriteFails { .. } => "write fails",
@@ -202,6 +235,7 @@ pub(super) fn draw(parameters: &Parameters, storm: u64) -> Vec<Planned> {
     if parameters.is_aimed {
         let mut random = Random::new(parameters.seed ^ 0x0061_696d_6564);
         for planned in &mut planned {
+            planned.fault.vary(&mut random);
             // Whom nobody hears any more goes on writing what others overrule.
             let cuts_off = matches!(planned.fault, Fault::Partition { .. });
             planned.is_aimed = random.chance(if cuts_off { 80 } else { 40 });
@@ -334,6 +368,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen.len(), 21, "{seen:?}");
+        assert_eq!(seen.len(), 25, "{seen:?}");
     }
 }

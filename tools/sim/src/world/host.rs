@@ -70,11 +70,21 @@ pub(crate) enum Act {
     GoesOn,
     /// The node has ended by itself.
     Ended,
-    /// The power went inside a job.
-    PowerGone {
-        keeps: u64,
-        down: u64,
-    },
+    /// The power went inside a job, or the process was killed there.
+    CutOff(Cut),
+}
+
+/// The end of a process inside a job of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// Behind so many operations of the job.
+    pub(crate) operations: u64,
+    /// So many of a hundred things that were not synced are kept; all of the cache where only the process is killed.
+    pub(crate) keeps: Option<u64>,
+    /// For so long.
+    pub(crate) down: u64,
+    /// Of the keeper, and no other job.
+    pub(crate) of_keeper: bool,
 }
 
 /// What became of an attempt to start.
@@ -112,9 +122,10 @@ pub(crate) struct Host {
     pub(crate) paused_until: u64,
     /// Until then the disk does nothing.
     pub(crate) hung_until: u64,
-    /// The power goes inside the next job, behind so many operations, and so many of a hundred things are kept; how long it is
-    /// gone.
-    pub(crate) cut_inside: Option<(u64, u64, u64)>,
+    /// The process ends inside the next job.
+    pub(crate) cut_inside: Option<Cut>,
+    /// It was asked to stop, for so long.
+    pub(crate) stops: Option<u64>,
     /// How long a group takes, and how much longer for now.
     sync_time: (u64, u64),
     pub(crate) slow: u64,
@@ -150,6 +161,7 @@ impl Host {
             paused_until: 0,
             hung_until: 0,
             cut_inside: None,
+            stops: None,
             sync_time: parameters.sync,
             slow: 0,
             is_hurt: false,
@@ -218,7 +230,29 @@ impl Host {
         self.steps = None;
         self.disk = disk;
         self.wake = [u64::MAX; ACTORS.len()];
-        self.cut_inside = None;
+        (self.cut_inside, self.stops) = (None, None);
+    }
+
+    /// Stops the node, which has had its last turn: what is out of its jobs is done before.
+    pub(crate) fn stop(&mut self) {
+        let Some(steps) = self.steps.take() else { return };
+        match std::mem::replace(&mut self.sync, Stage::None) {
+            Stage::None => {}
+            Stage::Begun(job) => {
+                let result = job.run();
+                steps.wal().finish_sync(job, result);
+            }
+            Stage::Ran(job, result) => steps.wal().finish_sync(job, result),
+        }
+        match std::mem::replace(&mut self.segment, Stage::None) {
+            Stage::None => {}
+            Stage::Begun(job) => {
+                let result = job.run();
+                steps.wal().finish_segment(job, result);
+            }
+            Stage::Ran(job, result) => steps.wal().finish_segment(job, result),
+        }
+        steps.stop();
     }
 
     /// The disk after a power cut now that keeps so many of a hundred things that were not synced.
@@ -351,11 +385,11 @@ impl Host {
             }
             Actor::Keeper => {
                 let cut = self.cut_inside.take_if(|_| steps.has_snapshot_jobs());
-                if let Some((operations, ..)) = cut {
-                    self.disk.cut_power_after(operations);
+                if let Some(cut) = cut {
+                    self.disk.cut_power_after(cut.operations);
                 }
                 steps.keep();
-                cut.map_or(Act::GoesOn, |(_, keeps, down)| Act::PowerGone { keeps, down })
+                cut.map_or(Act::GoesOn, Act::CutOff)
             }
             Actor::Syncer => self.work_on_sync(now),
             Actor::Preparer => self.work_on_segment(now),
@@ -374,11 +408,11 @@ impl Host {
                 None => (Stage::None, IDLE),
             },
             Stage::Begun(job) => {
-                if let Some((operations, keeps, down)) = self.cut_inside.take() {
-                    self.disk.cut_power_after(operations);
+                if let Some(cut) = self.cut_inside.take_if(|cut| !cut.of_keeper) {
+                    self.disk.cut_power_after(cut.operations);
                     let _cut = job.run();
                     self.sync = Stage::Begun(job);
-                    return Act::PowerGone { keeps, down };
+                    return Act::CutOff(cut);
                 }
                 let result = job.run();
                 (Stage::Ran(job, result), takes / 2)
@@ -404,10 +438,10 @@ impl Host {
                 None => (Stage::None, IDLE),
             },
             Stage::Begun(job) => {
-                if let Some((operations, keeps, down)) = self.cut_inside.take() {
-                    self.disk.cut_power_after(operations);
+                if let Some(cut) = self.cut_inside.take_if(|cut| !cut.of_keeper) {
+                    self.disk.cut_power_after(cut.operations);
                     let _cut = job.run();
-                    return Act::PowerGone { keeps, down };
+                    return Act::CutOff(cut);
                 }
                 let result = job.run();
                 (Stage::Ran(job, result), takes)

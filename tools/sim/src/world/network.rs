@@ -30,8 +30,17 @@ pub struct Sent {
     pub message: Bytes,
     /// Between the two there is no order.
     pub lane: Lane,
+    /// It has come before, some time ago.
+    pub is_late: bool,
     /// Which of the connections between the two.
     connection: u64,
+}
+
+impl Sent {
+    /// The same, some time later.
+    pub fn again(self) -> Self {
+        Self { is_late: true, ..self }
+    }
 }
 
 /// What a message travels among.
@@ -51,6 +60,9 @@ struct Hub {
     connections: BTreeMap<(u64, u64), Connection>,
     sent: Vec<Sent>,
     made: u64,
+    /// From whom to whom nothing is taken at the moment, and how many messages that were not.
+    full: BTreeSet<(u64, u64)>,
+    refused: u64,
 }
 
 #[derive(Debug)]
@@ -84,6 +96,26 @@ impl Network {
     /// What was sent since the last call, in its order.
     pub fn take_sent(&self) -> Vec<Sent> {
         std::mem::take(&mut self.hub().sent)
+    }
+
+    /// From now on the queue from one to another takes nothing, or does again.
+    pub fn set_full(&self, link: (u64, u64), is_full: bool) {
+        let full = &mut self.hub().full;
+        if is_full {
+            full.insert(link)
+        } else {
+            full.remove(&link)
+        };
+    }
+
+    /// No queue is full any more.
+    pub fn heal(&self) {
+        self.hub().full.clear();
+    }
+
+    /// How many messages have found a full queue since the last call.
+    pub fn take_refused(&self) -> u64 {
+        std::mem::take(&mut self.hub().refused)
     }
 
     /// Pairs of nodes of which one wants to be connected to the other, and is not; the lower id first.
@@ -255,8 +287,12 @@ impl End {
         if connection.lives[usize::from(self.id == b)] != self.life {
             return false;
         }
+        if hub.full.contains(&(self.id, to)) {
+            hub.refused += 1;
+            return false;
+        }
         let (from, message, connection) = (self.id, message.concat().into(), connection.number);
-        hub.sent.push(Sent { from, to, group, message, lane, connection });
+        hub.sent.push(Sent { from, to, group, message, lane, is_late: false, connection });
         true
     }
 }

@@ -9,7 +9,7 @@ use crate::world::{
     World,
     agenda::Event,
     faults::Fault,
-    host::{Standing, Started},
+    host::{Cut, Standing, Started},
     machine::Kept,
     parameters::{MS, pick},
 };
@@ -41,6 +41,12 @@ impl World<'_> {
                 self.queue(*time, Event::Relent { fault: number });
                 true
             }
+            Fault::FullQueue { from, to, time } => {
+                self.network.set_full((*from, *to), true);
+                self.queue(*time, Event::Relent { fault: number });
+                true
+            }
+            Fault::Stop { node, down } => self.ask_to_stop(place(*node), *down),
             Fault::PowerCut { node, keeps, down } => {
                 let runs = self.hosts[place(*node)].steps.is_some();
                 if runs {
@@ -84,6 +90,8 @@ impl World<'_> {
             | Fault::HungDisk { node, time }
             | Fault::SlowDisk { node, time, .. } => (node, Some(time)),
             Fault::CutInside { node, .. }
+            | Fault::KillInside { node, .. }
+            | Fault::CutInKeeper { node, .. }
             | Fault::SyncFails { node, .. }
             | Fault::WriteFails { node, .. }
             | Fault::NameFails { node, .. }
@@ -114,7 +122,17 @@ impl World<'_> {
                 inject(Kind::Sync, 1, DiskFault::Misdirect(sectors))
             }
             Fault::CutInside { operations, keeps, down, .. } => {
-                host.cut_inside = Some((operations, keeps, down));
+                let keeps = Some(keeps);
+                host.cut_inside = Some(Cut { operations, keeps, down, of_keeper: false });
+                false
+            }
+            Fault::CutInKeeper { operations, keeps, down, .. } => {
+                let keeps = Some(keeps);
+                host.cut_inside = Some(Cut { operations, keeps, down, of_keeper: true });
+                false
+            }
+            Fault::KillInside { operations, down, .. } => {
+                host.cut_inside = Some(Cut { operations, keeps: None, down, of_keeper: false });
                 false
             }
             Fault::Rot { draw, .. } => host.rot(draw),
@@ -160,6 +178,7 @@ impl World<'_> {
         match self.parameters.faults[number].fault.clone() {
             Fault::Partition { links, .. } => self.links.unblock(&links),
             Fault::Clog { from, to, delay, .. } => self.links.unclog((from, to), delay),
+            Fault::FullQueue { from, to, .. } => self.network.set_full((from, to), false),
             Fault::DiskFull { node, .. } => {
                 let host = &mut self.hosts[place(node)];
                 let is_held = host
@@ -186,6 +205,48 @@ impl World<'_> {
         self.end_running(number, disk, down);
     }
 
+    /// The process of a host has ended inside a job.
+    pub(super) fn cut_off(&mut self, number: usize, cut: Cut) {
+        match cut.keeps {
+            Some(keeps) => self.cut_power(number, keeps, cut.down),
+            None => {
+                let disk = self.hosts[number].disk.reopen();
+                self.end_running(number, disk, cut.down);
+            }
+        }
+    }
+
+    /// Asks a node to stop; it does in its next turn. False if it does not run, or its disk would not let it.
+    fn ask_to_stop(&mut self, number: usize, down: u64) -> bool {
+        let (now, host) = (self.now, &mut self.hosts[number]);
+        let may_stop = host.hung_until <= now && host.stops.is_none();
+        let Some(steps) = host.steps.as_ref().filter(|_| may_stop) else { return false };
+        drop(steps.node().shutdown());
+        host.stops = Some(down);
+        self.plan(number);
+        true
+    }
+
+    /// A node that was asked to stop has had its last turn: it answers whoever waits there, and nobody is left.
+    fn stopped(&mut self, number: usize, down: u64) -> Result<(), String> {
+        self.count_segments(number);
+        let id = self.hosts[number].id;
+        self.hosts[number].stop();
+        self.note(|| format!("\"node\":{id},\"event\":\"stopped\""));
+        for client in self.clients.poll_woken(self.now) {
+            self.coverage.count("an answer because a node stops");
+            self.free(client);
+        }
+        if let Some(client) = self.clients.lose(id, self.now).first() {
+            return Err(format!("node {id} has stopped, and client {client} has no answer"));
+        }
+        let keeps = self.random.below(101);
+        let host = &mut self.hosts[number];
+        let disk = if keeps > 50 { host.disk.reopen() } else { host.after_power_cut(keeps) };
+        self.bring_back(number, disk, down);
+        Ok(())
+    }
+
     /// The process of a host ends, if it runs; it finds `disk` when it comes back.
     fn end_running(&mut self, number: usize, disk: MemoryDisk, down: u64) -> bool {
         let id = self.hosts[number].id;
@@ -196,12 +257,18 @@ impl World<'_> {
         for client in self.clients.lose(id, self.now) {
             self.free(client);
         }
+        self.bring_back(number, disk, down);
+        true
+    }
+
+    /// A host whose process has ended finds `disk` when it comes back.
+    fn bring_back(&mut self, number: usize, disk: MemoryDisk, down: u64) {
+        let id = self.hosts[number].id;
         self.take_met(number);
         self.hosts[number].end(&self.network, disk);
         let others = (1..=self.parameters.nodes).filter(|&other| other != id);
         self.break_later(others.map(|other| (id, other)).collect::<Vec<_>>());
         self.queue(down, Event::Start { host: number });
-        true
     }
 
     /// What a disk has done wrong since the last time is counted, and remembered.
@@ -217,6 +284,9 @@ impl World<'_> {
         let status = host.steps.as_ref().map(|steps| steps.node().status());
         let cause = status.as_ref().and_then(|status| status.fatal.clone()).unwrap_or_default();
         let id = host.id;
+        if let Some(down) = host.stops.filter(|_| cause.is_empty()) {
+            return self.stopped(number, down);
+        }
         let is_corrupt = status.is_some_and(|status| status.corruption.is_some());
         let is_excused = match host.is_doubtful() {
             true => is_of_the_disk(&cause) || is_of_a_doubtful_disk(&cause),

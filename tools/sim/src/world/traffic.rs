@@ -65,6 +65,7 @@ impl Links {
 impl World<'_> {
     /// Puts what was sent on its way.
     pub(super) fn carry(&mut self) -> Result<(), String> {
+        self.coverage.add_to("a message finds a full queue", self.network.take_refused());
         for sent in self.network.take_sent() {
             let message = protocol_message(&sent.message);
             if let Some(message) = &message {
@@ -113,6 +114,10 @@ impl World<'_> {
         if repeats {
             self.coverage.count("a message comes twice");
         }
+        if is_protocol && rules.repeats > 0 && self.parameters.is_aimed && self.lates.chance(1) {
+            let after = self.lates.between(500, 5_000) * MS;
+            self.queue(after, Event::Deliver(Box::new(sent.again())));
+        }
     }
 
     pub(super) fn deliver(&mut self, sent: &Sent) -> Result<(), String> {
@@ -121,6 +126,9 @@ impl World<'_> {
         let delivered = delivered
             .map_err(|reason| format!("node {to} does not know what node {from} says: {reason}"))?;
         if delivered {
+            if sent.is_late {
+                self.coverage.count("a message comes again after seconds");
+            }
             self.plan(usize::try_from(to - 1).expect("a few nodes"));
         }
         Ok(())
