@@ -102,7 +102,8 @@ impl Leader {
     ) {
         let round = self.round;
         let Some(progress) = self.followers.get_mut(&from) else { return };
-        if response.round > round || progress.regressed {
+        // Round 0 answers a leadership of an earlier term, and tells nothing but the term.
+        if response.round == 0 || response.round > round || progress.regressed {
             return;
         }
         match response.outcome {

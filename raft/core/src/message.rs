@@ -79,7 +79,7 @@ pub struct AppendEntries {
     pub previous: Position,
     /// What the leader knows to be committed; a heartbeat says no more than `previous`.
     pub commit: LogIndex,
-    /// Counts within the leadership; echoed, so that an answer proves when its sender still
+    /// Counts within the leadership, from 1; echoed, so that an answer proves when its sender still
     /// followed.
     pub round: u64,
     /// Entries from `previous.index + 1` on; empty in a heartbeat.
@@ -102,7 +102,7 @@ pub struct InstallSnapshot {
 pub struct AppendResponse {
     /// The follower's term.
     pub term: Term,
-    /// The round of the request.
+    /// The round of the request; 0, which is none, if that was of an earlier term.
     pub round: u64,
     /// What the request met.
     pub outcome: AppendOutcome,

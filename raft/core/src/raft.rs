@@ -415,8 +415,7 @@ impl Raft {
     }
 
     fn append_entries(&mut self, now: Instant, from: NodeId, request: AppendEntries) {
-        let (round, previous) = (request.round, request.previous);
-        if self.follows(now, from, request.term, round, previous)
+        if self.follows(now, from, request.term, request.previous)
             && let RoleState::Follower(follower) = &mut self.state
         {
             follower.append_entries(&mut self.local, now, request);
@@ -424,8 +423,7 @@ impl Raft {
     }
 
     fn install_snapshot(&mut self, now: Instant, from: NodeId, request: InstallSnapshot) {
-        let InstallSnapshot { term, round, at } = request;
-        if self.follows(now, from, term, round, at)
+        if self.follows(now, from, request.term, request.at)
             && let RoleState::Follower(follower) = &mut self.state
         {
             follower.install_snapshot(&mut self.local, now, request);
@@ -433,19 +431,13 @@ impl Raft {
     }
 
     /// Whether this node follows `from`, who says that it leads in `told`; from now on, if nobody was known to lead then.
-    fn follows(
-        &mut self,
-        now: Instant,
-        from: NodeId,
-        told: Term,
-        round: u64,
-        previous: Position,
-    ) -> bool {
+    fn follows(&mut self, now: Instant, from: NodeId, told: Term, previous: Position) -> bool {
         let term = self.local.term();
         if told < term {
-            // Tells a leader of an earlier term that its time is over.
+            // Tells a leader of an earlier term that its time is over. It may lead again by then, and count its rounds anew: the
+            // answer is to none of them.
             let outcome = AppendOutcome::Rejected { previous, hint: Position::default() };
-            let response = AppendResponse { term, round, outcome };
+            let response = AppendResponse { term, round: 0, outcome };
             let message = Message::AppendResponse(response);
             self.local.send_when_durable(now, from, message, WriteSeq(0));
             return false;

@@ -653,3 +653,32 @@ fn what_the_state_machine_is_handed_is_bounded_and_goes_on_as_it_applies() {
     cluster.input(1, |raft, now| raft.handle_applied(now, last));
     assert_eq!(cluster.commands(1).len(), 50);
 }
+
+/// A leader of two terms hears of the first one in the second: rounds are counted anew in each.
+#[test]
+fn an_answer_to_an_earlier_leadership_of_a_node_is_none_to_this_one() {
+    let mut cluster = led(3);
+    let kontiki_core::Status { term: old, last: previous, .. } = cluster.status(1);
+    let late = AppendEntries {
+        term: old,
+        previous,
+        commit: LogIndex(1),
+        round: 5,
+        entries: Batch::default(),
+    };
+    cluster.elect(2);
+    cluster.elect(1);
+    cluster.propose(1, "a").unwrap();
+    cluster.run(ms(1000));
+    cluster.handle(2, 1, Message::AppendEntries(late));
+    let answers = cluster.take(2, 1);
+    assert!(
+        matches!(answers[..], [Message::AppendResponse(AppendResponse { round: 0, .. })]),
+        "{answers:?}"
+    );
+    answers.into_iter().for_each(|answer| cluster.handle(1, 2, answer));
+    cluster.isolate(&[3]);
+    cluster.propose(1, "b").unwrap();
+    cluster.settle();
+    assert_eq!(cluster.commands(2), ["a", "b"], "it counts, and is sent entries");
+}
