@@ -93,6 +93,8 @@ struct World<'a> {
     repeats: Random,
     /// Which messages come again much later.
     lates: Random,
+    /// Which connections break in one direction only.
+    ways: Random,
     /// Which acknowledged writes are looked for on all disks, and those that are to be.
     looks: Random,
     acknowledged: Vec<u64>,
@@ -154,6 +156,7 @@ impl<'a> World<'a> {
             start_cuts: Random::new(seed ^ 0x0063_7574_7374),
             repeats: Random::new(seed ^ 0x0074_7769_6365),
             lates: Random::new(seed ^ 0x006c_6174_6573),
+            ways: Random::new(seed ^ 0x7761_7973),
             looks: Random::new(seed ^ 0x6c6f_6f6b),
             acknowledged: Vec::new(),
             coverage: Coverage::default(),

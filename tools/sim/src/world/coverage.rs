@@ -54,7 +54,7 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets.
-pub const ALL: [&str; 66] = [
+pub const ALL: [&str; 67] = [
     "power cut",
     "power cut inside a job",
     "power cut inside a start",
@@ -87,6 +87,7 @@ pub const ALL: [&str; 66] = [
     "a message comes again after seconds",
     "a message finds a full queue",
     "a connection breaks",
+    "one direction of a connection breaks",
     "a leader is elected",
     "a durable suffix is cut off",
     "a fetch from the log",

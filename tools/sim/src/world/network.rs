@@ -32,7 +32,7 @@ pub struct Sent {
     pub lane: Lane,
     /// It has come before, some time ago.
     pub is_late: bool,
-    /// Which of the connections between the two.
+    /// Which of the connections from one to the other.
     connection: u64,
 }
 
@@ -77,7 +77,8 @@ struct Station {
 /// As both ends know it, until each is told that it is lost.
 #[derive(Clone, Copy, Debug)]
 struct Connection {
-    number: u64,
+    /// Of each direction, from the lower id first: by which its messages are known, or `None` if it is lost.
+    ways: [Option<u64>; 2],
     /// The lives at its ends, of the lower id first.
     lives: [u64; 2],
 }
@@ -129,10 +130,13 @@ impl Network {
     }
 
     /// Lets two nodes say hello to each other; they are connected if both accept. What was left of an earlier connection is
-    /// lost for whoever still believes in it. False if one of them does not run, or refuses.
+    /// lost for whoever still believes in it; where only one direction is lost, only that one is made anew. False if one of them
+    /// does not run, or refuses.
     pub fn connect(&self, a: u64, b: u64) -> bool {
         let (a, b) = pair(a, b);
-        self.disconnect(a, b, "the peer connects anew");
+        if !self.hub().has_one_way(a, b) {
+            self.disconnect(a, b, "the peer connects anew");
+        }
         let mut hub = self.hub();
         let (Some(of_a), Some(of_b)) = (hub.stations.get(&a), hub.stations.get(&b)) else {
             return false;
@@ -149,9 +153,15 @@ impl Network {
         let lives = [of_a.life, of_b.life];
         hub.made += 1;
         let number = hub.made;
-        hub.connections.insert((a, b), Connection { number, lives });
-        to_a.connected(b);
-        to_b.connected(a);
+        let known = hub.connections.entry((a, b)).or_insert(Connection { ways: [None; 2], lives });
+        let is_new = known.ways.map(|way| way.is_none());
+        known.ways = known.ways.map(|way| way.or(Some(number)));
+        if is_new[0] {
+            to_a.connected(b);
+        }
+        if is_new[1] {
+            to_b.connected(a);
+        }
         true
     }
 
@@ -160,13 +170,37 @@ impl Network {
         let (a, b) = pair(a, b);
         let mut hub = self.hub();
         let Some(connection) = hub.connections.remove(&(a, b)) else { return };
-        for (id, other, life) in [(a, b, connection.lives[0]), (b, a, connection.lives[1])] {
-            let station = hub.stations.get(&id).filter(|station| station.life == life);
-            if let Some(inbound) = station.map(|station| Arc::clone(&station.inbound)) {
+        let [there, back] = connection.ways.map(|way| way.is_some());
+        let ends =
+            [(a, b, connection.lives[0], there, back), (b, a, connection.lives[1], back, there)];
+        for (id, other, life, sends, hears) in ends {
+            let Some(inbound) = hub.inbound(id, life) else { continue };
+            if sends {
                 inbound.disconnected(other, reason);
+            }
+            if hears {
                 inbound.answers_lost(other, reason);
             }
         }
+    }
+
+    /// Tells both ends that nothing goes from one to the other any more; what goes the other way does. False if nothing went.
+    pub fn break_way(&self, from: u64, to: u64) -> bool {
+        let (a, b) = pair(from, to);
+        let mut hub = self.hub();
+        let Some(connection) = hub.connections.get_mut(&(a, b)) else { return false };
+        if connection.ways.contains(&None) {
+            return false;
+        }
+        let (side, lives) = (usize::from(from == b), connection.lives);
+        connection.ways[side] = None;
+        if let Some(inbound) = hub.inbound(from, lives[side]) {
+            inbound.disconnected(to, "the world breaks one direction");
+        }
+        if let Some(inbound) = hub.inbound(to, lives[1 - side]) {
+            inbound.answers_lost(from, "the world breaks one direction");
+        }
+        true
     }
 
     /// Whether there is a connection, even one that only one of them believes in.
@@ -183,7 +217,8 @@ impl Network {
             let hub = self.hub();
             let (a, b) = pair(sent.from, sent.to);
             let connection = hub.connections.get(&(a, b));
-            let Some(connection) = connection.filter(|there| there.number == sent.connection)
+            let way = usize::from(sent.from == b);
+            let Some(connection) = connection.filter(|one| one.ways[way] == Some(sent.connection))
             else {
                 return Ok(false);
             };
@@ -208,13 +243,34 @@ impl Network {
 }
 
 impl Hub {
-    /// Both believe in their connection.
+    /// Both believe in their connection, in both directions.
     fn is_connected(&self, a: u64, b: u64) -> bool {
+        self.ways(a, b).is_some_and(|ways| !ways.contains(&None))
+    }
+
+    /// Both believe in the direction from one to the other.
+    fn sends(&self, from: u64, to: u64) -> bool {
+        self.ways(from, to).is_some_and(|ways| ways[usize::from(from > to)].is_some())
+    }
+
+    /// Both believe in one direction of their connection, and know that the other one is lost.
+    fn has_one_way(&self, a: u64, b: u64) -> bool {
+        self.ways(a, b).is_some_and(|ways| ways.contains(&None))
+    }
+
+    /// The directions of a connection in which both believe.
+    fn ways(&self, a: u64, b: u64) -> Option<[Option<u64>; 2]> {
         let (a, b) = pair(a, b);
         let life = |id| self.stations.get(&id).map(|station: &Station| station.life);
-        self.connections.get(&(a, b)).is_some_and(|connection| {
-            life(a) == Some(connection.lives[0]) && life(b) == Some(connection.lives[1])
-        })
+        let connection = self.connections.get(&(a, b))?;
+        let is_of_both = [life(a), life(b)] == connection.lives.map(Some);
+        is_of_both.then_some(connection.ways)
+    }
+
+    /// What a node hears in one of its lives, if that lasts.
+    fn inbound(&self, id: u64, life: u64) -> Option<Arc<dyn Inbound>> {
+        let station = self.stations.get(&id).filter(|station| station.life == life);
+        station.map(|station| Arc::clone(&station.inbound))
     }
 }
 
@@ -243,7 +299,7 @@ impl Transport for End {
         {
             let mut hub = self.network.hub();
             let others: Vec<u64> = hub.stations.keys().copied().collect();
-            let others = others.into_iter().filter(|&other| hub.is_connected(self.id, other));
+            let others = others.into_iter().filter(|&other| hub.sends(self.id, other));
             let connected: Vec<u64> = others.collect();
             let Some(station) = hub.stations.get_mut(&self.id) else { return };
             station.hello = hello.clone();
@@ -284,14 +340,16 @@ impl End {
         let mut hub = self.network.hub();
         let (a, b) = pair(self.id, to);
         let Some(connection) = hub.connections.get(&(a, b)).copied() else { return false };
-        if connection.lives[usize::from(self.id == b)] != self.life {
+        let side = usize::from(self.id == b);
+        let Some(number) = connection.ways[side].filter(|_| connection.lives[side] == self.life)
+        else {
             return false;
-        }
+        };
         if hub.full.contains(&(self.id, to)) {
             hub.refused += 1;
             return false;
         }
-        let (from, message, connection) = (self.id, message.concat().into(), connection.number);
+        let (from, message, connection) = (self.id, message.concat().into(), number);
         hub.sent.push(Sent { from, to, group, message, lane, is_late: false, connection });
         true
     }

@@ -150,7 +150,12 @@ impl World<'_> {
     }
 
     pub(super) fn break_connection(&mut self, a: u64, b: u64) {
-        if self.network.has_connection(a, b) {
+        if self.parameters.is_aimed && self.ways.chance(40) {
+            if self.network.break_way(a, b) {
+                self.coverage.count("one direction of a connection breaks");
+                self.plan_of(a, b);
+            }
+        } else if self.network.has_connection(a, b) {
             self.coverage.count("a connection breaks");
             self.network.disconnect(a, b, "the world breaks it");
             self.plan_of(a, b);
