@@ -16,12 +16,12 @@ fn run(seed: u64) -> world::Report {
 
 #[test]
 fn the_same_seed_is_the_same_world() {
-    for seed in [1, 31] {
+    for seed in [1, 8] {
         let (one, other) = (run(seed), run(seed));
         assert_eq!(one.fingerprint, other.fingerprint, "seed {seed}");
         assert_eq!(one.history, other.history, "seed {seed}");
         let installed = one.coverage.of("a snapshot takes the place of a state") > 0;
-        assert_eq!(installed, seed == 31, "seed {seed}");
+        assert_eq!(installed, seed == 8, "seed {seed}");
     }
 }
 
