@@ -6,7 +6,7 @@ use kontiki_disk::{
     Access, Disk,
     memory::{Kind, Unsynced},
 };
-use kontiki_sim::{session::PowerCut, workload};
+use kontiki_sim::{matrix::Choice, session::PowerCut, workload};
 use kontiki_wal::inspect::{Scan, Verdict};
 
 use super::*;
@@ -151,6 +151,32 @@ fn what_was_cut_is_zeroed() {
     assert_eq!(entries(found.world(), L), ["A"]);
     assert!(bytes[usize::try_from(text).unwrap() + 8..].iter().all(|&byte| byte == 0));
     assert_torn(&disk, false);
+}
+
+/// WAL-CASE 3, WAL-CASE 46b. Found by the crash matrix: of the torn frame nothing but zeros was lost, where something else lay, so that
+/// the zeros of the repair make it whole if they do not take its beginning first.
+#[test]
+fn a_frame_that_zeros_complete_stays_cut_wherever_the_repair_is_cut() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["A"]));
+    take(&mut session, L, append(2, 1, &[&("BEGIN".to_owned() + &"\0".repeat(1500))]));
+    session.work_on_sync();
+    session.work_on_sync();
+    let (life, _) = session.kill();
+    let disk = life.cuts.last().expect("the write was seen").cut.before.image(|_| true);
+    let (name, text) = find(&disk, "BEGIN");
+    disk.corrupt(Path::new(DIRECTORY).join(name), text + 1400, 0x40);
+    assert_torn(&disk, true);
+    let mut images = 0;
+    for cut in Session::open(&disk.reopen()).unwrap().1 {
+        for choice in Choice::all(cut.before.unsynced().len()) {
+            let session = start_on(&choice.image(&cut.before));
+            let found = entries(session.life.world(), L).len();
+            assert_eq!(found, 1, "before {}, {choice}", cut.operation);
+            images += 1;
+        }
+    }
+    assert!(images > 20, "{images} images");
 }
 
 fn assert_torn(disk: &MemoryDisk, torn: bool) {

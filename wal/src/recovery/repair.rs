@@ -13,8 +13,10 @@ use crate::{
     },
     segment::{PAGE_BYTES, Segment, file_name},
     steps::{write_seal, zero_parts},
-    trailer::Trailer,
+    trailer::{SECTOR_LEN, Trailer},
 };
+
+const SECTOR_BYTES: u64 = SECTOR_LEN as u64;
 
 /// A sealed segment.
 pub(crate) type Sealed = (Arc<dyn File>, Trailer);
@@ -42,12 +44,11 @@ impl Repair<'_> {
             sealed.map_err(|source| io_error("write", &file_name(trailer.sequence), source))?;
         }
         let mut touched = self.rewrite()?;
-        self.cut()?;
+        self.cut_beginning()?;
         touched.insert(self.end.resume().0);
-        for number in touched {
-            let file = &self.tail[number];
-            file.file.sync().map_err(|source| io_error("sync", &file.name(), source))?;
-        }
+        touched.into_iter().try_for_each(|number| self.sync(number))?;
+        self.cut()?;
+        self.sync(self.end.resume().0)?;
         self.remove_later()
     }
 
@@ -70,17 +71,41 @@ impl Repair<'_> {
         Ok(touched)
     }
 
+    /// Zeros over the first sector of what is cut, which the disk writes whole or not at all, and for good before the rest. Zeros
+    /// can make a frame whole, if what was lost of it was nothing else: a stop in the middle must not leave its beginning beside
+    /// them, or the next recovery finds what this one has cut (WAL-CASE 3, WAL-CASE 46b). Likewise of a trailer that has rotted.
+    fn cut_beginning(&self) -> Result<(), OpenError> {
+        let (file, frames) = self.cut_frames();
+        zero(file, beginning(&frames))?;
+        if file.was_sealed {
+            let page = file.header.segment_bytes - PAGE_BYTES;
+            zero(file, page..page + SECTOR_BYTES)?;
+        }
+        Ok(())
+    }
+
     /// Zeros behind the end, so that nothing that was cut comes back behind a new frame of the same length; and over a trailer
     /// that has rotted, for the log goes on in front of it: it would tell of a successor, which goes after this is durable.
     fn cut(&self) -> Result<(), OpenError> {
-        let (number, start) = self.end.resume();
-        let file = &self.tail[number];
-        let end = self.behind.frames_end.max(start + HEADER_BYTES).next_multiple_of(PAGE_BYTES);
-        zero(file, start..end.min(file.frames_end()))?;
+        let (file, frames) = self.cut_frames();
+        zero(file, frames)?;
         if file.was_sealed {
             zero(file, file.frames_end()..file.header.segment_bytes)?;
         }
         Ok(())
+    }
+
+    /// Where frames can lie behind the end, in the segment in which the log goes on.
+    fn cut_frames(&self) -> (&SegmentFile, Range<u64>) {
+        let (number, start) = self.end.resume();
+        let file = &self.tail[number];
+        let end = self.behind.frames_end.max(start + HEADER_BYTES).next_multiple_of(PAGE_BYTES);
+        (file, start..end.min(file.frames_end()))
+    }
+
+    fn sync(&self, number: usize) -> Result<(), OpenError> {
+        let file = &self.tail[number];
+        file.file.sync().map_err(|source| io_error("sync", &file.name(), source))
     }
 
     /// The newest first, each for good before the next: what is left always follows on.
@@ -112,6 +137,11 @@ pub(crate) fn rewrite(file: &SegmentFile, range: Range<u64>) -> Result<(), OpenE
         offset = step;
     }
     Ok(())
+}
+
+/// The first sector of `range`, or what of it lies in that.
+pub(crate) fn beginning(range: &Range<u64>) -> Range<u64> {
+    range.start..(range.start + 1).next_multiple_of(SECTOR_BYTES).min(range.end)
 }
 
 /// Writes zeros over `range`, a step at a time; the caller syncs.

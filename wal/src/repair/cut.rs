@@ -10,7 +10,7 @@ use crate::{
     catalog::Catalog,
     recovery::{
         check_seal, judge,
-        repair::{remove_one_by_one, rewrite, zero},
+        repair::{beginning, remove_one_by_one, rewrite, zero},
         scan::{SegmentFile, io_error},
         walk::{End, Gathered, read_opening},
     },
@@ -118,10 +118,11 @@ impl Plan {
     }
 }
 
-/// Zeros, durably. After a failed sync they could be in the cache only, and the log look whole: so the damage is shown again,
+/// Zeros, durably, and the beginning before the rest: zeros can make a damaged frame whole. After a failed sync they could be in the cache only, and the log look whole: so the damage is shown again,
 /// and the next repair writes them anew.
 fn erase(file: &SegmentFile, range: Range<u64>, backup: &dyn Directory) -> Result<(), OpenError> {
-    zero(file, range.clone()).and_then(|()| sync_file(file)).inspect_err(|_| {
+    let zeros = |range| zero(file, range).and_then(|()| sync_file(file));
+    zeros(beginning(&range)).and_then(|()| zeros(range.clone())).inspect_err(|_| {
         // That it failed is what the caller has to know.
         let _undone = put_back(file, range, backup);
     })
