@@ -1,5 +1,5 @@
-//! The same steps on the simulated disk and on the machine's, there in both ways of writing: all show what plain vectors
-//! hold, and their files are the same, byte for byte. So what the tests on the simulated disk show holds for both ways.
+//! The same steps on the simulated disk and on the machine's, there in both ways of writing. Nothing fails here, and a power cut is a
+//! killed process: all show the same, and their files are the same, byte for byte.
 
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use kontiki_core::{AppendOutcome, Incarnation, Message, Position, Role, State, VoteKind};
+use kontiki_core::{
+    AppendOutcome, AppendResponse, Incarnation, Message, Position, Role, State, VoteKind,
+};
 use kontiki_wal::Log;
 
 use crate::world::{
@@ -173,9 +175,7 @@ impl Checks {
                     != Some(term))
         {
             seen.durable.pop();
-            let place = seen.durable.len();
-            let is = term_of(&self.committed, log, compacted, place as u64 + 1);
-            expect_uncommitted(&self.committed, id, place, (term, is))?;
+            expect_uncommitted(&self.committed, id, seen.durable.len(), term, seen.term)?;
         }
         let truncated = seen.durable.len() < held;
         for index in seen.durable.len() as u64 + 1..=durable {
@@ -287,24 +287,8 @@ impl Checks {
                 ));
             }
         }
-        // One turn may answer the old leader and then cut off for the new one what it has vouched for.
-        if let Message::AppendResponse(response) = message
-            && let AppendOutcome::Matched(matched) = response.outcome
-            && let index = usize::try_from(matched.0).expect("a short log")
-            && index > seen.durable.len().max(seen.durable_before)
-        {
-            let durable = seen.durable.len();
-            if index <= seen.unseen.len() {
-                seen.durable.extend_from_slice(&seen.unseen[durable..index]);
-                return Ok(());
-            }
-            if was_cut_off(host, matched.0, term)? {
-                return Ok(());
-            }
-            return Err(format!(
-                "node {from} acknowledges index {index}, and {durable} are durable there, {} before its turn: {response:?}",
-                seen.durable_before
-            ));
+        if let Message::AppendResponse(response) = message {
+            return self.take_acknowledgement(host, response);
         }
         let candidate = match message {
             Message::VoteRequest(request) if request.kind == VoteKind::Real => from,
@@ -322,6 +306,36 @@ impl Checks {
             ));
         }
         Ok(())
+    }
+
+    /// Looks at the answer to an append: what it acknowledges is durable.
+    fn take_acknowledgement(
+        &mut self,
+        host: &Host,
+        response: &AppendResponse,
+    ) -> Result<(), String> {
+        let AppendOutcome::Matched(matched) = response.outcome else { return Ok(()) };
+        let seen = self.nodes.entry(host.id).or_default();
+        let index = usize::try_from(matched.0).expect("a short log");
+        let durable = seen.durable.len();
+        // One turn may answer the old leader and then cut off for the new one what it has vouched for.
+        let core = host.steps.as_ref().and_then(|steps| steps.core());
+        let is_later = core.is_some_and(|core| core.status().term > response.term);
+        let before = if is_later { seen.durable_before } else { 0 };
+        if index <= durable.max(before) {
+            return Ok(());
+        }
+        if index <= seen.unseen.len() {
+            seen.durable.extend_from_slice(&seen.unseen[durable..index]);
+            return Ok(());
+        }
+        if is_later && was_cut_off(host, matched.0, response.term.0)? {
+            return Ok(());
+        }
+        Err(format!(
+            "node {} acknowledges index {index}, and {durable} are durable there, {before} before its turn: {response:?}",
+            host.id
+        ))
     }
 
     /// Looks at the disk of a node whose last turn ended with a failure: what it learned of its log in that turn, it does not tell
@@ -342,8 +356,7 @@ impl Checks {
             );
             let seen = self.nodes.entry(host.id).or_default();
             for (place, &term) in seen.durable.iter().enumerate().skip(stands.len()) {
-                let is = log.term(place as u64 + 1);
-                expect_uncommitted(&self.committed, host.id, place, (term, is))?;
+                expect_uncommitted(&self.committed, host.id, place, term, seen.term)?;
             }
             seen.durable = stands;
         } else {
@@ -449,30 +462,29 @@ impl Checks {
 /// its disk still has the entry, and its log another one or none.
 fn was_cut_off(host: &Host, index: u64, term: u64) -> Result<bool, String> {
     let Some(steps) = &host.steps else { return Ok(false) };
-    let is_later = steps.core().is_some_and(|core| core.status().term.0 > term);
-    if !is_later || !host.is_sound() || host.is_doubtful() {
-        return Ok(is_later);
+    if !host.is_sound() || host.is_doubtful() {
+        return Ok(true); // Its disk is not asked.
     }
     let log = steps.wal().log(LOG).map_err(|error| error.to_string())?;
     let held = host.durable()?.term(index);
     Ok(held.is_some_and(|held| held <= term && log.term(index) != Some(held)))
 }
 
-/// A node has cut off an entry that was durable there, of the term that it was, and has one of the term that it `is` there now. A
-/// leader that came before the one that has committed it may ask for that, and be heard long afterwards by who was paused.
+/// A node that was in the term `known` has cut off an entry of the term `was` that was durable there. If it has not heard of the
+/// leader that has committed it, it is none of those that were counted, and may do so for a leader before that one, whose message
+/// it hears only now.
 fn expect_uncommitted(
     committed: &[(u64, u64)],
     id: u64,
     place: usize,
-    (was, is): (u64, Option<u64>),
+    was: u64,
+    known: u64,
 ) -> Result<(), String> {
     match committed.get(place) {
-        Some(&(term, since)) if term == was && is.is_none_or(|is| is == was || is >= since) => {
-            Err(format!(
-                "node {id} has cut off entry {} of term {term}, which was durable there and is committed",
-                place + 1
-            ))
-        }
+        Some(&(term, since)) if term == was && known >= since => Err(format!(
+            "node {id} has cut off entry {} of term {term}, which was durable there and is committed",
+            place + 1
+        )),
         _ => Ok(()),
     }
 }
@@ -492,13 +504,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_committed_is_cut_off_for_no_leader_but_an_earlier_one() {
+    fn what_is_committed_is_cut_off_only_by_who_has_not_heard_of_the_leader_that_committed_it() {
         // Entry 2 of term 1 was committed by the leader of term 9.
         let committed = [(1, 1), (1, 9)];
-        let expect = |was, is| expect_uncommitted(&committed, 3, 1, (was, is)).is_ok();
-        assert!(expect(1, Some(8)), "it may not have heard of that");
-        assert!(expect(7, Some(1)) && expect(7, None), "another entry");
-        assert!(!expect(1, Some(9)) && !expect(1, Some(10)) && !expect(1, Some(1)));
-        assert!(!expect(1, None), "nothing is there instead");
+        let expect = |was, known| expect_uncommitted(&committed, 3, 1, was, known).is_ok();
+        assert!(expect(1, 8), "it follows a leader before that one");
+        assert!(expect(7, 9), "another entry");
+        assert!(!expect(1, 9) && !expect(1, 10));
     }
 }

@@ -61,7 +61,7 @@ struct Hub {
     sent: Vec<Sent>,
     made: u64,
     /// From whom to whom nothing is taken at the moment, and how many messages that were not.
-    full: BTreeSet<(u64, u64)>,
+    full: BTreeMap<(u64, u64), u32>,
     refused: u64,
 }
 
@@ -101,12 +101,9 @@ impl Network {
 
     /// From now on the queue from one to another takes nothing, or does again.
     pub fn set_full(&self, link: (u64, u64), is_full: bool) {
-        let full = &mut self.hub().full;
-        if is_full {
-            full.insert(link)
-        } else {
-            full.remove(&link)
-        };
+        let mut hub = self.hub();
+        let holders = hub.full.entry(link).or_default();
+        *holders = if is_full { *holders + 1 } else { holders.saturating_sub(1) };
     }
 
     /// No queue is full any more.
@@ -345,7 +342,7 @@ impl End {
         else {
             return false;
         };
-        if hub.full.contains(&(self.id, to)) {
+        if hub.full.get(&(self.id, to)).is_some_and(|&holders| holders > 0) {
             hub.refused += 1;
             return false;
         }
