@@ -115,6 +115,9 @@ impl<S: StateMachine> Node<S> {
 
     /// Takes a snapshot of what is applied now, on this node alone. It does so by itself as its log grows
     /// ([`snapshot_ratio`](crate::Options::snapshot_ratio)). One that is being written counts as this one.
+    ///
+    /// Right behind another one it leaves nothing in the log but what was written between the two, however many
+    /// [entries trail](crate::Options::trailing_entries): a follower that is further behind gets an image.
     pub fn snapshot(&self) -> TakingSnapshot {
         let (completer, outcome) = slot();
         self.handle.applier.extend(&mut vec![Work::Capture(completer)]);

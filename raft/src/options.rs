@@ -91,8 +91,8 @@ pub struct Options {
     /// the others on a network or a disk. `u64::MAX`: no limit. At least two pieces in `election_timeout_max`.
     pub snapshot_rate_max: u64,
     /// Entries that stay in the log although a snapshot contains them: a follower that is no further behind needs none. 4096, and
-    /// none that the snapshot before the newest contains: of snapshots that were asked for with less than half of
-    /// `snapshot_log_bytes_min` (or of 64 MiB) between them the first counts.
+    /// none that the snapshot before the newest contains: one that is [asked for](crate::Node::snapshot) right behind another one
+    /// leaves nothing but what was written between the two.
     pub trailing_entries: u64,
     /// Events that one receiver may leave unread before it loses the oldest. 1024.
     pub events_max: usize,
@@ -168,8 +168,6 @@ impl Options {
         config.fetch_bytes_max = self.fetch_bytes_max;
         config.reads_max = self.reads_max;
         config.trailing_entries = self.trailing_entries;
-        // Half, for it is counted from when the one is visible to when the other is: two that were taken as the log grew both count.
-        config.trailing_bytes_min = self.snapshot_log_bytes_min.min(TRAILING_BYTES_MAX) / 2;
         config
     }
 
@@ -257,9 +255,6 @@ const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// The log takes smaller segments, which would leave hardly any room for a command.
 const SEGMENT_BYTES_MIN: u64 = 32 << 10;
-
-/// More than these need not trail a snapshot, and no log has to grow longer for it where none is taken by itself.
-const TRAILING_BYTES_MAX: u64 = 64 << 20;
 
 /// Pieces of snapshots on their way out of the disk and onto it.
 const SNAPSHOT_PIECES_BYTES: usize = (PIECES_MAX + WINDOW_PIECES) * PIECE_BYTES_MAX;

@@ -43,9 +43,6 @@ pub struct Config {
     /// Entries that are kept in the log although a snapshot contains them, for followers that are a
     /// little behind; none that the snapshot before it contains. Default 4096.
     pub trailing_entries: u64,
-    /// What entries weigh that were written between two snapshots for the older one to count as the one before: of those that
-    /// follow more closely the first counts. Default 0: each counts.
-    pub trailing_bytes_min: u64,
     /// The state machine is given only what is durable here. For one that keeps a disk of its own: it must not know more after a
     /// power cut than the log does. Otherwise what is committed is applied, on whichever disks it is. Default false.
     pub applies_durable_only: bool,
@@ -72,7 +69,6 @@ impl Config {
             tail_bytes_max: 32 << 20,
             fetch_bytes_max: 1 << 20,
             trailing_entries: 1 << 12,
-            trailing_bytes_min: 0,
             applies_durable_only: false,
             reads_max: 1 << 16,
         }

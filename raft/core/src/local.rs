@@ -12,7 +12,6 @@ use crate::{
     log::{Log, Slice},
     membership::Membership,
     random::Random,
-    snapshot::Trail,
     timers::Timers,
 };
 
@@ -26,7 +25,8 @@ pub(crate) struct Local {
     pub(crate) timers: Timers,
     /// The newest one that is visible here.
     pub(crate) snapshot: Option<Snapshot>,
-    pub(crate) trail: Trail,
+    /// The last entry of the one before it.
+    pub(crate) snapshot_before: LogIndex,
     /// One that is ahead of the log, and waits until nobody reads that any more.
     pub(crate) ahead: Option<Snapshot>,
     state: State,
@@ -59,7 +59,6 @@ impl Local {
         });
         let membership =
             membership.ok_or(ConfigError("the recovered state has no configuration"))?;
-        let newest = snapshot.as_ref().map_or(LogIndex(0), |snapshot| snapshot.at.index);
         let mut random = Random::new(seed);
         let newest_question = random.next() >> 1;
         Ok(Self {
@@ -69,7 +68,7 @@ impl Local {
             timers: Timers::new(&config, random, now),
             config,
             snapshot,
-            trail: Trail::new(newest),
+            snapshot_before: LogIndex(0),
             ahead: None,
             state,
             state_changed: false,
@@ -112,7 +111,6 @@ impl Local {
     pub(crate) fn append(&mut self, now: Instant, entries: Batch) {
         assert!(!entries.is_empty());
         self.log.append(&entries);
-        self.trail.written(entries.bytes());
         self.write(now, entries);
     }
 

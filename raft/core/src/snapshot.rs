@@ -32,36 +32,6 @@ impl Snapshot {
     }
 }
 
-/// Which entries leave the log whatever they are kept for: those up to the snapshot before the newest. Of snapshots that follow
-/// one another closely the first counts, so that one of them leaves as much behind it as any other.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Trail {
-    /// The last entry of the snapshot before.
-    before: LogIndex,
-    /// That of the one that takes its place,
-    next: LogIndex,
-    /// with the first snapshot that becomes visible once so many more bytes of entries are written.
-    missing: u64,
-}
-
-impl Trail {
-    /// Behind a snapshot that ends at `newest`. What was written since then by earlier processes is not known, and counts as
-    /// enough.
-    pub(crate) fn new(newest: LogIndex) -> Self {
-        Self { before: LogIndex(0), next: newest, missing: 0 }
-    }
-
-    pub(crate) fn written(&mut self, bytes: usize) {
-        self.missing = self.missing.saturating_sub(bytes as u64);
-    }
-
-    fn visible(&mut self, at: LogIndex, bytes_min: u64) {
-        if self.missing == 0 {
-            *self = Self { before: self.next, next: at, missing: bytes_min };
-        }
-    }
-}
-
 /// What a snapshot that has become visible asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Consequence {
@@ -94,7 +64,7 @@ impl Local {
 
     /// A snapshot whose entries the log holds: they may leave it.
     pub(crate) fn keep_snapshot(&mut self, snapshot: Snapshot) {
-        self.trail.visible(snapshot.at.index, self.config.trailing_bytes_min);
+        self.snapshot_before = self.snapshot_at();
         self.snapshot = Some(snapshot);
     }
 
@@ -105,17 +75,16 @@ impl Local {
         self.membership = Membership::new(snapshot.configuration.1.clone());
         self.reset(now, at, snapshot.configuration.clone());
         self.output(Output::Apply(Apply::Snapshot { at }));
-        self.trail = Trail::new(at.index);
         self.snapshot = Some(snapshot);
     }
 
     /// Lets entries go that the snapshot contains, are applied, and that nobody is kept waiting for: `pinned` is the
-    /// last entry of a snapshot that some follower is getting. What the snapshot before contains ([`Trail`]) goes whatever it
-    /// is kept for: so the log is bounded in bytes, however long its entries are (RAFT-CASE 52).
+    /// last entry of a snapshot that some follower is getting. What the snapshot before contains goes whatever it is kept
+    /// for: so the log is bounded by the bytes between three snapshots, however long its entries are (RAFT-CASE 52).
     pub(crate) fn compact(&mut self, pinned: Option<LogIndex>) {
         let trailing = self.config.trailing_entries;
         let kept = LogIndex(self.snapshot_at().0.saturating_sub(trailing));
-        let kept = pinned.map_or(kept, |pinned| kept.min(pinned)).max(self.trail.before);
+        let kept = pinned.map_or(kept, |pinned| kept.min(pinned)).max(self.snapshot_before);
         let last = kept.min(self.log.applied());
         if last > self.log.compacted().index {
             self.log.compact_to(last);

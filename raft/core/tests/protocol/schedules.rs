@@ -46,7 +46,6 @@ impl Schedule {
             config.append_bytes_max = 350;
             config.inflight_messages_max = 4;
             config.trailing_entries = 3;
-            config.trailing_bytes_min = 200;
         });
         cluster.seed = seed;
         for node in cluster.nodes.values_mut() {

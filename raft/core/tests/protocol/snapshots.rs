@@ -173,23 +173,6 @@ fn no_entry_stays_that_the_snapshot_before_contains() {
     }
 }
 
-/// Found by a reader: two that somebody asks for, one right after the other, left nothing to who is a little behind.
-#[test]
-fn a_snapshot_right_behind_another_one_costs_no_entry_that_trails() {
-    let mut cluster = Cluster::with(1, 0, |config| {
-        config.trailing_entries = 1000;
-        config.trailing_bytes_min = 4 * entry(1, 1, "command 0").bytes() as u64;
-    });
-    cluster.elect(1);
-    let mut last = 0;
-    for (more, compacted) in [(4, 0), (4, 5), (1, 5), (1, 5), (2, 9), (4, 13), (4, 17)] {
-        propose(&mut cluster, last..last + more);
-        last += more;
-        cluster.take_snapshot(1);
-        assert_eq!(cluster.status(1).compacted.index.0, compacted, "behind {last}");
-    }
-}
-
 /// RAFT-CASE 52: what is kept is kept for a transfer, and who is not heard of has none.
 #[test]
 fn a_follower_that_is_silent_keeps_no_entries() {
