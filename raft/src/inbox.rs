@@ -294,9 +294,13 @@ impl Inbox {
         self.wake_if(was_empty);
     }
 
-    /// Notes how far the state machine is, for the next turn, whenever that is.
+    /// Notes how far the state machine is, for the next turn: whenever that is, unless somebody may wait for the room that it makes.
     pub(crate) fn note_applied(&self, index: LogIndex) {
-        self.state.lock().arrivals.applied = Some(index);
+        let mut state = self.state.lock();
+        state.arrivals.applied = Some(index);
+        let has_called = state.call_for_room();
+        drop(state);
+        self.wake_if(has_called);
     }
 
     /// Gives room back, then tells everybody whose outcome is known. No lock may be held.
@@ -343,7 +347,11 @@ impl Inbox {
 
     /// Says whether the protocol would refuse what it is given: what nobody waits for any more can still have to be applied.
     pub(crate) fn set_overloaded(&self, overloaded: bool) {
-        self.change(|state| state.overloaded = overloaded);
+        self.change(|state| {
+            state.overloaded = overloaded;
+            // The state machine may have gone on during this turn.
+            state.call_for_room();
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -469,6 +477,18 @@ impl State {
     /// Why proposals and linearizable reads are not taken, if so.
     fn refusal(&self) -> Option<&Closing> {
         self.closed.as_ref().or(self.barred.as_ref())
+    }
+
+    /// Makes what was applied worth a turn of its own while the protocol has no room: once, and not if there is one anyway.
+    fn call_for_room(&mut self) -> bool {
+        let calls = self.overloaded
+            && self.arrivals.applied.is_some()
+            && self.arrivals.is_empty()
+            && self.closed.is_none();
+        if calls {
+            self.arrivals.completions.push(Completion::Applied);
+        }
+        calls
     }
 
     /// A hello that waits already, word for word. They come in the first start alone, where little

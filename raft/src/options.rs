@@ -185,10 +185,12 @@ impl Options {
             .saturating_mul(2)
     }
 
-    /// What the proposals of one turn weigh at most, unless they are those of a peer.
+    /// What the proposals of one turn weigh at most, unless they are those of a peer: no more than all that may wait for one. Of what
+    /// may be unapplied that is half at most, so what waits to be applied does not by itself leave no room.
     pub(crate) fn turn_weight_max(&self) -> usize {
         let bookkeeping = self.proposals_max.saturating_mul(BOOKKEEPING_BYTES);
-        self.turn_bytes_max.max(self.command_bytes_max).saturating_add(bookkeeping)
+        let bytes = self.turn_bytes_max.min(self.proposal_bytes_max).max(self.command_bytes_max);
+        bytes.saturating_add(bookkeeping)
     }
 
     /// The longest entry that the log is given: a quarter of a segment, less what frames it.

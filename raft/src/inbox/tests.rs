@@ -85,6 +85,32 @@ fn ready_means_room_for_any_command_and_for_more_than_one() {
     }
 }
 
+/// Else the room that it makes is found with the next heartbeat.
+#[test]
+fn what_was_applied_calls_for_a_turn_once_and_only_where_the_protocol_has_no_room() {
+    let inbox = inbox();
+    let calls = || {
+        let mut arrivals = Arrivals::default();
+        inbox.take(&mut arrivals);
+        arrivals.completions.len()
+    };
+    inbox.note_applied(LogIndex(1));
+    assert!(inbox.is_empty());
+    inbox.set_overloaded(true);
+    assert_eq!(calls(), 1, "it was applied during the turn that found no room");
+    inbox.set_overloaded(true);
+    assert!(inbox.is_empty(), "nothing was applied since");
+    inbox.note_applied(LogIndex(2));
+    inbox.note_applied(LogIndex(3));
+    assert_eq!(calls(), 1);
+    inbox.contact(2);
+    inbox.note_applied(LogIndex(4));
+    assert_eq!(calls(), 0, "there is a turn anyway");
+    inbox.set_overloaded(false);
+    inbox.note_applied(LogIndex(5));
+    assert!(inbox.is_empty());
+}
+
 /// Remembers whether the inbox was unlocked when it was woken, or dropped; then panics.
 struct Probe {
     inbox: Arc<Inbox>,

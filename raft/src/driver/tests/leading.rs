@@ -117,7 +117,6 @@ fn an_image_is_not_kept_for_a_follower_that_asks_for_no_more_of_it() {
 fn a_leader_that_takes_no_proposal_is_not_ready() {
     let mut world = led(Options {
         command_bytes_max: 8 << 10,
-        turn_bytes_max: 8 << 10,
         proposals_max: 16,
         proposal_bytes_max: 16 << 10,
         ..Options::default()
@@ -145,11 +144,33 @@ fn a_leader_that_takes_no_proposal_is_not_ready() {
         let cursors = world.core().cursors();
         cursors.durable == cursors.last.index
     });
-    world.agree();
+    world.acknowledge();
+    // Found by a reader: nobody was woken, so that it came with the next heartbeat.
+    world.shared.inbox.note_applied(world.core().status().committed);
+    assert!(!world.shared.inbox.is_empty(), "what is applied makes room");
+    world.turn();
     assert_eq!(ready.wait_timeout(Duration::ZERO).expect("there is room"), Ok(()));
     let Err(_waits) = world.propose(&[7; 8 << 10]).wait_timeout(Duration::ZERO) else {
         panic!("refused")
     };
+}
+
+/// Found by a reader: a turn that may take more than all that may be unapplied never has room beside anything.
+#[test]
+fn a_leader_is_ready_also_where_a_turn_may_take_more_than_may_wait() {
+    let mut world = led(Options {
+        command_bytes_max: 256 << 10,
+        proposals_max: 1024,
+        proposal_bytes_max: 1 << 20,
+        ..Options::default()
+    });
+    for length in [1, 256 << 10, 256 << 10] {
+        let Err(_waits) = world.propose(&vec![7; length]).wait_timeout(Duration::ZERO) else {
+            panic!("refused")
+        };
+        let ready = world.shared.inbox.ready().wait_timeout(Duration::ZERO);
+        assert_eq!(ready.expect("there is room"), Ok(()));
+    }
 }
 
 /// Found by a reader: whoever asked for a snapshot was told that of the rotten one.
