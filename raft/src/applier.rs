@@ -4,6 +4,7 @@ use std::{
     any::Any,
     collections::VecDeque,
     io,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -139,6 +140,8 @@ pub(crate) struct Applier<S> {
     /// The newest entry the state machine has taken in.
     applied: LogPosition,
     captures: Captures,
+    /// Applied by earlier processes behind the newest snapshot, and not counted yet.
+    uncounted: Range<LogIndex>,
     waiting: Waiting,
     /// Reads that wait for an index above `applied`.
     reads: Confirmed,
@@ -159,13 +162,17 @@ impl<S: StateMachine> Applier<S> {
         base: Option<&Base>,
     ) -> Self {
         let newest = base.map(|base| (base.snapshot.at, base.image.bytes()));
+        let captures = Captures::new(newest);
+        let behind = captures.newest().map_or(LogIndex(0), |newest| newest.index);
+        let uncounted = behind.max(log_start(&log)).next()..applied.index.next();
         Self {
             shared,
             queue,
             log,
             machine,
             applied,
-            captures: Captures::new(newest),
+            captures,
+            uncounted,
             waiting: Waiting::default(),
             reads: Confirmed::default(),
             settled: Settled::default(),
@@ -174,33 +181,36 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
-    /// Counts what lies between the newest snapshot and where the state machine begins, which is behind it if that keeps itself:
-    /// earlier processes applied it, and where each ends before it has applied enough by itself, no snapshot would ever be due.
+    /// Counts a piece of what lies between the newest snapshot and where the state machine begins, which is behind it if that keeps
+    /// itself: earlier processes applied it, and where each ends before it has applied enough by itself, no snapshot would ever be
+    /// due. Says whether there is more of it.
     ///
-    /// Before the first step, on the thread of the steps: what it reads can be as long as a log grows before a snapshot is taken.
-    pub(crate) fn count_passed(&mut self) {
+    /// Between the steps, on their thread: all of it can be as long as a log grows before a snapshot is taken, and nobody is to wait
+    /// for that.
+    pub(crate) fn count_passed(&mut self) -> bool {
         let options = &self.shared.options;
-        if options.snapshot_log_bytes_min == u64::MAX {
-            return; // None is ever due.
+        let Range { start, end } = self.uncounted;
+        let is_never_due = options.snapshot_log_bytes_min == u64::MAX;
+        if start >= end || is_never_due || self.captures.is_due(options) {
+            return false;
         }
-        let (end, bytes_max) = (self.applied.index.next(), options.fetch_bytes_max);
-        let newest = self.captures.newest().map_or(LogIndex(0), |newest| newest.index);
-        let mut next = newest.max(log_start(&self.log)).next();
-        while next < end && !self.captures.is_due(options) && self.shared.inbox.closed().is_none() {
-            // What cannot be read is told when it is needed.
-            let Ok(passed) = storage::read(&self.log, next, end, bytes_max) else { return };
-            let Some(last) = passed.last() else { return };
-            self.captures.count(last.index, passed.iter().map(Entry::bytes).sum());
-            next = last.index.next();
-        }
+        // What cannot be read is told when it is needed.
+        let passed = storage::read(&self.log, start, end, options.fetch_bytes_max);
+        let passed = passed.unwrap_or_default();
+        let Some(last) = passed.last() else { return false };
+        self.captures.count(last.index, passed.iter().map(Entry::bytes).sum());
+        self.uncounted.start = last.index.next();
+        true
     }
 
     /// The thread: takes what waits, until it is closed.
     pub(crate) fn run(mut self) {
-        self.count_passed();
         let mut work = VecDeque::new();
+        let mut has_passed = true;
         loop {
-            let deadline = self.poll_timeout().map(|at| self.shared.clock.deadline(at));
+            has_passed = has_passed && self.count_passed();
+            let due = if has_passed { Some(self.shared.clock.now()) } else { self.poll_timeout() };
+            let deadline = due.map(|at| self.shared.clock.deadline(at));
             self.queue.take(&mut work, deadline.flatten());
             for work in work.drain(..) {
                 if matches!(work, Work::Close(_)) {
@@ -403,6 +413,7 @@ impl<S: StateMachine> Applier<S> {
     /// Captures the state machine; the rest is written elsewhere.
     fn capture(&mut self) {
         self.captures.begin(self.applied);
+        self.uncounted = LogIndex(0)..LogIndex(0);
         let capture = AssertUnwindSafe(|| self.machine.snapshot());
         match catch_unwind(capture) {
             Ok(Ok(writer)) => {

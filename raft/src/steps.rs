@@ -41,7 +41,7 @@ impl<S: StateMachine> Steps<S> {
     /// The driver has begun.
     pub(crate) fn begin(node: Node<S>, workers: Workers<S>, now: Instant) -> Self {
         let Workers { mut driver, mut applier, keeper, log } = workers;
-        applier.count_passed();
+        while applier.count_passed() {}
         driver.begin(now);
         let (shared, wal) = (node.shared().clone(), driver.wal());
         let (applies, fetches, jobs) = (driver.applies(), driver.fetches(), driver.keeper());

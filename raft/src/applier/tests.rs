@@ -119,7 +119,8 @@ fn a_range_is_read_from_the_log_a_piece_at_a_time() {
     assert_eq!(world.applier.machine.0.load(Ordering::Relaxed), 20);
 }
 
-/// Found by a reader: it was done before the node's threads were there, and to the end of the log where no snapshot is ever due.
+/// Found by readers: it was done before the node's threads were there, to the end of the log where no snapshot is ever due, and
+/// all of it before whatever waited.
 #[test]
 fn what_was_applied_before_is_counted_where_steps_are_taken_and_only_if_a_snapshot_can_become_due()
 {
@@ -132,9 +133,15 @@ fn what_was_applied_before_is_counted_where_steps_are_taken_and_only_if_a_snapsh
         let options = Options { snapshot_log_bytes_min, ..options() };
         let mut world = world_with(&storage, &options, LogPosition::new(1, 20));
         assert!(!world.applier.captures.is_due(&any), "nothing is read by who starts the node");
-        world.applier.count_passed();
+        assert_eq!(world.applier.count_passed(), counts);
         assert_eq!(world.applier.captures.is_due(&any), counts);
+        let pieces = std::iter::from_fn(|| world.applier.count_passed().then_some(()));
+        assert_eq!(pieces.count(), if counts { 19 } else { 0 });
     }
+    let mut world = world_with(&storage, &options(), LogPosition::new(1, 20));
+    assert!(world.applier.count_passed());
+    world.applier.capture();
+    assert!(!world.applier.count_passed(), "a snapshot that contains it was begun");
 }
 
 #[test]
