@@ -253,8 +253,9 @@ impl Driver {
         }
         let core = self.core.as_ref().and_then(Raft::poll_timeout);
         let waiting = [self.backlog.deadline(), self.forwards.deadline(), self.reads.deadline()];
-        let own = [core, self.forward_at, self.ask_at, self.held_until, self.download_expires_at()];
-        waiting.into_iter().chain(own).flatten().min()
+        let own = [core, self.forward_at, self.ask_at, self.held_until];
+        let of_images = [self.download_expires_at(), self.replaces_at()];
+        waiting.into_iter().chain(own).chain(of_images).flatten().min()
     }
 
     /// Gives the protocol one input and performs everything that follows.
@@ -418,6 +419,7 @@ impl Driver {
             self.resume_writes();
         }
         self.watch_download();
+        self.watch_replacement();
         self.forwards.expire(now, &mut self.settled);
         self.expire_requests();
     }

@@ -108,7 +108,7 @@ pub enum Event {
     /// The newest snapshot of this node, or one that came from its leader, has rotted on its disk, which is found as a follower
     /// is to get it. Nothing of it that has rotted is given to anybody. Another one is taken as soon as the state machine is behind
     /// its end, which it is unless it keeps itself; but no sooner than `election_timeout_max` after the last that was taken for
-    /// such a reason.
+    /// such a reason. If that one fails, it is tried again when a follower asks again, or as the log grows.
     SnapshotDamaged {
         /// The last entry that it contains.
         position: Position,

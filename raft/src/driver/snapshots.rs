@@ -28,6 +28,8 @@ pub(super) struct Images {
     pub(super) served: BTreeMap<u64, Served>,
     /// When another one may be taken in place of one that has rotted.
     replace_at: Option<Instant>,
+    /// One has rotted, and none is there or under way in its place: it was too early.
+    owes_another: bool,
     /// Written, and to be made visible once the own log is durable as far as it.
     written: Option<Box<Finished>>,
     download: Option<Download>,
@@ -53,6 +55,7 @@ impl Images {
             newest,
             served: BTreeMap::new(),
             replace_at: None,
+            owes_another: false,
             written: None,
             download: None,
             refusals: 0,
@@ -114,6 +117,7 @@ impl Driver {
         self.shared.events.tell(Event::SnapshotVisible { position: at.into(), bytes });
         self.work.push(Work::SnapshotVisible { at, bytes });
         self.images.newest = Some(image);
+        self.images.owes_another = false;
         (self.images.refusals, self.images.refused_until) = (0, None);
         if self.images.download.as_ref().is_some_and(|download| download.ends_at(at)) {
             self.images.download = None;
@@ -145,12 +149,25 @@ impl Driver {
         self.replace_newest();
     }
 
-    /// Has an image taken in place of one that has rotted. If that fails, or that one rots as well, not again at once: whoever
-    /// needs it goes on asking.
+    /// Has an image taken in place of one that has rotted. If that rots as well, another one is not taken at once, but when it may
+    /// be; if it fails, when a follower asks again.
     fn replace_newest(&mut self) {
-        if self.images.replace_at.is_none_or(|at| self.now >= at) {
+        self.images.owes_another = self.images.replace_at.is_some_and(|at| self.now < at);
+        if !self.images.owes_another {
             self.images.replace_at = Some(self.now + self.shared.options.election_timeout_max);
             self.work.push(Work::ReplaceSnapshot);
+        }
+    }
+
+    /// When an image is taken that is owed.
+    pub(super) fn replaces_at(&self) -> Option<Instant> {
+        self.images.replace_at.filter(|_| self.images.owes_another)
+    }
+
+    /// Takes the image that is owed, if it is time.
+    pub(super) fn watch_replacement(&mut self) {
+        if self.replaces_at().is_some_and(|at| at <= self.now) {
+            self.replace_newest();
         }
     }
 

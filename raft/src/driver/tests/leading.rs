@@ -175,7 +175,7 @@ fn a_leader_is_ready_also_where_a_turn_may_take_more_than_may_wait() {
 
 /// Found by a reader: whoever asked for a snapshot was told that of the rotten one.
 #[test]
-fn that_an_image_has_rotted_is_told_also_where_no_other_is_taken_yet() {
+fn that_an_image_has_rotted_is_told_also_where_no_other_is_taken_yet_and_that_is_when_it_may_be() {
     let mut world = led(Options::default());
     for replaced in [true, false] {
         let _proposal = world.propose(b"x");
@@ -195,6 +195,20 @@ fn that_an_image_has_rotted_is_told_also_where_no_other_is_taken_yet() {
         assert!(matches!(work[0], Work::SnapshotDamaged), "{replaced}");
         assert_eq!(matches!(work[1..], [Work::ReplaceSnapshot]), replaced);
     }
+    // Found by a reader: it was never taken, unless a follower asked again.
+    let at = world.driver.replaces_at().expect("another one is owed");
+    let mut taken_at = Vec::new();
+    while world.now <= at + Duration::from_secs(5) {
+        world.pass(Duration::from_millis(100));
+        while let Some(work) = world.driver.applier.pop() {
+            if matches!(work, Work::ReplaceSnapshot) {
+                taken_at.push(world.now);
+            }
+        }
+    }
+    let [taken_at] = taken_at[..] else { panic!("taken at {taken_at:?}") };
+    assert!(at <= taken_at && taken_at <= at + Duration::from_millis(200), "{taken_at:?}");
+    assert_eq!(world.driver.replaces_at(), None);
 }
 
 /// The one that came has rotted, and one that was being captured before it came has become visible since.
