@@ -5,7 +5,7 @@ use std::{io::ErrorKind, path::Path, sync::Arc};
 use bytes::Bytes;
 use kontiki_core::{Entry, Incarnation, LogIndex, Position, Recovered, State, Term};
 use kontiki_disk::{Access, Disk};
-use kontiki_snapshot::Store;
+use kontiki_snapshot::{Store, StoreError};
 use kontiki_wal::{Log, LogId, OpenError, ReadError, Wal, repair::Mark};
 
 use crate::{
@@ -61,9 +61,14 @@ impl Storage {
         disk: Option<Arc<dyn Disk>>,
         entropy: &Entropy,
     ) -> Result<Self, StartError> {
-        let storage = Self::open_log(directory, id, options, disk.clone(), entropy)?;
         let real = kontiki_disk::real();
-        storage.with_images(directory, disk.as_deref().unwrap_or(&*real))
+        let images_on = disk.as_deref().unwrap_or(&*real);
+        // Before a log is made beside images that are of another one.
+        if !has_log(directory, images_on) && has_images(directory, images_on) {
+            start::open(images_on, directory, 0)?;
+        }
+        let storage = Self::open_log(directory, id, options, disk.clone(), entropy)?;
+        storage.with_images(directory, images_on)
     }
 
     /// Opens the log alone. An empty one is given an incarnation, which is durable when this returns: a node that has spoken once is
@@ -136,11 +141,23 @@ impl Storage {
 pub(crate) fn is_in_use(directory: &Path, disk: Option<&dyn Disk>) -> bool {
     let real = kontiki_disk::real();
     let disk = disk.unwrap_or(&*real);
-    let is_in_use = |name| match disk.open_directory(&directory.join(name), Access::Read) {
+    has_log(directory, disk) || has_images(directory, disk)
+}
+
+fn has_log(directory: &Path, disk: &dyn Disk) -> bool {
+    match disk.open_directory(&directory.join(LOG_DIRECTORY), Access::Read) {
         Err(error) => error.kind() != ErrorKind::NotFound,
-        Ok(directory) => directory.list().map_or(true, |files| !files.is_empty()),
-    };
-    [LOG_DIRECTORY, IMAGES_DIRECTORY].into_iter().any(is_in_use)
+        Ok(log) => log.list().map_or(true, |files| !files.is_empty()),
+    }
+}
+
+/// What was not finished is no image.
+fn has_images(directory: &Path, disk: &dyn Disk) -> bool {
+    match Store::look(disk, directory.join(IMAGES_DIRECTORY)) {
+        Err(StoreError::Io { source, .. }) => source.kind() != ErrorKind::NotFound,
+        Err(_) => true,
+        Ok(images) => !images.is_empty(),
+    }
 }
 
 /// Makes the state of an empty log durable.

@@ -92,13 +92,22 @@ fn images_without_the_log_that_they_belong_to_are_refused() {
     propose(&cluster, 0..5);
     snapshot(&cluster, 1);
     cluster.stop_node(1);
-    // Also who is started as a node that has a configuration, for the first time since.
-    let of_nobody = Node::builder(1, cluster.data(1)).listen("127.0.0.1:0");
-    for builder in [of_nobody, cluster.builder(1)] {
-        let _ = fs::remove_dir_all(cluster.data(1).join("wal"));
+    let (log, images) = (cluster.data(1).join("wal"), cluster.data(1).join("snapshots"));
+    fs::remove_dir_all(&log).unwrap();
+    // Also who is started as a node that has a configuration.
+    let of_nobody = || Node::builder(1, cluster.data(1)).listen("127.0.0.1:0");
+    for builder in [of_nobody(), cluster.builder(1)] {
         let refused = builder.start(Tally::default()).unwrap_err();
         assert!(refused.to_string().contains("whose log is not there"), "{refused}");
+        assert!(!log.exists(), "nothing is begun beside them");
     }
+    // What was never finished is no image.
+    for image in fs::read_dir(&images).unwrap() {
+        fs::remove_file(image.unwrap().path()).unwrap();
+    }
+    fs::write(images.join("0000000000000001.tmp"), "half").unwrap();
+    let refused = of_nobody().start(Tally::default()).unwrap_err();
+    assert!(refused.to_string().contains("the data directory is empty"), "{refused}");
 }
 
 #[test]
