@@ -393,18 +393,15 @@ impl<S: StateMachine> Applier<S> {
         }
     }
 
-    /// The newest snapshot counts for nothing any more, unless the state machine keeps itself and has not come as far as that: it
-    /// cannot be captured behind what is lost.
+    /// The newest snapshot counts for nothing any more.
     fn forget_snapshot(&mut self) {
-        if self.captures.newest().is_some_and(|newest| newest.index <= self.applied.index) {
-            self.captures.forget_newest();
-        }
+        self.captures.forget_newest(self.applied.index);
     }
 
-    /// Takes a snapshot in place of the newest one.
+    /// Takes a snapshot in place of the newest one, as soon as that can be.
     fn replace_snapshot(&mut self) {
         self.forget_snapshot();
-        if self.captures.newest().is_none() {
+        if !self.captures.is_put_off() {
             let (completer, _nobody) = slot();
             self.take_snapshot(completer);
         }

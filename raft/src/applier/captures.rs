@@ -15,6 +15,9 @@ pub(crate) struct Captures {
     log_bytes: u64,
     /// The newest snapshot, and its bytes.
     newest: Option<(Position, u64)>,
+    /// Where the newest one ended, which is of no use any more, while the state machine has not come as far as that: one that keeps
+    /// itself can begin before it. Until then it cannot be captured, and nothing counts.
+    lost_ahead: Option<LogIndex>,
     /// Where the one ends that is on its way to the disk.
     running: Option<Position>,
     /// Who waits for a snapshot that contains at least what was applied then.
@@ -32,32 +35,45 @@ impl Captures {
         self.newest.map(|(at, _)| at)
     }
 
-    /// The newest snapshot is of no use any more.
-    pub(crate) fn forget_newest(&mut self) {
-        self.newest = None;
+    /// The newest snapshot is of no use any more; so much is applied.
+    pub(crate) fn forget_newest(&mut self, applied: LogIndex) {
+        if let Some((lost, _)) = self.newest.take() {
+            self.lost_ahead = Some(lost.index).filter(|lost| *lost > applied);
+        }
     }
 
     /// So much was applied, up to `applied`.
     pub(crate) fn count(&mut self, applied: LogIndex, bytes: usize) {
+        self.lost_ahead.take_if(|lost| *lost <= applied);
         // A state machine that keeps itself can begin before the newest one.
-        if self.newest().is_none_or(|newest| applied > newest.index) {
+        if self.lost_ahead.is_none() && self.newest().is_none_or(|newest| applied > newest.index) {
             self.log_bytes = self.log_bytes.saturating_add(bytes as u64);
         }
     }
 
-    /// Whether a snapshot is due.
+    /// Whether a snapshot is due: the log has grown, or one that is wanted was put off.
     pub(crate) fn is_due(&self, options: &Options) -> bool {
         let image_bytes = self.newest.map_or(0, |(_, bytes)| bytes);
         let many = image_bytes.saturating_mul(options.snapshot_ratio);
-        self.running.is_none()
-            && self.log_bytes > 0
-            && self.log_bytes >= many.max(options.snapshot_log_bytes_min)
+        let has_grown =
+            self.log_bytes > 0 && self.log_bytes >= many.max(options.snapshot_log_bytes_min);
+        self.can_begin() && (has_grown || !self.waiting.is_empty())
     }
 
-    /// Somebody wants one of all that is applied. Says whether it has to be begun; it is once the one is done that is on its way.
+    /// Somebody wants one of all that is applied. Says whether it has to be begun now, else it is [due](Self::is_due) later, or once
+    /// the one is done that is on its way.
     pub(crate) fn wait(&mut self, applied: LogIndex, completer: Completer<SnapshotResult>) -> bool {
         self.waiting.push((applied, completer));
-        self.running.is_none()
+        self.can_begin()
+    }
+
+    /// Somebody wants one that cannot be begun yet.
+    pub(crate) fn is_put_off(&self) -> bool {
+        self.running.is_none() && !self.waiting.is_empty()
+    }
+
+    fn can_begin(&self) -> bool {
+        self.running.is_none() && self.lost_ahead.is_none()
     }
 
     /// One that ends at `at` is on its way. Until that has an end none is due.
@@ -70,7 +86,8 @@ impl Captures {
     /// wants more than it contains.
     pub(crate) fn visible(&mut self, at: Position, bytes: u64) -> bool {
         self.newest = Some((at, bytes));
-        if self.running.is_none_or(|running| running.index > at.index) {
+        self.lost_ahead.take_if(|lost| *lost <= at.index);
+        if self.running.is_some_and(|running| running.index > at.index) {
             return false;
         }
         self.running = None;
@@ -78,7 +95,7 @@ impl Captures {
         for (_, completer) in served.collect::<Vec<_>>() {
             completer.complete_and_wake(Ok(at.into()));
         }
-        !self.waiting.is_empty()
+        self.can_begin() && !self.waiting.is_empty()
     }
 
     /// The one that was begun at `at` could not be had. The next is due when as much was applied again.
@@ -119,6 +136,32 @@ mod tests {
         let mut captures = Captures::new(Some((Position::new(1, 9), 10)));
         assert!(!count(&mut captures, 9, 1000), "the newest contains that");
         assert!(count(&mut captures, 10, 100));
+    }
+
+    /// Found by a reader: that one has rotted was passed over there, and counted for ever as one that is.
+    #[test]
+    fn one_in_place_of_one_that_was_lost_ahead_is_put_off_until_the_state_machine_is_there() {
+        let options = Options::default();
+        for from_a_peer in [false, true] {
+            let mut captures = Captures::new(Some((Position::new(1, 9), 10)));
+            captures.forget_newest(LogIndex(5));
+            assert_eq!(captures.newest(), None);
+            let (completer, outcome) = slot();
+            assert!(!captures.wait(LogIndex(5), completer), "it would end before what is lost");
+            assert!(captures.is_put_off());
+            captures.count(LogIndex(8), 1 << 30);
+            assert!(!captures.is_due(&options));
+            let at = Position::new(1, if from_a_peer { 12 } else { 9 });
+            if !from_a_peer {
+                captures.count(at.index, 1);
+                assert!(captures.is_due(&options));
+                captures.begin(at);
+            }
+            assert!(!captures.visible(at, 10) && !captures.is_put_off());
+            assert_eq!(outcome.wait().unwrap().index, at.index.0);
+            captures.count(LogIndex(20), 1);
+            assert!(!captures.is_due(&options), "what it contains does not count");
+        }
     }
 
     #[test]

@@ -181,6 +181,27 @@ fn a_snapshot_that_has_rotted_answers_nobody() {
     assert_eq!(ask(&mut world), Err(SnapshotError::Failed("not in these tests".into())));
 }
 
+/// A state machine that keeps itself can begin before the newest snapshot.
+#[test]
+fn a_snapshot_that_has_rotted_ahead_is_replaced_once_the_state_machine_is_there() {
+    let mut world = world();
+    world.apply(1, &["a"]);
+    world.applier.step(Work::SnapshotVisible { at: LogPosition::new(1, 3), bytes: 10 });
+    for work in [Work::SnapshotDamaged, Work::ReplaceSnapshot, Work::ReplaceSnapshot] {
+        world.applier.step(work);
+    }
+    let mut events = world.shared.events.receiver();
+    let (completer, outcome) = slot();
+    world.applier.step(Work::Capture(completer));
+    world.apply(2, &["b"]);
+    assert_eq!(events.try_next(), None);
+    let Err(outcome) = outcome.wait_timeout(Duration::ZERO) else { panic!("of which?") };
+    world.apply(3, &["c"]);
+    let cause = Arc::<str>::from("not in these tests");
+    assert_eq!(events.try_next(), Some(Event::SnapshotFailed { cause: cause.clone() }));
+    assert_eq!(outcome.wait(), Err(SnapshotError::Failed(cause)));
+}
+
 /// RAFT-CASE 32
 #[test]
 fn a_read_waits_until_its_index_is_applied() {
