@@ -139,13 +139,15 @@ impl<S: StateMachine> Steps<S> {
     /// Ends a node that was [shut down](Node::shutdown) and has had its last [turn](Self::turn): everybody who waits is
     /// answered, and the log is closed. Jobs of the log that are out keep it from that, and are finished before.
     pub fn stop(self) {
-        let Self { shared, driver, mut applier, applies, keeper, jobs: _jobs, log, .. } = self;
-        let wal = driver.stop();
+        let Self { node, shared, driver, mut applier, applies, fetches, keeper, jobs, log, wal } =
+            self;
+        let of_driver = driver.stop();
         while let Some(work) = applies.pop() {
             applier.step(work);
         }
-        drop((applier, keeper, log));
-        node::finish(&shared, wal);
+        // Any of them can hold the directory.
+        drop((node, applier, fetches, keeper, jobs, log, wal));
+        node::finish(&shared, of_driver);
     }
 }
 
@@ -171,12 +173,20 @@ impl<S> std::fmt::Debug for Steps<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io, time::Duration};
+    use std::{
+        future::Future,
+        io,
+        path::PathBuf,
+        pin::pin,
+        task::{Context, Wake, Waker},
+        time::Duration,
+    };
 
     use kontiki_disk::MemoryDisk;
+    use parking_lot::Mutex;
 
     use super::*;
-    use crate::{ApplyContext, Loopback, SnapshotWriter};
+    use crate::{ApplyContext, Loopback, Options, SnapshotWriter, StartError, storage::Storage};
 
     #[derive(Default)]
     struct Sum(u64);
@@ -268,5 +278,32 @@ mod tests {
         assert_eq!(node.status().role, crate::Role::Stopped);
         // As a power cut now would leave it.
         drive(&mut start(&disk.image(|_| false)), 11);
+    }
+
+    /// Opens the log as soon as it is told that the directory is free.
+    struct Opens(PathBuf, Mutex<Option<Result<(), StartError>>>);
+
+    impl Wake for Opens {
+        fn wake(self: Arc<Self>) {
+            let opened = Storage::open(&self.0, 1, &Options::default(), None);
+            *self.1.lock() = Some(opened.map(drop));
+        }
+    }
+
+    #[test]
+    fn the_directory_is_free_when_it_is_told_that_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut steps = Node::builder(1, directory.path())
+            .initial_members([(1, "a:1")])
+            .transport(Loopback::new().transport(1))
+            .start_in_steps(Sum::default(), Instant(0), || 7)
+            .unwrap();
+        let opens = Arc::new(Opens(directory.path().to_owned(), Mutex::default()));
+        let mut shutdown = pin!(steps.node().shutdown());
+        let waker = Waker::from(opens.clone());
+        assert!(shutdown.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        steps.turn(Instant(1));
+        steps.stop();
+        opens.1.lock().take().expect("somebody was told").unwrap();
     }
 }
