@@ -82,23 +82,7 @@ impl World<'_> {
 
     /// A fault of one host that goes on; true if it has an effect at once.
     fn strike_host(&mut self, number: usize, fault: &Fault) -> bool {
-        let (node, time) = match *fault {
-            Fault::Pause { node, time }
-            | Fault::DiskFull { node, time }
-            | Fault::Lie { node, time, .. }
-            | Fault::Misdirect { node, time, .. }
-            | Fault::HungDisk { node, time }
-            | Fault::SlowDisk { node, time, .. } => (node, Some(time)),
-            Fault::CutInside { node, .. }
-            | Fault::KillInside { node, .. }
-            | Fault::CutInKeeper { node, .. }
-            | Fault::SyncFails { node, .. }
-            | Fault::WriteFails { node, .. }
-            | Fault::NameFails { node, .. }
-            | Fault::ClockJump { node, .. }
-            | Fault::Rot { node, .. } => (node, None),
-            _ => return false,
-        };
+        let Some((node, time)) = host_of(fault) else { return false };
         let place = usize::try_from(node - 1).expect("a few nodes");
         if let Some(time) = time {
             self.queue(time, Event::Relent { fault: number });
@@ -109,6 +93,10 @@ impl World<'_> {
             host.disk.inject(kind, nth, fault);
             false
         };
+        if let Some(cut) = cut_of(fault) {
+            host.cut_inside = Some(cut);
+            return false;
+        }
         match *fault {
             Fault::SyncFails { nth, takes_back: true, .. } => {
                 inject(Kind::Sync, nth, DiskFault::TakeBack(EIO))
@@ -120,20 +108,6 @@ impl World<'_> {
             Fault::Lie { .. } => inject(Kind::Sync, 1, DiskFault::Lie),
             Fault::Misdirect { sectors, .. } => {
                 inject(Kind::Sync, 1, DiskFault::Misdirect(sectors))
-            }
-            Fault::CutInside { operations, keeps, down, .. } => {
-                let keeps = Some(keeps);
-                host.cut_inside = Some(Cut { operations, keeps, down, of_keeper: false });
-                false
-            }
-            Fault::CutInKeeper { operations, keeps, down, .. } => {
-                let keeps = Some(keeps);
-                host.cut_inside = Some(Cut { operations, keeps, down, of_keeper: true });
-                false
-            }
-            Fault::KillInside { operations, down, .. } => {
-                host.cut_inside = Some(Cut { operations, keeps: None, down, of_keeper: false });
-                false
             }
             Fault::Rot { draw, .. } => host.rot(draw),
             Fault::Pause { time, .. } => {
@@ -393,6 +367,38 @@ impl World<'_> {
         self.plan(number);
         Ok(())
     }
+}
+
+/// Whom a fault of one host strikes, and for how long if it ends by itself.
+fn host_of(fault: &Fault) -> Option<(u64, Option<u64>)> {
+    match *fault {
+        Fault::Pause { node, time }
+        | Fault::DiskFull { node, time }
+        | Fault::Lie { node, time, .. }
+        | Fault::Misdirect { node, time, .. }
+        | Fault::HungDisk { node, time }
+        | Fault::SlowDisk { node, time, .. } => Some((node, Some(time))),
+        Fault::CutInside { node, .. }
+        | Fault::KillInside { node, .. }
+        | Fault::CutInKeeper { node, .. }
+        | Fault::SyncFails { node, .. }
+        | Fault::WriteFails { node, .. }
+        | Fault::NameFails { node, .. }
+        | Fault::ClockJump { node, .. }
+        | Fault::Rot { node, .. } => Some((node, None)),
+        _ => None,
+    }
+}
+
+/// A power cut or a kill that waits for the middle of a job.
+fn cut_of(fault: &Fault) -> Option<Cut> {
+    let (operations, keeps, down, of_keeper) = match *fault {
+        Fault::CutInside { operations, keeps, down, .. } => (operations, Some(keeps), down, false),
+        Fault::CutInKeeper { operations, keeps, down, .. } => (operations, Some(keeps), down, true),
+        Fault::KillInside { operations, down, .. } => (operations, None, down, false),
+        _ => return None,
+    };
+    Some(Cut { operations, keeps, down, of_keeper })
 }
 
 /// Whether a disk is to blame for an end. It is for no protocol that halts, and no panic.
