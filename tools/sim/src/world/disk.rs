@@ -42,6 +42,9 @@ impl Host {
     fn rot_image(&mut self, random: &mut Random) -> bool {
         let directory = images_directory();
         let Some((name, bytes)) = self.files(&directory, ".image").pop() else { return false };
+        if bytes == 0 {
+            return false; // All of it was lost by a disk that lied.
+        }
         self.disk.corrupt(directory.join(name), random.below(bytes), 1 << random.below(8));
         self.is_rotten = true;
         true
