@@ -359,16 +359,22 @@ fn the_configuration_of_an_installed_snapshot_takes_the_place_of_the_others() {
     assert_eq!(cluster.status(2).configuration, two);
 }
 
-/// RAFT-CASES 44, 50: a state is not written anew where a suffix is cut off, so it still names what was in that.
-#[test]
-fn a_configuration_that_was_cut_off_is_in_no_snapshot() {
-    let mut cluster = Cluster::new(3);
+/// Starts node 2 on a state that names a configuration of an entry that its log does not hold. Returns the one in force.
+fn name_one_that_was_cut_off(cluster: &mut Cluster) -> Configuration {
     let all = cluster.status(2).configuration;
     let two = Configuration { members: all.members[..2].to_vec() };
     cluster.crash(2);
     let configurations = &mut cluster.node_mut(2).disk.durable.state.configurations;
     configurations.push((Position::new(1, 7), two));
     cluster.start(2);
+    all
+}
+
+/// RAFT-CASES 44, 50: a state is not written anew where a suffix is cut off, so it still names what was in that.
+#[test]
+fn a_configuration_that_was_cut_off_is_in_no_snapshot() {
+    let mut cluster = Cluster::new(3);
+    let all = name_one_that_was_cut_off(&mut cluster);
     assert_eq!(cluster.status(2).configuration, all);
     let raft = cluster.node(2).raft.as_ref().unwrap();
     assert_eq!(raft.configuration_at(LogIndex(9)), Some(&(Position::default(), all)));
@@ -379,12 +385,7 @@ fn a_configuration_that_was_cut_off_is_in_no_snapshot() {
 fn a_configuration_that_was_cut_off_is_none_either_once_its_place_left_the_log() {
     let mut cluster = Cluster::with(3, 0, |config| config.trailing_entries = 0);
     cluster.checker.forged = true;
-    let all = cluster.status(2).configuration;
-    let two = Configuration { members: all.members[..2].to_vec() };
-    cluster.crash(2);
-    let configurations = &mut cluster.node_mut(2).disk.durable.state.configurations;
-    configurations.push((Position::new(1, 7), two));
-    cluster.start(2);
+    let all = name_one_that_was_cut_off(&mut cluster);
     let entries = (1..=9).map(|index| entry(2, index, "a")).collect();
     cluster.handle(2, 1, append(2, Position::default(), 9, entries));
     cluster.take_snapshot(2);
