@@ -7,7 +7,7 @@ use kontiki_disk::{
     Disk,
     memory::{EDQUOT, EIO, ENOSPC, Fault, Kind},
 };
-use kontiki_sim::session::SEGMENT_BYTES;
+use kontiki_sim::session::{PowerCut, SEGMENT_BYTES};
 use kontiki_wal::{AppendError, Wal, WalError, inspect::Scan};
 
 use super::*;
@@ -187,6 +187,59 @@ fn what_is_shown_after_a_close_that_failed_survives_the_power_cut_that_follows()
         let found = found.unwrap_or_else(|e| panic!("behind the mark, sync {nth} failed: {e}"));
         assert_eq!(&found, life.world(), "sync {nth} failed");
     }
+}
+
+/// A group of which the first frame was torn in a power cut, and the others are whole.
+fn torn_in_the_middle() -> MemoryDisk {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["safe"]));
+    take(&mut session, L, append(2, 1, &["the first that is torn"]));
+    for index in 3..7 {
+        take(&mut session, L, append(index, 1, &[&"torn ".repeat(250)]));
+    }
+    session.work_on_sync();
+    session.work_on_sync();
+    let (life, _) = session.kill();
+    let disk = life.cuts.last().expect("the write was seen").cut.before.image(ALL);
+    let (name, entry) = find(&disk, "the first that is torn");
+    flip(&disk, &name, entry);
+    disk
+}
+
+/// WAL-CASE 21, WAL-CASE 27: a sync of a repair fails, and the zeros of it are in the cache only, on pages that count as clean:
+/// the frames that were cut lie behind the end again after the next power cut. They hide no segment that was begun since.
+#[test]
+fn frames_that_a_failed_repair_has_left_on_the_disk_hide_nothing_that_follows() {
+    let (mut failures, mut returned) = (0, 0);
+    for nth in 1.. {
+        let disk = torn_in_the_middle();
+        disk.inject(Kind::Sync, nth, Fault::Fail(EIO));
+        let Err(error) = open(&disk).map(drop) else { break };
+        failures += 1;
+        let mut session = start_on(&disk.reopen());
+        // The second one has no room behind the first.
+        acknowledge(&mut session, L, append(2, 2, &[&"long ".repeat(750)]));
+        for index in 3..5 {
+            acknowledge(&mut session, L, append(index, 2, &[&"long ".repeat(800)]));
+        }
+        let (life, _) = session.kill();
+        for PowerCut { cut, acknowledged, appended } in &life.cuts {
+            let image = cut.before.image(NOTHING);
+            let place = format!("{error}, then a power cut before {}", cut.operation);
+            let scan = Scan::open_on(&image, DIRECTORY).unwrap();
+            println!(
+                "{nth} {} {acknowledged} {appended}: {:?} {:?}",
+                cut.operation,
+                scan.verdict(),
+                scan.segments().iter().map(|s| (s.sequence, s.used_bytes)).collect::<Vec<_>>()
+            );
+            let found = open(&image).unwrap_or_else(|error| panic!("{place}: {error}"));
+            let found = World::of(&found).digest();
+            assert!(life.find(found, *acknowledged, *appended).is_some(), "{place}");
+            returned += usize::from(files(&image) != files(&cut.before));
+        }
+    }
+    assert!(failures >= 2 && returned > 0, "{failures} repairs failed, {returned} disks differ");
 }
 
 /// Appends to `log` until the disk has no room for any more, long or short; how many long entries were taken.

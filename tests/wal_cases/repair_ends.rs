@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use kontiki_disk::{Disk, MemoryDisk};
-use kontiki_sim::model::World;
+use kontiki_disk::{
+    Disk, MemoryDisk,
+    memory::{EIO, Fault, Kind},
+};
+use kontiki_sim::{matrix::Choice, model::World};
 use kontiki_wal::{
     OpenError,
     inspect::{Scan, Verdict},
@@ -93,28 +96,53 @@ fn a_look_that_goes_on_behind_damage_is_told_so_by_a_rotten_trailer_as_well() {
     }
 }
 
+/// A segment whose trailer has rotted at this place, and nothing in the next one: as if nothing of that had reached the disk when
+/// the power went.
+fn rotten_trailer_before_nothing(at: u64) -> MemoryDisk {
+    let (_, disk) = four_segments();
+    let names = segments(&disk);
+    overwrite(&disk, &names[3], 4096, &[0; 8192]);
+    flip(&disk, &names[2], (16 << 10) - 4096 + at);
+    disk
+}
+
 /// The log goes on in that segment, for the next one holds nothing, and that one goes: nothing may tell of it any more.
 #[test]
 fn a_log_that_was_opened_in_front_of_a_rotten_trailer_opens_again() {
-    let (_, disk) = four_segments();
-    let names = segments(&disk);
-    // As if nothing of the last one had reached the disk when the power went.
-    overwrite(&disk, &names[3], 4096, &[0; 8192]);
-    for at in [0, 24, 4095] {
-        let disk = disk.reopen();
-        flip(&disk, &names[2], (16 << 10) - 4096 + at);
+    for at in [0, 24, 600, 4095] {
+        let disk = rotten_trailer_before_nothing(at);
         disk.start_cuts();
         let wal = open(&disk).unwrap();
         let shown = World::of(&wal);
-        let mut images: Vec<MemoryDisk> =
-            disk.take_cuts().into_iter().map(|cut| cut.before.image(NOTHING)).collect();
-        images.push(disk.image(NOTHING));
-        for (number, image) in images.iter().enumerate() {
-            let again =
-                open(image).unwrap_or_else(|error| panic!("at {at}, cut {number}: {error}"));
-            assert_eq!(World::of(&again), shown, "at {at}, cut {number}");
+        let mut cuts: Vec<MemoryDisk> =
+            disk.take_cuts().into_iter().map(|cut| cut.before).collect();
+        cuts.push(disk);
+        for (number, cut) in cuts.iter().enumerate() {
+            for choice in Choice::all(cut.unsynced().len()) {
+                let place = format!("at {at}, cut {number}, {choice}");
+                let again =
+                    open(&choice.image(cut)).unwrap_or_else(|error| panic!("{place}: {error}"));
+                assert_eq!(World::of(&again), shown, "{place}");
+            }
         }
     }
+}
+
+/// The same where a sync of that opening fails, the next one finds its zeros in the cache, and then the power goes.
+#[test]
+fn a_rotten_trailer_that_is_gone_from_the_cache_only_goes_before_what_it_tells_of() {
+    let mut failures = 0;
+    for nth in 1.. {
+        let disk = rotten_trailer_before_nothing(24);
+        disk.inject(Kind::Sync, nth, Fault::Fail(EIO));
+        let Err(failed) = open(&disk).map(drop) else { break };
+        failures += 1;
+        let disk = disk.reopen();
+        let shown = World::of(&open(&disk).unwrap());
+        let again = open(&disk.image(NOTHING)).unwrap_or_else(|error| panic!("{failed}: {error}"));
+        assert_eq!(World::of(&again), shown, "{failed}");
+    }
+    assert!(failures >= 2, "{failures}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub(crate) fn encode_log(log: LogId, bounds: &Bounds, body: &mut Vec<u8>) {
 }
 
 /// What a checkpoint says. Its logs stay as they are written until they are asked for: in memory each takes up to three times as
-/// much, and what a forged checkpoint costs is to be no more than its own bytes.
+/// much, and who only looks at a segment needs none of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Checkpoint {
     /// First and last number of each run of older segments that are not freed, ascending.

@@ -73,26 +73,19 @@ impl Repair<'_> {
 
     /// Zeros over the first sector of what is cut, which the disk writes whole or not at all, and for good before the rest. Zeros
     /// can make a frame whole, if what was lost of it was nothing else: a stop in the middle must not leave its beginning beside
-    /// them, or the next recovery finds what this one has cut (WAL-CASE 3, WAL-CASE 46b). Likewise of a trailer that has rotted.
+    /// them, or the next recovery finds what this one has cut (WAL-CASE 3, WAL-CASE 46b).
     fn cut_beginning(&self) -> Result<(), OpenError> {
         let (file, frames) = self.cut_frames();
-        zero(file, beginning(&frames))?;
-        if file.was_sealed {
-            let page = file.header.segment_bytes - PAGE_BYTES;
-            zero(file, page..page + SECTOR_BYTES)?;
-        }
-        Ok(())
+        zero(file, beginning(&frames))
     }
 
     /// Zeros behind the end, so that nothing that was cut comes back behind a new frame of the same length; and over a trailer
-    /// that has rotted, for the log goes on in front of it: it would tell of a successor, which goes after this is durable.
+    /// that has rotted, for the log goes on in front of it: it would tell of a successor, which goes after this is durable. Also
+    /// where there is none: one can be gone from the cache only, if the sync of such a cut failed before.
     fn cut(&self) -> Result<(), OpenError> {
         let (file, frames) = self.cut_frames();
         zero(file, frames)?;
-        if file.was_sealed {
-            zero(file, file.frames_end()..file.header.segment_bytes)?;
-        }
-        Ok(())
+        zero(file, file.frames_end()..file.header.segment_bytes)
     }
 
     /// Where frames can lie behind the end, in the segment in which the log goes on.

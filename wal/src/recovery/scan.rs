@@ -221,7 +221,8 @@ impl<'a> Window<'a> {
     }
 
     /// What is wrong with the bytes at `offset`, which are no whole header, and the header that they were, if one flipped
-    /// bit explains it.
+    /// bit explains it. Only one that follows the frame before: those of a file's earlier life differ from this one's by one bit
+    /// of the checksum wherever the two salts do.
     fn header_fault(
         &mut self,
         offset: u64,
@@ -234,9 +235,8 @@ impl<'a> Window<'a> {
         }
         let bytes = self.bytes(offset..offset + HEADER_BYTES)?;
         let bytes: &[u8; 48] = bytes.try_into().expect("48 bytes");
-        let was = Header::before_a_flip(bytes, salt, offset).filter(|header| {
-            offset + header.frame_bytes() <= end && link.is_none_or(|link| link == header.link)
-        });
+        let was = Header::before_a_flip(bytes, salt, offset)
+            .filter(|header| offset + header.frame_bytes() <= end && link == Some(header.link));
         Ok((frame::header_fault(bytes, salt, offset), was))
     }
 

@@ -93,20 +93,21 @@ impl Gathered {
             let mut end = self.walk_segment(file, number, opening)?;
             let Some(next) = files.get(number + 1) else { return Ok(end) };
             end.is_sealed = file.trailer.is_some_and(|trailer| trailer.end() == end.lsn);
-            if !end.is_sealed && behind(&files[number..=number], end.offset)?.headers > 0 {
-                return Ok(end);
-            }
             let last = end.last.as_ref().expect("a segment that was walked has frames");
             let previous = file.header.sequence;
             let expected = Expected { base: end.lsn, previous, link: last.crc };
             match read_opening(next, Some(expected))? {
+                // Whatever lies behind the end before it: who begins a segment there appends nothing in the one before.
                 Ok(opened) => {
                     self.compare(next, &opened);
                     opening = opened;
                 }
-                Err(_) => {
-                    // Whole by itself, it only does not follow: then something is wrong at the end before it.
-                    if let Err(fault) = read_opening(next, None)? {
+                Err(fault) => {
+                    // Whole by itself, it only does not follow, or whole frames are in between: then something is wrong at the
+                    // end before it.
+                    let is_hidden =
+                        !end.is_sealed && behind(&files[number..=number], end.offset)?.headers > 0;
+                    if !is_hidden && read_opening(next, None)?.is_err() {
                         (end.fault, end.fault_number) = (fault, number + 1);
                     }
                     return Ok(end);

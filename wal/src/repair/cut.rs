@@ -118,14 +118,18 @@ impl Plan {
     }
 }
 
-/// Zeros, durably, and the beginning before the rest: zeros can make a damaged frame whole. After a failed sync they could be in the cache only, and the log look whole: so the damage is shown again,
-/// and the next repair writes them anew.
+/// Zeros, durably, and the beginning before the rest: zeros can make a damaged frame whole. After a failed sync they could be in
+/// the cache only, and the log look whole: so the damage is shown again, and the next repair writes them anew.
 fn erase(file: &SegmentFile, range: Range<u64>, backup: &dyn Directory) -> Result<(), OpenError> {
-    let zeros = |range| zero(file, range).and_then(|()| sync_file(file));
-    zeros(beginning(&range)).and_then(|()| zeros(range.clone())).inspect_err(|_| {
+    let zeros = |range: Range<u64>| {
+        let written = zero(file, range.clone()).and_then(|()| sync_file(file));
         // That it failed is what the caller has to know.
-        let _undone = put_back(file, range, backup);
-    })
+        written.inspect_err(|_| drop(put_back(file, range, backup)))
+    };
+    let first = beginning(&range);
+    zeros(first.clone())?;
+    // The beginning stays away whatever fails here: it shows the damage, too.
+    zeros(first.end..range.end)
 }
 
 /// Writes what the backup has of a range, as much of it as the disk takes.
