@@ -89,6 +89,8 @@ struct World<'a> {
     random: Random,
     /// Of its own, so that what is drawn besides stays as it was.
     start_cuts: Random,
+    /// Which starts fail in a sync.
+    start_failures: Random,
     /// Which messages of images come twice: drawn by itself, too.
     repeats: Random,
     /// Which messages come again much later.
@@ -154,6 +156,7 @@ impl<'a> World<'a> {
             ledger: SharedLedger::default(),
             random: Random::new(seed ^ 0x77_6f72_6c64),
             start_cuts: Random::new(seed ^ 0x0063_7574_7374),
+            start_failures: Random::new(seed ^ 0x0066_6169_6c73),
             repeats: Random::new(seed ^ 0x0074_7769_6365),
             lates: Random::new(seed ^ 0x006c_6174_6573),
             ways: Random::new(seed ^ 0x7761_7973),
@@ -425,7 +428,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Between two looks at all disks.
-const AUDIT: u64 = 1_000 * MS;
+const AUDIT: u64 = 500 * MS;
 /// A world that takes more steps does not come to an end.
 const EVENTS_MAX: u64 = 5_000_000;
 /// One world in so many is audited: that takes ten times as long as all the rest.

@@ -54,7 +54,7 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets.
-pub const ALL: [&str; 67] = [
+pub const ALL: [&str; 70] = [
     "power cut",
     "power cut inside a job",
     "power cut inside a start",
@@ -95,7 +95,10 @@ pub const ALL: [&str; 67] = [
     "an acknowledged write is looked for on all disks",
     "a node ends by itself",
     "an answer because a node stops",
+    "a log is closed for good",
     "a start is put off",
+    "a start fails in a sync",
+    "a repair fails in a sync",
     "a torn tail is repaired",
     "a damaged log is refused",
     "a lie is found out",

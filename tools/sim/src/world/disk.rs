@@ -93,6 +93,12 @@ impl Host {
     }
 }
 
+/// The log of a node ends as one does that was closed: the next start finds it whole, and knows that nothing was lost.
+pub(super) fn is_closed(disk: &MemoryDisk) -> bool {
+    let scan = Scan::open_on(disk, log_directory());
+    scan.is_ok_and(|scan| matches!(scan.verdict(), Verdict::Whole { closed: true, .. }))
+}
+
 /// What of a node's log is durable.
 #[derive(Debug, Default)]
 pub(super) struct Durable {

@@ -64,6 +64,20 @@ enum Stage<Job> {
     Ran(Job, io::Result<()>),
 }
 
+impl<Job> Stage<Job> {
+    /// The job that is out, which runs now unless it has.
+    fn end(self, run: impl FnOnce(&Job) -> io::Result<()>) -> Option<(Job, io::Result<()>)> {
+        match self {
+            Self::None => None,
+            Self::Begun(job) => {
+                let result = run(&job);
+                Some((job, result))
+            }
+            Self::Ran(job, result) => Some((job, result)),
+        }
+    }
+}
+
 /// What became of a host in one of its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
@@ -126,8 +140,10 @@ pub(crate) struct Host {
     pub(crate) cut_inside: Option<Cut>,
     /// It was asked to stop, for so long.
     pub(crate) stops: Option<u64>,
-    /// How long a group takes, and how much longer for now.
+    /// How long a group takes; `slow` is how much longer for now.
     sync_time: (u64, u64),
+    /// How long a read of the log takes at most.
+    read_max: u64,
     pub(crate) slow: u64,
     /// An operation of its disk has failed in the life of this process.
     pub(crate) is_hurt: bool,
@@ -163,6 +179,7 @@ impl Host {
             cut_inside: None,
             stops: None,
             sync_time: parameters.sync,
+            read_max: parameters.read_max,
             slow: 0,
             is_hurt: false,
             is_full: false,
@@ -236,21 +253,13 @@ impl Host {
     /// Stops the node, which has had its last turn: what is out of its jobs is done before.
     pub(crate) fn stop(&mut self) {
         let Some(steps) = self.steps.take() else { return };
-        match std::mem::replace(&mut self.sync, Stage::None) {
-            Stage::None => {}
-            Stage::Begun(job) => {
-                let result = job.run();
-                steps.wal().finish_sync(job, result);
-            }
-            Stage::Ran(job, result) => steps.wal().finish_sync(job, result),
+        let sync = std::mem::replace(&mut self.sync, Stage::None);
+        if let Some((job, result)) = sync.end(SyncJob::run) {
+            steps.wal().finish_sync(job, result);
         }
-        match std::mem::replace(&mut self.segment, Stage::None) {
-            Stage::None => {}
-            Stage::Begun(job) => {
-                let result = job.run();
-                steps.wal().finish_segment(job, result);
-            }
-            Stage::Ran(job, result) => steps.wal().finish_segment(job, result),
+        let segment = std::mem::replace(&mut self.segment, Stage::None);
+        if let Some((job, result)) = segment.end(SegmentJob::run) {
+            steps.wal().finish_segment(job, result);
         }
         steps.stop();
     }
@@ -272,7 +281,7 @@ impl Host {
         };
         let driver = at(steps.has_arrivals(), 200 * US, steps.turn_at());
         let applier = at(steps.has_work(), 300 * US, steps.apply_at());
-        let fetcher = at(steps.has_fetches(), MS, None);
+        let fetcher = at(steps.has_fetches(), self.read_max, None);
         let keeper = at(steps.has_snapshot_jobs(), 3 * MS + self.slow, None);
         for (actor, at) in [
             (Actor::Driver, driver),

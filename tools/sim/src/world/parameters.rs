@@ -26,12 +26,16 @@ pub struct Parameters {
     pub keeps_itself: bool,
     /// In so many of a hundred starts the power goes, while the storm lasts.
     pub start_cuts: u64,
+    /// In so many of a hundred a sync fails.
+    pub start_failures: u64,
     /// Options of every node.
     pub options: Options,
     /// How the network treats messages while nothing is wrong with it.
     pub network: Rules,
     /// How long a group takes to be written and synced, from and to, in nanoseconds.
     pub sync: (u64, u64),
+    /// Longest time that a read of the log takes, in nanoseconds.
+    pub read_max: u64,
     /// How much faster or slower each node's clock runs, in millionths.
     pub drift: Vec<i64>,
     /// Clients, and how many operations they do together.
@@ -107,7 +111,10 @@ impl Parameters {
             keeps_itself: Random::new(seed ^ 0x6b65_6570).chance(25),
             is_sparse: Random::new(seed ^ 0x0062_6574_7765_656e).chance(20),
             is_aimed: false,
+            // Of its own as well. A slow one meets a log that was compacted, or cut off, in the meantime.
+            read_max: [MS, MS, MS, 40 * MS][pick(&mut Random::new(seed ^ 0x7265_6164), 4)],
             start_cuts: [0, 0, 10, 40][pick(&mut Random::new(seed ^ 0x7374_6172), 4)],
+            start_failures: [0, 0, 0, 30][pick(&mut Random::new(seed ^ 0x6661_696c), 4)],
             options,
             faults: Vec::new(),
         };

@@ -8,6 +8,7 @@ use kontiki_disk::{
 use crate::world::{
     World,
     agenda::Event,
+    disk::is_closed,
     faults::Fault,
     host::{Cut, Standing, Started},
     machine::Kept,
@@ -215,8 +216,14 @@ impl World<'_> {
             return Err(format!("node {id} has stopped, and client {client} has no answer"));
         }
         let keeps = self.random.below(101);
+        self.take_met(number);
         let host = &mut self.hosts[number];
         let disk = if keeps > 50 { host.disk.reopen() } else { host.after_power_cut(keeps) };
+        if is_closed(&disk) {
+            self.coverage.count("a log is closed for good");
+        } else if !host.is_hurt && !host.is_doubtful() {
+            return Err(format!("node {id} has stopped, and left its log open"));
+        }
         self.bring_back(number, disk, down);
         Ok(())
     }
@@ -299,9 +306,22 @@ impl World<'_> {
         let host = &mut self.hosts[number];
         let (id, is_torn) = (host.id, host.is_torn());
         host.is_hurt = false;
+        let fails = self.calm.since.is_none()
+            && !host.disk.has_faults()
+            // There are not many torn ones.
+            && self.start_failures.chance(self.parameters.start_failures * if is_torn { 3 } else { 1 });
+        if fails {
+            let nth = self.start_failures.between(1, 5);
+            host.disk.inject(Kind::Sync, nth, DiskFault::Fail(EIO));
+        }
         let started = host.start(self.now, &self.parameters, &self.network, &self.ledger);
         self.take_met(number);
         let host = &mut self.hosts[number];
+        if fails {
+            let what = if is_torn { "a repair fails in a sync" } else { "a start fails in a sync" };
+            self.coverage.add_to(what, u64::from(host.is_hurt));
+            host.disk.forget_faults();
+        }
         match started {
             Started::Runs => self.started(number, is_torn)?,
             Started::Later(reason) if host.is_full || host.is_hurt => {
