@@ -7,7 +7,10 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,7 @@ use kontiki_sim::{
     model::{Operation, World},
     session::{DIRECTORY, SEGMENT_BYTES},
 };
-use kontiki_wal::{AppendError, LogId, Options, Wal, WriteMode};
+use kontiki_wal::{AppendError, LogId, Options, Pending, Wal, WriteMode};
 
 use crate::{Step, Tally};
 
@@ -39,10 +42,13 @@ impl Trial {
         Self { home, wal }
     }
 
-    fn perform(&self, log: LogId, operation: &Operation, now: Duration) {
-        while let Err(error) = operation.perform(&self.wal, log) {
-            assert!(matches!(error, AppendError::Full { .. }), "{log:?} {operation:?}: {error}");
-            self.wal.work(now);
+    fn perform(&self, log: LogId, operation: &Operation, now: Duration) -> Pending {
+        loop {
+            match operation.perform(&self.wal, log) {
+                Ok(pending) => return pending,
+                Err(AppendError::Full { .. }) => drop(self.wal.work(now)),
+                Err(error) => panic!("{log:?} {operation:?}: {error}"),
+            }
         }
     }
 
@@ -90,6 +96,32 @@ impl Trial {
     }
 }
 
+/// What the log held, from the last opening on, after no operation, the first, and so on.
+struct History {
+    worlds: Vec<World>,
+    /// How many operations are durable in one of the ways at least.
+    acknowledged: Arc<AtomicUsize>,
+}
+
+impl History {
+    fn new(world: World) -> Self {
+        Self { worlds: vec![world], acknowledged: Arc::default() }
+    }
+
+    fn world(&self) -> &World {
+        self.worlds.last().expect("there is a first")
+    }
+
+    /// The operation that comes next is durable with this.
+    fn wait(&self, pending: Pending) {
+        let (place, acknowledged) = (self.worlds.len(), Arc::clone(&self.acknowledged));
+        pending.on_durable(move |result| {
+            let count = if result.is_ok() { place } else { 0 };
+            acknowledged.fetch_max(count, Ordering::Relaxed);
+        });
+    }
+}
+
 impl Home {
     fn open(&self, options: Options) -> Wal {
         let opened = match self {
@@ -125,13 +157,16 @@ pub(crate) fn run(steps: &[Step], tally: &mut Tally) {
         machine("mapped", WriteMode::Mapped),
     ];
     let mut trials = homes.map(|home| Trial::open(home, 0));
-    let (mut world, mut now) = (World::default(), Duration::ZERO);
+    let (mut history, mut now) = (History::new(World::default()), Duration::ZERO);
     for (step, number) in steps.iter().zip(1..) {
         match step {
             Step::Do { log, action } => {
-                let operation = action.on(&world.log(*log), number);
-                trials.iter().for_each(|trial| trial.perform(*log, &operation, now));
-                world = world.after(*log, &operation);
+                let operation = action.on(&history.world().log(*log), number);
+                let world = history.world().after(*log, &operation);
+                for trial in &trials {
+                    history.wait(trial.perform(*log, &operation, now));
+                }
+                history.worlds.push(world);
             }
             Step::Sync | Step::Fail => trials.iter().for_each(|trial| trial.sync(now)),
             Step::Segment => trials.iter().for_each(Trial::work_on_segment),
@@ -139,8 +174,15 @@ pub(crate) fn run(steps: &[Step], tally: &mut Tally) {
             Step::Sleep => now += Duration::from_millis(60),
             Step::PowerCut { .. } | Step::Kill => {
                 count(&trials[0].wal, tally);
+                // Before the old process lets go of its log, which then syncs in vain.
+                let acknowledged = history.acknowledged.load(Ordering::Relaxed);
                 trials = trials.map(|trial| trial.kill(number));
-                world = World::of(&trials[0].wal);
+                let found = World::of(&trials[0].wal);
+                assert!(
+                    history.worlds[acknowledged..].contains(&found),
+                    "step {number}: {found:#?}"
+                );
+                history = History::new(found);
             }
             Step::Close => {
                 count(&trials[0].wal, tally);
@@ -148,7 +190,7 @@ pub(crate) fn run(steps: &[Step], tally: &mut Tally) {
             }
         }
         for trial in &trials {
-            assert_eq!(World::of(&trial.wal), world, "after step {number}, {step:?}");
+            assert_eq!(&World::of(&trial.wal), history.world(), "after step {number}, {step:?}");
         }
         compare(&trials, number);
     }
