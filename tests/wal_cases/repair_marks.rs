@@ -335,3 +335,19 @@ fn a_log_that_is_changed_while_it_is_salvaged_is_not() {
     let left = disk.open_directory(Path::new(NEW), Access::Read).unwrap().list().unwrap();
     assert_eq!(left, []);
 }
+
+/// The header of a frame is damaged in many bits, so that nothing tells what it was: what it can have been is told.
+#[test]
+fn entries_of_which_nothing_is_known_are_named_in_the_mark() {
+    let mut session = start();
+    for (index, text) in [(1, "stays"), (2, "nobody knows"), (3, "behind it")] {
+        acknowledge(&mut session, L, append(index, 1, &[text]));
+    }
+    let (_, disk) = session.close();
+    let (file, entry) = find(&disk, "nobody knows");
+    overwrite(&disk, &file, header_of(entry), &[0xff; 48]);
+    let (cut, _) = truncated(&disk);
+    let mark = Mark::of_on(&cut, DIRECTORY).unwrap().unwrap();
+    let named = "index 3..=3 term 1 left out; of index 2..=2 nothing is known;";
+    assert!(mark.losses.iter().any(|line| line.contains(named)), "{:?}", mark.losses);
+}

@@ -104,15 +104,24 @@ async fn supervise_all(
     tokio::pin!(all_stopped);
     tokio::select! {
         () = &mut all_stopped => {
-            say("stopped; the data is kept");
+            say(format!("stopped; {}", left_of(&options.data)));
             failure.map_or(Ok(()), Err)
         }
         signal = signals.next() => {
             stop.send_replace(Stop::Now);
             all_stopped.await;
-            let line = format!("stopped at once by a second signal ({signal}); the data is kept");
+            let left = left_of(&options.data);
+            let line = format!("stopped at once by a second signal ({signal}); {left}");
             Err(Failure::new(FailureKind::Run, line))
         }
+    }
+}
+
+/// What is left of the data, in words: it can have been removed under the nodes.
+fn left_of(data: &Path) -> String {
+    match data.join(CLAIM_FILE).exists() {
+        true => "the data is kept".to_owned(),
+        false => format!("the data is gone: {} was removed or moved meanwhile", data.display()),
     }
 }
 
@@ -130,6 +139,12 @@ impl Claim {
     fn take(data: &Path, port: u16) -> Result<Self, Failure> {
         let shown = data.display();
         let cannot_use = |error| cannot_use(data, &error);
+        if data.join("wal").exists() {
+            let line = format!(
+                "{shown} is the data of one node: choose another --data, of the demo's own"
+            );
+            return Err(Failure::new(FailureKind::Data, line));
+        }
         fs::create_dir_all(data).map_err(cannot_use)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);

@@ -54,7 +54,8 @@ fn complaint(answers: &[(&String, io::Result<Fields>)]) -> Option<String> {
     let mut told = Vec::new();
     if !silent.is_empty() {
         let (count, all) = (silent.len(), answers.len());
-        told.push(format!("{count} of {all} did not answer: {}", silent.join("; ")));
+        let advice = if count == all { "; `raftd demo` starts three nodes here" } else { "" };
+        told.push(format!("{count} of {all} did not answer: {}{advice}", silent.join("; ")));
     }
     let useless = answers.iter().filter_map(|(address, answer)| {
         Some(format!("{address} {}", answer.as_ref().ok()?.uselessness()?))

@@ -229,7 +229,8 @@ pub(super) fn losses_of_salvage(
 }
 
 fn losses(how: String, logs: &[LogOutcome], is_end_known: bool, unknown: &[String]) -> Vec<String> {
-    let harmed: Vec<&LogOutcome> = logs.iter().filter(|log| !log.is_unharmed()).collect();
+    let is_harmed = |log: &&LogOutcome| !log.is_unharmed() || !log.unknown.is_empty();
+    let harmed: Vec<&LogOutcome> = logs.iter().filter(is_harmed).collect();
     let mut lines: Vec<String> = harmed.iter().take(LOGS_MAX).map(|log| loss_of(log)).collect();
     if harmed.len() > LOGS_MAX {
         lines.push(format!("{} more logs", harmed.len() - LOGS_MAX));
@@ -264,6 +265,12 @@ fn loss_of(outcome: &LogOutcome) -> String {
         if runs.len() > RUNS_MAX {
             write!(line, " more {what};").expect("a string takes all");
         }
+    }
+    for (first, last) in outcome.unknown.iter().take(RUNS_MAX) {
+        write!(line, " of index {first}..={last} nothing is known;").expect("a string takes all");
+    }
+    if outcome.unknown.len() > RUNS_MAX {
+        line.push_str(" of more nothing is known;");
     }
     line.push_str(match outcome.state {
         StateOutcome::None | StateOutcome::Kept => "",

@@ -364,7 +364,18 @@ fn what_is_in_use_is_said_before_anything_is_started() {
     assert_one_line(&same_port.stderr, &format!("cannot listen on 127.0.0.1:{port}"));
     assert!(!other.exists(), "something was made");
     // What failed claims no port.
-    start(free_demo_port(), &other).wait_for("redis-cli");
+    let mut moved = start(free_demo_port(), &other);
+    moved.wait_for("redis-cli");
+    let of_a_node = start(free_demo_port(), &other.join("1")).wait_end();
+    assert_eq!(of_a_node.status.code(), Some(4));
+    assert_one_line(&of_a_node.stderr, "is the data of one node");
+    // Nobody is told that it is kept.
+    let elsewhere = other.with_file_name("elsewhere");
+    fs::rename(&other, &elsewhere).unwrap();
+    moved.signal(Signal::TERM);
+    moved.wait_for("the data is gone");
+    assert_eq!(moved.wait_end().status.code(), Some(0));
+    fs::rename(&elsewhere, &other).unwrap();
     let file = start(free_demo_port(), &other.join("demo.lock")).wait_end();
     assert_eq!(file.status.code(), Some(4));
     assert_one_line(&file.stderr, "it is no directory; choose another");
