@@ -6,7 +6,7 @@ use kontiki_disk::{
     Disk, MemoryDisk,
     memory::{EIO, Fault, Kind},
 };
-use kontiki_sim::{matrix::Choice, model::World};
+use kontiki_sim::{matrix::Choice, model::World, session::options};
 use kontiki_wal::{
     OpenError,
     inspect::{Scan, Verdict},
@@ -143,6 +143,69 @@ fn a_rotten_trailer_that_is_gone_from_the_cache_only_goes_before_what_it_tells_o
         assert_eq!(World::of(&again), shown, "{failed}");
     }
     assert!(failures >= 2, "{failures}");
+}
+
+/// A log that was closed and opened again, of which the newest segment was sealed right behind the mark of that close, for the
+/// first entry had no room in it; nothing of the next one has reached the disk. Then a zero of its trailer page rots.
+fn rotten_trailer_behind_a_close() -> MemoryDisk {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &[&"fills ".repeat(600)]));
+    acknowledge(&mut session, L, append(2, 1, &[&"fills ".repeat(500)]));
+    let mut session = start_on(&session.close().1);
+    take(&mut session, L, append(3, 1, &[&"has no room ".repeat(125)]));
+    // The first group is what was left in the one before; then that is sealed, and nothing else.
+    (0..3).for_each(|_| session.work_on_sync());
+    let is_sealed = |session: &Session| session.wal.statistics().sealed_segments == 1;
+    let sealed = (0..20).any(|_| {
+        is_sealed(&session) || {
+            session.work_on_segment();
+            false
+        }
+    });
+    assert!(sealed);
+    let disk = session.kill().1.image(NOTHING);
+    let bytes_of = |name: &str| disk.contents(Path::new(DIRECTORY).join(name)).unwrap();
+    let (name, next) = ("0000000000000001.wal", bytes_of("0000000000000002.wal"));
+    assert!(bytes_of(name)[12 << 10..].starts_with(b"KTSEALED"), "it is sealed");
+    assert!(next[4096..].iter().all(|&byte| byte == 0), "and nothing is behind it");
+    flip(&disk, name, (12 << 10) + 600);
+    disk
+}
+
+/// WAL-CASE 46e, WAL-CASE 21: a sync of the first opening fails, so that the trailer is gone from the cache only, and the log goes on
+/// in front of it. Zeros over the rot make the trailer whole again, and it would end the segment where it ended then: its
+/// beginning goes first.
+#[test]
+fn a_trailer_that_zeros_make_whole_takes_nothing_that_was_appended_in_front_of_it() {
+    for nth in 1.. {
+        let disk = rotten_trailer_behind_a_close();
+        disk.inject(Kind::Sync, nth, Fault::Fail(EIO));
+        let Err(failed) = open(&disk).map(drop) else { break };
+        let mut session = start_on(&disk.reopen());
+        acknowledge(&mut session, L, append(3, 2, &["has room"]));
+        let (life, killed) = session.kill();
+        for keep in [ALL, NOTHING] {
+            let (_, opening) = Session::open(&killed.image(keep)).unwrap();
+            for cut in opening {
+                for choice in Choice::all(cut.before.unsynced().len()) {
+                    let found = world(&choice.image(&cut.before));
+                    let place = format!("{failed}, cut before {}, {choice}", cut.operation);
+                    assert_eq!(&found, life.world(), "{place}");
+                }
+            }
+        }
+    }
+}
+
+/// The same where the next opening wants segments of another size, and removes the one that was prepared.
+#[test]
+fn a_rotten_trailer_does_not_tell_of_a_segment_that_had_another_size() {
+    let disk = rotten_trailer_behind_a_close();
+    let wal = options(&disk).segment_bytes(32 << 10).open(DIRECTORY).unwrap();
+    let shown = World::of(&wal);
+    wal.close().unwrap();
+    drop(wal);
+    assert_eq!(world(&disk.image(NOTHING)), shown);
 }
 
 #[test]

@@ -10,8 +10,7 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-Examples (the directory has to be there); a shell that is started afterwards completes commands, flags
-and directories:
+Examples, where the directory is there; a shell that is started later completes flags and directories:
   wal-inspect completions bash > ~/.local/share/bash-completion/completions/wal-inspect
   wal-inspect completions zsh > ~/.zfunc/_wal-inspect     with fpath+=~/.zfunc before compinit
   wal-inspect completions fish > ~/.config/fish/completions/wal-inspect.fish

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     Corruption, Lsn, OpenError,
-    frame::{self, HEADER_BYTES},
+    frame::{self, HEADER_BYTES, Header},
     header::SegmentHeader,
     inspect::Scan,
     recovery::{
@@ -169,7 +169,14 @@ fn raw_frame(
         Ok(found) => found.fault,
         Err(fault) => Some(fault),
     };
-    let before = fault.as_ref().and_then(|fault| fault.header).filter(|_| whole.is_none());
+    // Where the chain ends nothing tells whether it follows: whoever asks for this place is told what it can have been.
+    let fits = |header: &Header| offset + header.frame_bytes() <= file.frames_end();
+    let alone = || Header::before_a_flip(&head, file.salt, offset).filter(fits);
+    let before = match link {
+        _ if whole.is_some() => None,
+        Some(_) => fault.as_ref().and_then(|fault| fault.header),
+        None => alone(),
+    };
     let header = whole.or(before);
     let length = header.map_or(HEADER_BYTES, |header| header.frame_bytes());
     let bytes = Bytes::copy_from_slice(window.bytes(offset..offset + length)?);

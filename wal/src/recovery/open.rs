@@ -217,7 +217,9 @@ impl Examined {
     ) -> Result<(Catalog, Stream), OpenError> {
         let later = self.tail.len() - self.end.number - 1;
         let closed = self.end.last.as_ref().filter(|last| last.header.closed).cloned();
-        let nothing_behind = self.behind.headers == 0 && later <= 1 && !self.end.is_sealed;
+        // A trailer in front of which the log goes on has rotted, and may not be there when it does.
+        let was_sealed = self.end.is_sealed || self.tail[self.end.number].was_sealed;
+        let nothing_behind = self.behind.headers == 0 && later <= 1 && !was_sealed;
         let clean = closed.filter(|_| nothing_behind);
         if clean.is_none() {
             self.run_repair(directory)?;

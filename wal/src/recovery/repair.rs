@@ -18,6 +18,10 @@ use crate::{
 
 const SECTOR_BYTES: u64 = SECTOR_LEN as u64;
 
+fn trailer_page(file: &SegmentFile) -> Range<u64> {
+    file.frames_end()..file.header.segment_bytes
+}
+
 /// A sealed segment.
 pub(crate) type Sealed = (Arc<dyn File>, Trailer);
 
@@ -73,10 +77,12 @@ impl Repair<'_> {
 
     /// Zeros over the first sector of what is cut, which the disk writes whole or not at all, and for good before the rest. Zeros
     /// can make a frame whole, if what was lost of it was nothing else: a stop in the middle must not leave its beginning beside
-    /// them, or the next recovery finds what this one has cut (WAL-CASE 3, WAL-CASE 46b).
+    /// them, or the next recovery finds what this one has cut (WAL-CASE 3, WAL-CASE 46b). Likewise of a trailer that has rotted: it
+    /// would take away what was appended in front of it since.
     fn cut_beginning(&self) -> Result<(), OpenError> {
         let (file, frames) = self.cut_frames();
-        zero(file, beginning(&frames))
+        zero(file, beginning(&frames))?;
+        zero(file, beginning(&trailer_page(file)))
     }
 
     /// Zeros behind the end, so that nothing that was cut comes back behind a new frame of the same length; and over a trailer
@@ -85,7 +91,7 @@ impl Repair<'_> {
     fn cut(&self) -> Result<(), OpenError> {
         let (file, frames) = self.cut_frames();
         zero(file, frames)?;
-        zero(file, file.frames_end()..file.header.segment_bytes)
+        zero(file, trailer_page(file))
     }
 
     /// Where frames can lie behind the end, in the segment in which the log goes on.

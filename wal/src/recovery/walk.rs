@@ -103,11 +103,16 @@ impl Gathered {
                     opening = opened;
                 }
                 Err(fault) => {
-                    // Whole by itself, it only does not follow, or whole frames are in between: then something is wrong at the
-                    // end before it.
                     let is_hidden =
                         !end.is_sealed && behind(&files[number..=number], end.offset)?.headers > 0;
-                    if !is_hidden && read_opening(next, None)?.is_err() {
+                    // A start frame that is whole by itself, and only does not follow, tells that something is wrong at the end
+                    // before it; and so do whole frames in between.
+                    let follows = fault.offset > FRAMES_AT;
+                    let is_damaged = match read_opening(next, None)? {
+                        Ok(_) => false,
+                        Err(alone) => follows || alone.offset == FRAMES_AT,
+                    };
+                    if is_damaged && !is_hidden {
                         (end.fault, end.fault_number) = (fault, number + 1);
                     }
                     return Ok(end);

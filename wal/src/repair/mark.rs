@@ -229,8 +229,7 @@ pub(super) fn losses_of_salvage(
 }
 
 fn losses(how: String, logs: &[LogOutcome], is_end_known: bool, unknown: &[String]) -> Vec<String> {
-    let is_harmed = |log: &&LogOutcome| !log.is_unharmed() || !log.unknown.is_empty();
-    let harmed: Vec<&LogOutcome> = logs.iter().filter(is_harmed).collect();
+    let harmed: Vec<&LogOutcome> = logs.iter().filter(|log| !log.is_unharmed()).collect();
     let mut lines: Vec<String> = harmed.iter().take(LOGS_MAX).map(|log| loss_of(log)).collect();
     if harmed.len() > LOGS_MAX {
         lines.push(format!("{} more logs", harmed.len() - LOGS_MAX));

@@ -29,6 +29,8 @@ struct Seen {
     /// The newest term that it has vouched for in a message, whatever became of its process since.
     said: u64,
     is_leader: bool,
+    /// Where its newest image ends, as it has said.
+    image_end: u64,
     /// By which its disk is known.
     name: Option<Incarnation>,
     /// Its last turn ended with a failure, and its disk cannot be asked what it had by then: the terms of its log, as far as which
@@ -126,6 +128,7 @@ impl Checks {
             }
         }
         let seen = self.nodes.entry(id).or_default();
+        seen.image_end = seen.image_end.max(status.snapshot.index.0);
         let (term, committed) = (status.term.0, cursors.committed.0);
         if term < seen.term || committed < seen.committed {
             let (old_term, old) = (seen.term, seen.committed);
@@ -442,6 +445,8 @@ impl Checks {
             index < log.first() && index <= base || log.term(index) == Some(term)
         });
         let state = log.state().and_then(|bytes| State::decode(&bytes).ok().flatten());
+        // What is in an image that was visible stays committed and applied.
+        let is_image_kept = steps.core().is_none() || base >= seen.image_end || host.is_doubtful();
         // Who has lost everything calls himself something new.
         let name = state.as_ref().map(|state| state.incarnation);
         let is_known = !host.was_member || name == seen.name;
@@ -449,6 +454,7 @@ impl Checks {
         let said = seen.said;
         let is_kept = is_known
             && are_entries_kept
+            && is_image_kept
             && self.check_promises(host.id, said, state.as_ref()).is_ok();
         if is_kept {
             self.take_durable(host.id, log.last(), &log, 0)?;

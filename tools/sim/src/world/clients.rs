@@ -288,7 +288,7 @@ impl World<'_> {
             };
             self.coverage.count(what);
             if let Outcome::Wrote { index, .. } = done.outcome
-                && self.looks.chance(1)
+                && self.looks.chance(LOOKS)
             {
                 self.acknowledged.push(index);
             }
@@ -336,3 +336,6 @@ impl std::fmt::Debug for Waits {
         })
     }
 }
+
+/// So many of a hundred acknowledged writes are looked for on all disks.
+const LOOKS: u64 = 5;

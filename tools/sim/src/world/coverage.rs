@@ -54,8 +54,9 @@ impl fmt::Display for Coverage {
 }
 
 /// All that a long run meets.
-pub const ALL: [&str; 70] = [
+pub const ALL: [&str; 76] = [
     "power cut",
+    "a power cut loses what was not synced",
     "power cut inside a job",
     "power cut inside a start",
     "kill",
@@ -64,6 +65,11 @@ pub const ALL: [&str; 70] = [
     "stop",
     "pause",
     "partition",
+    "partition of one from all",
+    "partition in halves",
+    "partition with a bridge",
+    "partition in one direction",
+    "partition of any directions",
     "clog",
     "full queue",
     "sync fails",

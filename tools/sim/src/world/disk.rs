@@ -15,6 +15,28 @@ use crate::{
     },
 };
 
+/// A bit that has flipped, and the byte that it is in since.
+#[derive(Debug)]
+pub(super) struct Flip {
+    directory: PathBuf,
+    name: String,
+    offset: u64,
+    byte: Option<u8>,
+}
+
+impl Flip {
+    /// A file that was removed, used again or written anew there is whole again.
+    fn is_there(&self, disk: &MemoryDisk) -> bool {
+        self.byte.is_some() && byte_at(disk, &self.directory, &self.name, self.offset) == self.byte
+    }
+}
+
+fn byte_at(disk: &MemoryDisk, directory: &Path, name: &str, offset: u64) -> Option<u8> {
+    let mut byte = [0];
+    let opened = disk.open_directory(directory, Access::Read).and_then(|opened| opened.open(name));
+    opened.and_then(|file| file.read_at(offset, &mut byte)).ok().map(|()| byte[0])
+}
+
 impl Host {
     /// A bit flips in a segment that is full, where what is newer can be what a crash leaves; or in an image.
     pub(super) fn rot(&mut self, draw: u64) -> bool {
@@ -34,9 +56,31 @@ impl Host {
         // The header page in a quarter of all cases: that is what an opening looks at.
         let offset =
             if random.chance(25) { random.below(128) } else { random.between(4096, bytes - 1) };
-        self.disk.corrupt(directory.join(name), offset, 1 << random.below(8));
-        self.is_rotten = true;
+        self.flip(&directory, name, offset, 1 << random.below(8));
         true
+    }
+
+    fn flip(&mut self, directory: &Path, name: &str, offset: u64, bits: u8) {
+        self.disk.corrupt(directory.join(name), offset, bits);
+        let (directory, name) = (directory.to_owned(), name.to_owned());
+        let byte = byte_at(&self.disk, &directory, &name, offset);
+        self.flips.push(Flip { directory, name, offset, byte });
+    }
+
+    /// Bits have flipped, and nothing was written over them since.
+    pub(super) fn is_rotten(&self) -> bool {
+        self.flips.iter().any(|flip| flip.is_there(&self.disk))
+    }
+
+    /// What went wrong with the disk explains what a node says of its files: that names one in which a bit has flipped, or the image
+    /// does. A disk that has lied can explain anything.
+    pub(super) fn explains(&self, text: &str) -> bool {
+        let is_named = |flip: &Flip| match flip.name.ends_with(".image") {
+            true => text.contains("snapshot"),
+            false => text.contains(&flip.name),
+        };
+        let there = |flip: &&Flip| flip.is_there(&self.disk);
+        self.has_lied || self.flips.iter().filter(there).any(is_named)
     }
 
     fn rot_image(&mut self, random: &mut Random) -> bool {
@@ -45,8 +89,8 @@ impl Host {
         if bytes == 0 {
             return false; // All of it was lost by a disk that lied.
         }
-        self.disk.corrupt(directory.join(name), random.below(bytes), 1 << random.below(8));
-        self.is_rotten = true;
+        let (offset, bits) = (random.below(bytes), 1 << random.below(8));
+        self.flip(&directory, &name, offset, bits);
         true
     }
 

@@ -18,6 +18,7 @@ use crate::{
     random::Random,
     world::{
         clock::Clock,
+        disk::Flip,
         machine::{Kept, Registers, SharedLedger},
         network::Network,
         parameters::{MS, Parameters, US},
@@ -149,10 +150,12 @@ pub(crate) struct Host {
     pub(crate) is_hurt: bool,
     /// There is no space for a new file.
     pub(crate) is_full: bool,
-    /// A bit of its log has flipped.
-    pub(crate) is_rotten: bool,
+    /// The bits of its files that have flipped.
+    pub(super) flips: Vec<Flip>,
     /// A sync of its disk did nothing, or something else, and said it did.
     pub(crate) has_lied: bool,
+    /// Power cuts that took something which was not synced, since they were counted.
+    losses: u64,
     /// It has taken part in the cluster.
     pub(crate) was_member: bool,
 }
@@ -183,8 +186,9 @@ impl Host {
             slow: 0,
             is_hurt: false,
             is_full: false,
-            is_rotten: false,
+            flips: Vec::new(),
             has_lied: false,
+            losses: 0,
             was_member: false,
         }
     }
@@ -266,8 +270,14 @@ impl Host {
 
     /// The disk after a power cut now that keeps so many of a hundred things that were not synced.
     pub(crate) fn after_power_cut(&mut self, keeps: u64) -> MemoryDisk {
-        let random = &mut self.random;
-        self.disk.image(|_| random.chance(keeps))
+        let (random, mut lost) = (&mut self.random, false);
+        let disk = self.disk.image(|_| {
+            let is_kept = random.chance(keeps);
+            lost |= !is_kept;
+            is_kept
+        });
+        self.losses += u64::from(lost);
+        disk
     }
 
     /// Plans when each actor that has something to do is called; what is planned for an earlier moment stays.
@@ -335,7 +345,8 @@ impl Host {
 
     /// Takes in the faults that its disk has met since the last time; their names.
     pub(crate) fn take_met(&mut self) -> Vec<&'static str> {
-        let mut names = Vec::new();
+        let losses = usize::try_from(std::mem::take(&mut self.losses)).expect("a few");
+        let mut names = vec!["a power cut loses what was not synced"; losses];
         for (kind, fault) in self.disk.take_met() {
             let says_so = matches!(fault, Fault::Fail(_) | Fault::TakeBack(_) | Fault::Panic);
             self.is_hurt |= says_so;
@@ -474,7 +485,7 @@ impl Host {
 
     /// Its disk may hold something else than what was written to it.
     pub(crate) fn is_doubtful(&self) -> bool {
-        self.is_rotten || self.has_lied
+        self.has_lied || self.is_rotten()
     }
 
     /// How it stands, in a few words.

@@ -35,7 +35,8 @@ impl World<'_> {
                 self.links.block(links);
                 self.break_later(links.iter().copied());
                 self.queue(*time, Event::Relent { fault: number });
-                true
+                let shape = shape(links, self.parameters.nodes);
+                shape.inspect(|shape| self.coverage.count(shape)).is_some()
             }
             Fault::Clog { from, to, delay, time } => {
                 self.links.clog((*from, *to), *delay);
@@ -221,7 +222,7 @@ impl World<'_> {
         let disk = if keeps > 50 { host.disk.reopen() } else { host.after_power_cut(keeps) };
         if is_closed(&disk) {
             self.coverage.count("a log is closed for good");
-        } else if !host.is_hurt && !host.is_doubtful() {
+        } else if !host.is_hurt && !host.has_lied {
             return Err(format!("node {id} has stopped, and left its log open"));
         }
         self.bring_back(number, disk, down);
@@ -269,10 +270,9 @@ impl World<'_> {
             return self.stopped(number, down);
         }
         let is_corrupt = status.is_some_and(|status| status.corruption.is_some());
-        let is_excused = match host.is_doubtful() {
-            true => is_of_the_disk(&cause) || is_of_a_doubtful_disk(&cause),
-            false => host.is_hurt && !is_corrupt && is_of_the_disk(&cause),
-        };
+        let is_of_rot =
+            host.explains(&cause) && (is_of_the_disk(&cause) || is_of_a_doubtful_disk(&cause));
+        let is_excused = is_of_rot || host.is_hurt && !is_corrupt && is_of_the_disk(&cause);
         if !is_excused {
             return Err(format!("node {id} has ended without a cause: {cause}"));
         }
@@ -329,7 +329,7 @@ impl World<'_> {
                 self.note(|| format!("\"node\":{id},\"event\":\"put off\",\"cause\":{reason:?}"));
                 self.queue(200 * MS, Event::Start { host: number });
             }
-            Started::Refused(reason) if host.is_doubtful() => {
+            Started::Refused(reason) if host.explains(&reason) => {
                 let found =
                     if host.has_lied { "a lie is found out" } else { "a damaged log is refused" };
                 host.standing = Standing::Refused;
@@ -387,6 +387,22 @@ impl World<'_> {
         self.plan(number);
         Ok(())
     }
+}
+
+/// What a partition looks like; nothing, if it stops nobody.
+fn shape(links: &[(u64, u64)], nodes: u64) -> Option<&'static str> {
+    let goes_back = |&&(a, b): &&(u64, u64)| links.contains(&(b, a));
+    let both_ways = links.iter().filter(goes_back).count();
+    let stopped = |node: u64| links.iter().filter(|&&(a, _)| a == node).count() as u64;
+    let is_alone = |node: u64| stopped(node) + 1 == nodes;
+    Some(match both_ways {
+        _ if links.is_empty() => return None,
+        0 => "partition in one direction",
+        both if both < links.len() => "partition of any directions",
+        _ if (1..=nodes).any(is_alone) => "partition of one from all",
+        _ if (1..=nodes).any(|node| stopped(node) == 0) => "partition with a bridge",
+        _ => "partition in halves",
+    })
 }
 
 /// Whom a fault of one host strikes, and for how long if it ends by itself.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use kontiki::steps::{is_of_image, protocol_message};
 
 use crate::world::{
@@ -62,6 +63,19 @@ impl Links {
     }
 }
 
+/// What happened to a message at a node, and with which other one, as a line of the trace.
+fn told(event: &str, node: u64, peer: u64, message: &Bytes) -> String {
+    let known = protocol_message(message);
+    let term = known.as_ref().map_or(0, |known| known.term().0);
+    let text = known.map_or_else(|| "Other".to_owned(), |known| format!("{known:?}"));
+    let kind = text.split('(').next().unwrap_or_default();
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+    let bytes = message.len();
+    format!(
+        "\"node\":{node},\"event\":\"{event}\",\"peer\":{peer},\"kind\":\"{kind}\",\"term\":{term},\"bytes\":{bytes},\"message\":\"{escaped}\""
+    )
+}
+
 impl World<'_> {
     /// Puts what was sent on its way.
     pub(super) fn carry(&mut self) -> Result<(), String> {
@@ -72,12 +86,7 @@ impl World<'_> {
                 let host = usize::try_from(sent.from - 1).expect("a few nodes");
                 self.checks.hear(&self.hosts[host], sent.to, message)?;
             }
-            let (from, to, bytes) = (sent.from, sent.to, sent.message.len());
-            self.note(|| {
-                let text = message.as_ref().map_or_else(|| "forwarding".to_owned(), |m| format!("{m:?}"));
-                let text: String = text.chars().take(160).filter(|c| *c != '"' && *c != '\\').collect();
-                format!("\"node\":{from},\"event\":\"send\",\"to\":{to},\"bytes\":{bytes},\"message\":\"{text}\"")
-            });
+            self.note(|| told("send", sent.from, sent.to, &sent.message));
             self.send(sent, message.is_some());
         }
         Ok(())
@@ -86,9 +95,10 @@ impl World<'_> {
     fn send(&mut self, sent: Sent, is_protocol: bool) {
         let (link, rules) = ((sent.from, sent.to), self.links.rules);
         if self.links.is_blocked(link.0, link.1) {
-            return;
+            return self.note(|| told("blocked", link.0, link.1, &sent.message));
         }
         if self.random.chance(rules.loss) {
+            self.note(|| told("lost", link.0, link.1, &sent.message));
             return self.coverage.count("a message is lost");
         }
         let repeats = if is_protocol {
@@ -125,6 +135,7 @@ impl World<'_> {
         let delivered = self.network.deliver(sent);
         let delivered = delivered
             .map_err(|reason| format!("node {to} does not know what node {from} says: {reason}"))?;
+        self.note(|| told(if delivered { "receive" } else { "too late" }, to, from, &sent.message));
         if delivered {
             if sent.is_late {
                 self.coverage.count("a message comes again after seconds");
