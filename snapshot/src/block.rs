@@ -91,3 +91,26 @@ fn prefix(length: u32, crc: u32) -> [u8; PREFIX_BYTES] {
     LittleEndian::write_u32(&mut bytes[4..], crc);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What takes memory is bounded before it is taken, whoever says how much it is to be.
+    #[test]
+    fn a_block_is_no_longer_than_a_writer_makes_one() {
+        let length = |length: u32| {
+            let mut prefix = [0; PREFIX_BYTES];
+            LittleEndian::write_u32(&mut prefix, length);
+            Chain::length(&prefix, 7)
+        };
+        let longest = u32::try_from(BLOCK_BYTES).expect("64 KiB");
+        assert_eq!(length(longest), Ok((BLOCK_BYTES, false)));
+        for longer in [longest + 1, u32::MAX] {
+            let fault = length(longer).expect_err("too long");
+            let told = Fault::new(7, "length of a block", BLOCK_BYTES as u64, longer.into());
+            assert_eq!(fault, told);
+        }
+        assert_eq!(length(0), Ok((END_BYTES - PREFIX_BYTES, true)), "the end");
+    }
+}

@@ -11,9 +11,9 @@ use std::{
 };
 
 use kontiki_core::{
-    Apply, Batch, ClusterId, Config, Configuration, Entry, EntryKind, Incarnation, Instant,
-    LogIndex, Member, Message, NodeId, Output, Position, Raft, Recovered, Role, State, Term,
-    WriteSeq,
+    AppendOutcome, Apply, Batch, ClusterId, Config, Configuration, Entry, EntryKind, Incarnation,
+    Instant, LogIndex, Member, Message, NodeId, Output, Position, Raft, Recovered, Role, State,
+    Term, VoteKind, WriteSeq,
 };
 
 use crate::{random::Random, world::parameters::pick};
@@ -33,18 +33,24 @@ pub struct Limits {
     pub timeouts: u8,
 }
 
+impl Limits {
+    /// What can happen in a short time.
+    pub const USUAL: Self =
+        Self { states: 100_000, commands: 2, crashes: 1, repeats: 1, timeouts: 3 };
+}
+
 /// What was seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Explored {
     /// Different states.
     pub states: usize,
-    /// Steps up to which all states were seen: from nodes that know of no leader, from a cluster that has one, and from one
-    /// that has just got its second.
+    /// Steps up to which all states were seen: from nodes that know of no leader, from two that ask the third one for its vote,
+    /// from a cluster that has a leader, and from one that has just got its second.
     pub depths: [usize; BEGINNINGS],
     /// Steps that led to a state that was known.
     pub known: usize,
-    /// States in which there had been more than one leader.
-    pub led_twice: usize,
+    /// States in which a leader had been elected since.
+    pub elected: usize,
     /// States in which a command was committed.
     pub committed: usize,
     /// States in which a durable entry had been cut off again.
@@ -88,6 +94,8 @@ struct Cluster {
     left: [u8; 4],
     /// Who led in which term.
     leaders: BTreeMap<u64, usize>,
+    /// Whom each node has told that it votes for in which term.
+    votes: BTreeMap<(usize, u64), usize>,
     committed: Vec<Entry>,
     truncated: bool,
 }
@@ -96,7 +104,7 @@ struct Cluster {
 const STEPS_MAX: usize = 1000;
 /// Ways to a second leader that are tried.
 const WALKS: u64 = 100;
-const BEGINNINGS: usize = 3;
+const BEGINNINGS: usize = 4;
 const NODES: usize = 3;
 const MAJORITY: usize = 2;
 /// Places in `left`.
@@ -111,7 +119,8 @@ const TIMEOUTS: usize = 3;
 /// What does not hold, with the steps that lead there.
 pub fn explore(limits: Limits) -> Result<Explored, String> {
     let led = Cluster::with_leader(limits)?;
-    let beginnings = [Cluster::new(limits), led.clone(), led.with_second_leader(limits)?];
+    let second = led.with_second_leader(limits)?;
+    let beginnings = [Cluster::new(limits), Cluster::with_two_candidates(limits)?, led, second];
     let mut explored = Explored::default();
     for (depth, first) in beginnings.into_iter().enumerate() {
         explored.depths[depth] = search(first, limits.states / BEGINNINGS, &mut explored)?;
@@ -122,6 +131,7 @@ pub fn explore(limits: Limits) -> Result<Explored, String> {
 /// Goes on from `first` until so many states were seen; the depth up to which that is all of them.
 fn search(first: Cluster, states_max: usize, explored: &mut Explored) -> Result<usize, String> {
     let mut seen = HashSet::from([first.hash()]);
+    let led = first.leaders.len();
     let mut frontier: Vec<(Cluster, Vec<Step>)> = vec![(first, Vec::new())];
     let mut depth = 0;
     while !frontier.is_empty() {
@@ -135,7 +145,7 @@ fn search(first: Cluster, states_max: usize, explored: &mut Explored) -> Result<
                     explored.known += 1;
                     continue;
                 }
-                explored.count(&after);
+                explored.count(&after, led);
                 next.push((after, path));
             }
             if seen.len() >= states_max {
@@ -149,9 +159,9 @@ fn search(first: Cluster, states_max: usize, explored: &mut Explored) -> Result<
 }
 
 impl Explored {
-    fn count(&mut self, cluster: &Cluster) {
+    fn count(&mut self, cluster: &Cluster, led: usize) {
         self.states += 1;
-        self.led_twice += usize::from(cluster.leaders.len() > 1);
+        self.elected += usize::from(cluster.leaders.len() > led);
         let is_command = |entry: &Entry| entry.kind() == Some(EntryKind::Command);
         self.committed += usize::from(cluster.committed.iter().any(is_command));
         self.truncated += usize::from(cluster.truncated);
@@ -167,9 +177,35 @@ impl Cluster {
             network: BTreeMap::new(),
             left: [commands, crashes, repeats, timeouts],
             leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
             committed: Vec::new(),
             truncated: false,
         }
+    }
+
+    /// Two nodes have asked for votes in the same term, and the third one has heard of neither.
+    fn with_two_candidates(limits: Limits) -> Result<Self, String> {
+        let mut cluster = Self::new(Limits { timeouts: u8::MAX, ..limits });
+        for candidate in [0, 1] {
+            cluster.take(Step::Timeout(candidate))?;
+            // Whether it would get that vote, and then that it has its own.
+            cluster.deliver_all(candidate, 2)?;
+            cluster.deliver_all(2, candidate)?;
+            cluster.take(Step::Written(candidate))?;
+        }
+        cluster.network.retain(|&(_, to, _), message| {
+            to == 2 && matches!(message, Message::VoteRequest(request) if request.kind == VoteKind::Real)
+        });
+        assert!(cluster.network.len() == 2, "both ask: {:?}", cluster.network);
+        cluster.left[TIMEOUTS] = limits.timeouts;
+        Ok(cluster)
+    }
+
+    /// Hands over what is under way from one to another.
+    fn deliver_all(&mut self, from: usize, to: usize) -> Result<(), String> {
+        let packets: Vec<Packet> = self.network.keys().copied().collect();
+        let packets = packets.into_iter().filter(|packet| (packet.0, packet.1) == (from, to));
+        packets.map(Step::Deliver).try_for_each(|step| self.take(step))
     }
 
     /// The first node leads, and everybody knows what it has committed.
@@ -208,6 +244,7 @@ impl Cluster {
         }
         let mut cluster = least.ok_or("no walk has led to a second leader")?;
         cluster.left = [limits.commands, limits.crashes, limits.repeats, limits.timeouts];
+        cluster.truncated = false;
         Ok(cluster)
     }
 
@@ -289,6 +326,7 @@ impl Cluster {
         }
         node.perform(&mut sent)?;
         for (to, message) in sent {
+            self.hear(number, to, &message)?;
             let mut hasher = DefaultHasher::new();
             message.hash(&mut hasher);
             self.network.insert((number, to, hasher.finish()), message);
@@ -308,6 +346,7 @@ impl Cluster {
             }
         }
         let count = usize::try_from(committed.0).expect("a short log");
+        let known = self.committed.len();
         for place in 0..count {
             let own = node.log.get(place).ok_or("committed, and not in the log")?;
             match self.committed.get(place) {
@@ -326,6 +365,52 @@ impl Cluster {
                     self.committed.push(own.clone());
                 }
             }
+        }
+        // Raft, 5.4.2: what is older is committed with an entry of the leader's own term, never by counting.
+        let newest = self.committed.last().filter(|_| self.committed.len() > known);
+        if let Some(newest) = newest
+            && status.role == Role::Leader
+            && newest.term != status.term
+        {
+            return Err(format!(
+                "node {number} leads in term {}, and commits {newest:?}",
+                status.term
+            ));
+        }
+        Ok(())
+    }
+
+    /// What a node says is on its disk: its term, its votes, of which it has one in each term, and the entries that it acknowledges.
+    fn hear(&mut self, number: usize, to: usize, message: &Message) -> Result<(), String> {
+        let disk = &self.nodes[number].disk;
+        let (hard, term) = (disk.state.hard, message.term());
+        let candidate = match message {
+            Message::VoteRequest(request) if request.kind == VoteKind::Real => Some(number),
+            Message::VoteResponse(answer) if answer.kind == VoteKind::Real && answer.granted => {
+                Some(to)
+            }
+            Message::AppendResponse(answer) => {
+                if let AppendOutcome::Matched(index) = answer.outcome
+                    && index.0 > disk.log.len() as u64
+                {
+                    return Err(format!("node {number} acknowledges {index}, which it has not"));
+                }
+                None
+            }
+            _ => return Ok(()),
+        };
+        if term > hard.term {
+            return Err(format!(
+                "node {number} speaks in term {term}, and remembers {}",
+                hard.term
+            ));
+        }
+        let Some(candidate) = candidate else { return Ok(()) };
+        let known = *self.votes.entry((number, term.0)).or_insert(candidate);
+        if known != candidate || term == hard.term && hard.vote != Some(id(candidate)) {
+            return Err(format!(
+                "node {number} votes for {candidate} in term {term}, voted for {known}, and remembers {hard:?}"
+            ));
         }
         Ok(())
     }

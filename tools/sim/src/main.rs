@@ -19,6 +19,7 @@ use std::{
 
 use clap::Parser;
 use kontiki_sim::{
+    explore::{Limits, explore},
     minimise::minimise,
     world::{self, Failure, Report, coverage::Coverage},
 };
@@ -30,6 +31,7 @@ Examples:
   sim --seeds 0..20000 -j 2             many worlds; stops at the first that fails
   sim --time 10m                        worlds from a random seed on, for ten minutes
   sim --seed 7 --without 3,5            the same world without two of its faults
+  sim --explore 1000000                 every short sequence of steps of three cores
 
 A failure names the seed, what did not hold, the faults that it takes, and the command that shows it
 again.
@@ -61,6 +63,9 @@ struct Arguments {
     /// Writes every step, a line each.
     #[arg(long, value_name = "FILE", requires = "seed")]
     trace: Option<PathBuf>,
+    /// No worlds: all that can happen to three cores in a few steps, about so many states of it.
+    #[arg(long, value_name = "STATES", conflicts_with_all = ["seed", "seeds", "time"])]
+    explore: Option<usize>,
     /// Fails if something that the product can do never occurred.
     #[arg(long)]
     cover: bool,
@@ -71,9 +76,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let done = match arguments.seed {
-        Some(seed) => one(seed, &arguments),
-        None => many(&arguments),
+    let done = match (arguments.seed, arguments.explore) {
+        (Some(seed), _) => one(seed, &arguments),
+        (None, Some(states)) => search(states),
+        (None, None) => many(&arguments),
     };
     done.unwrap_or_else(|error| {
         // Whoever reads has seen enough.
@@ -82,6 +88,21 @@ fn main() -> ExitCode {
         }
         ExitCode::from(3)
     })
+}
+
+/// Every short sequence of steps.
+fn search(states: usize) -> io::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    match explore(Limits { states, ..Limits::USUAL }) {
+        Ok(explored) => {
+            writeln!(out, "{explored:?}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(what) => {
+            writeln!(out, "FAILED: {what}")?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// One world.

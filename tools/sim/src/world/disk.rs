@@ -25,9 +25,12 @@ pub(super) struct Flip {
 }
 
 impl Flip {
-    /// A file that was removed, used again or written anew there is whole again.
+    /// A file that was removed, used again or written anew there is whole again, as soon as that is durable.
     fn is_there(&self, disk: &MemoryDisk) -> bool {
-        self.byte.is_some() && byte_at(disk, &self.directory, &self.name, self.offset) == self.byte
+        let is_in = |disk: &MemoryDisk| {
+            byte_at(disk, &self.directory, &self.name, self.offset) == self.byte
+        };
+        self.byte.is_some() && (is_in(disk) || is_in(&disk.image(|_| false)))
     }
 }
 
@@ -69,7 +72,12 @@ impl Host {
 
     /// Bits have flipped, and nothing was written over them since.
     pub(super) fn is_rotten(&self) -> bool {
-        self.flips.iter().any(|flip| flip.is_there(&self.disk))
+        !self.flips.is_empty()
+    }
+
+    /// Forgets the bits that are not there any more.
+    pub(super) fn forget_flips(&mut self) {
+        self.flips.retain(|flip| flip.is_there(&self.disk));
     }
 
     /// What went wrong with the disk explains what a node says of its files: that names one in which a bit has flipped, or the image
@@ -79,8 +87,7 @@ impl Host {
             true => text.contains("snapshot"),
             false => text.contains(&flip.name),
         };
-        let there = |flip: &&Flip| flip.is_there(&self.disk);
-        self.has_lied || self.flips.iter().filter(there).any(is_named)
+        self.has_lied || self.flips.iter().any(is_named)
     }
 
     fn rot_image(&mut self, random: &mut Random) -> bool {

@@ -345,6 +345,7 @@ impl Host {
 
     /// Takes in the faults that its disk has met since the last time; their names.
     pub(crate) fn take_met(&mut self) -> Vec<&'static str> {
+        self.forget_flips();
         let losses = usize::try_from(std::mem::take(&mut self.losses)).expect("a few");
         let mut names = vec!["a power cut loses what was not synced"; losses];
         for (kind, fault) in self.disk.take_met() {

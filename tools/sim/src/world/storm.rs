@@ -222,7 +222,7 @@ impl World<'_> {
         let disk = if keeps > 50 { host.disk.reopen() } else { host.after_power_cut(keeps) };
         if is_closed(&disk) {
             self.coverage.count("a log is closed for good");
-        } else if !host.is_hurt && !host.has_lied {
+        } else if !host.is_hurt && !host.is_doubtful() {
             return Err(format!("node {id} has stopped, and left its log open"));
         }
         self.bring_back(number, disk, down);
