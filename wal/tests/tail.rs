@@ -172,16 +172,21 @@ fn raw_frames_are_found_by_each_of_their_bytes() {
     }
 }
 
-/// The next frames are found behind a header that is damaged, by the length that it had or by their own place.
+/// The next frames are found behind a header that is damaged, by the length that it had or by their own place; also behind the first
+/// one of a segment, of which nothing tells what it follows.
 #[test]
 fn raw_frames_are_found_behind_damage() {
+    [0, 3].into_iter().for_each(expect_found_behind);
+}
+
+fn expect_found_behind(number: usize) {
     let disk = MemoryDisk::new();
     let wal = open(&disk);
     push(&wal, 3);
     wal.close().unwrap();
     let frames: Vec<Frame> = scan(&disk).frames().map(Result::unwrap).collect();
-    let (damaged, next) = (&frames[3], &frames[4]);
-    assert_eq!(next.kind, FrameKind::Entries);
+    let (damaged, next) = (&frames[number], &frames[number + 1]);
+    assert_eq!(next.kind == FrameKind::Entries, number == 3);
     drop(wal);
     let file = file(&disk, &damaged.file);
     let mut header = [0; 48];
@@ -189,7 +194,12 @@ fn raw_frames_are_found_behind_damage() {
     for bits in [1, 3] {
         file.write_at(damaged.offset + 24, &[&[header[24] ^ bits]]).unwrap();
         let scan = scan(&disk);
-        let raw = scan.raw_frame(damaged.lsn).unwrap().unwrap();
+        let of = |frame: &Frame| match number {
+            // Nothing tells where the segment begins in the stream.
+            0 => scan.raw_frame_at(frame.segment, frame.offset).unwrap().unwrap(),
+            _ => scan.raw_frame(frame.lsn).unwrap().unwrap(),
+        };
+        let raw = of(damaged);
         assert!(raw.fault.is_some());
         assert_eq!(raw.bytes[24], header[24] ^ bits);
         let (length, before) = match bits {
@@ -199,7 +209,7 @@ fn raw_frames_are_found_behind_damage() {
         assert_eq!((raw.bytes.len() as u64, raw.header_before), (length, before));
         assert_eq!(raw.body_crc.is_some(), before.is_some());
 
-        let raw = scan.raw_frame(next.lsn).unwrap().unwrap();
+        let raw = of(next);
         assert_eq!((raw.offset, raw.fault, raw.link), (next.offset, None, None));
         assert_eq!(raw.bytes.len() as u64, next.frame_bytes);
     }
