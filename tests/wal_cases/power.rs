@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use kontiki_disk::{
     Access, Disk,
-    memory::{Kind, Unsynced},
+    memory::{Cut, Kind, Unsynced},
 };
 use kontiki_sim::{matrix::Choice, session::PowerCut, workload};
 use kontiki_wal::inspect::{Scan, Verdict};
@@ -177,6 +177,40 @@ fn a_frame_that_zeros_complete_stays_cut_wherever_the_repair_is_cut() {
         }
     }
     assert!(images > 20, "{images} images");
+}
+
+/// WAL-CASE 46b: a recovery that removes more than one segment is killed anywhere, and the power goes anywhere in the next one: what an
+/// earlier process has removed is gone for good before the next goes.
+#[test]
+fn segments_go_one_by_one_also_behind_a_recovery_that_was_killed() {
+    let mut recoveries = 0;
+    for seed in 1..=6 {
+        let record = workload::run(seed, 240);
+        for cut in record.lives.iter().flat_map(|life| &life.cuts) {
+            let disk = cut.cut.before.image(NOTHING);
+            let first = Session::open(&disk).unwrap().1;
+            let is_of_segments = |cut: &&Cut| {
+                cut.operation.kind == Kind::Remove && cut.operation.name.ends_with(".wal")
+            };
+            if first.iter().filter(is_of_segments).count() < 2 {
+                continue;
+            }
+            recoveries += 1;
+            for killed in first {
+                let (session, second) = Session::open(&killed.before.reopen()).unwrap();
+                for cut in second {
+                    for choice in Choice::all(cut.before.unsynced().len()) {
+                        let found = open(&choice.image(&cut.before)).map(|wal| World::of(&wal));
+                        let place =
+                            format!("{}, then {}, {choice}", killed.operation, cut.operation);
+                        let found = found.unwrap_or_else(|error| panic!("{place}: {error}"));
+                        assert_eq!(&found, session.life.world(), "{place}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(recoveries > 0, "{recoveries}");
 }
 
 fn assert_torn(disk: &MemoryDisk, torn: bool) {

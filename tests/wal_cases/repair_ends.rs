@@ -6,7 +6,11 @@ use kontiki_disk::{
     Disk, MemoryDisk,
     memory::{EIO, Fault, Kind},
 };
-use kontiki_sim::{matrix::Choice, model::World, session::options};
+use kontiki_sim::{
+    matrix::Choice,
+    model::World,
+    session::{PowerCut, options},
+};
 use kontiki_wal::{
     OpenError,
     inspect::{Scan, Verdict},
@@ -197,15 +201,53 @@ fn a_trailer_that_zeros_make_whole_takes_nothing_that_was_appended_in_front_of_i
     }
 }
 
-/// The same where the next opening wants segments of another size, and removes the one that was prepared.
+/// WAL-CASE 46e: the same as the segment is sealed anew.
+#[test]
+fn a_trailer_that_has_rotted_does_not_come_back_as_its_segment_is_sealed_anew() {
+    let mut session = start_on(&rotten_trailer_behind_a_close());
+    acknowledge(&mut session, L, append(3, 2, &["has room"]));
+    fill_up_to(&mut session, L, 3);
+    session.settle();
+    let (life, _) = session.kill();
+    for PowerCut { cut, acknowledged, appended } in &life.cuts {
+        for choice in Choice::all(cut.before.unsynced().len()) {
+            let place = format!("cut before {}, {choice}", cut.operation);
+            let found = open(&choice.image(&cut.before)).unwrap_or_else(|e| panic!("{place}: {e}"));
+            let digest = World::of(&found).digest();
+            assert!(life.find(digest, *acknowledged, *appended).is_some(), "{place}");
+        }
+    }
+}
+
+/// The same where the next opening wants segments of another size, and removes the one that was prepared; also behind an opening
+/// that was killed anywhere.
 #[test]
 fn a_rotten_trailer_does_not_tell_of_a_segment_that_had_another_size() {
     let disk = rotten_trailer_behind_a_close();
-    let wal = options(&disk).segment_bytes(32 << 10).open(DIRECTORY).unwrap();
-    let shown = World::of(&wal);
-    wal.close().unwrap();
-    drop(wal);
-    assert_eq!(world(&disk.image(NOTHING)), shown);
+    let (_, opening) = Session::open(&disk.reopen()).unwrap();
+    let killed = opening.into_iter().map(|cut| cut.before.reopen());
+    for disk in killed.chain([disk.reopen()]) {
+        let wal = options(&disk).segment_bytes(32 << 10).open(DIRECTORY).unwrap();
+        let shown = World::of(&wal);
+        wal.close().unwrap();
+        drop(wal);
+        assert_eq!(world(&disk.image(NOTHING)), shown);
+    }
+}
+
+/// WAL-CASE 27: what is damaged is the frame, whatever was prepared behind its segment.
+#[test]
+fn a_flipped_header_at_the_end_of_a_sealed_segment_is_named_though_the_next_one_is_empty() {
+    let (_, disk) = four_segments();
+    let names = segments(&disk);
+    let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
+    let frames: Vec<_> = scan.frames().map(Result::unwrap).collect();
+    let last = frames.iter().rfind(|frame| frame.file == names[2]).unwrap();
+    overwrite(&disk, &names[3], 4096, &[0; 8192]);
+    flip(&disk, &names[2], last.offset + 24);
+    let OpenError::Corruption(told) = refused(&disk) else { panic!("damage is told") };
+    assert_eq!((&told.segment, told.offset), (&names[2], last.offset), "{told:?}");
+    assert!(told.indexes.is_some(), "{told:?}");
 }
 
 #[test]

@@ -35,7 +35,8 @@ pub struct RawFrame {
     pub link: Option<u32>,
     /// What `body_crc` should be for the body, if how long that is can be told.
     pub body_crc: Option<u32>,
-    /// The header as it was, if it is damaged and one flipped bit explains it.
+    /// The header as it was, if it is damaged and one flipped bit explains it. Where nothing tells what it follows (`link`), and the
+    /// segment was used before, that can be one of its earlier life.
     pub header_before: Option<[u8; 48]>,
     /// Why this is no whole frame; `None` if it is one.
     pub fault: Option<Corruption>,

@@ -15,7 +15,7 @@ use crate::{
     numbers::Numbers,
     recovery::{
         older::{Older, Parted, part},
-        repair::{Repair, Sealed, sync},
+        repair::{Repair, Sealed, remove_one_by_one, sync},
         scan::{Fault, SegmentFile, io_error},
         walk::{Behind, End, Gathered, behind, read_opening},
     },
@@ -221,13 +221,23 @@ impl Examined {
         let was_sealed = self.end.is_sealed || self.tail[self.end.number].was_sealed;
         let nothing_behind = self.behind.headers == 0 && later <= 1 && !was_sealed;
         let clean = closed.filter(|_| nothing_behind);
-        if clean.is_none() {
-            self.run_repair(directory)?;
+        let next = self.tail.get(self.end.number + 1).filter(|_| clean.is_some());
+        let fits = |file: &&SegmentFile| file.header.segment_bytes == options.segment_bytes;
+        let successor = next
+            .filter(fits)
+            .map(|file| Successor { header: file.header.clone(), file: Arc::clone(&file.file) });
+        match next.filter(|file| !fits(file)) {
+            _ if clean.is_none() => self.run_repair(directory)?,
+            // The names can be in the cache only, and so can be that one is gone.
+            None => sync(directory)?,
+            Some(other) => {
+                // A trailer that an opening has zeroed, which was killed then, would tell of the one that goes.
+                let active = &self.tail[self.end.number];
+                let synced = active.file.sync();
+                synced.map_err(|source| io_error("sync", &active.name(), source))?;
+                remove_one_by_one(directory, [other.name()].into_iter())?;
+            }
         }
-        let successor = match self.tail.get(self.end.number + 1).filter(|_| clean.is_some()) {
-            Some(file) => take_over(options, directory, file)?,
-            None => None,
-        };
         let mark =
             clean.map(|mark| mark.header.encode(self.tail[self.end.number].salt, mark.offset));
         let (catalog, mut stream) = self.go_on(options, mark)?;
@@ -320,22 +330,6 @@ impl Examined {
             segment.file.publish(end);
         }
     }
-}
-
-/// The prepared segment of the process before, if it has the size that this one promises room for.
-fn take_over(
-    options: &Options,
-    directory: &dyn Directory,
-    file: &SegmentFile,
-) -> Result<Option<Successor>, OpenError> {
-    let fits = file.header.segment_bytes == options.segment_bytes;
-    if !fits {
-        let name = file.name();
-        directory.remove(&name).map_err(|source| io_error("remove", &name, source))?;
-    }
-    // Its name, or that it is gone, can be in the cache only.
-    sync(directory)?;
-    Ok(fits.then(|| Successor { header: file.header.clone(), file: Arc::clone(&file.file) }))
 }
 
 /// Makes the first segment of a log: a small one, so that a new log takes milliseconds and little space though it is

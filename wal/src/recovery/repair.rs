@@ -157,16 +157,18 @@ pub(crate) fn zero(file: &SegmentFile, range: Range<u64>) -> Result<(), OpenErro
     Ok(())
 }
 
-/// Removes files, each for good before the next.
+/// Removes files, each for good before the next. An earlier process can have removed some, and not lived to sync that: it comes
+/// first.
 pub(crate) fn remove_one_by_one(
     directory: &dyn Directory,
     names: impl Iterator<Item = String>,
 ) -> Result<(), OpenError> {
+    sync(directory)?;
     for name in names {
         directory.remove(&name).map_err(|source| io_error("remove", &name, source))?;
         sync(directory)?;
     }
-    sync(directory)
+    Ok(())
 }
 
 /// Makes the names of a directory durable.

@@ -103,16 +103,18 @@ impl Gathered {
                     opening = opened;
                 }
                 Err(fault) => {
+                    // One that follows proves that end. One whose start frame is whole, and only does not follow, tells that
+                    // something is wrong there; and so do a frame, or whole ones in between, and the segment's trailer.
+                    let follows = fault.offset > FRAMES_AT;
+                    let is_short = file.trailer.is_some_and(|trailer| trailer.end() > end.lsn);
+                    let tells = is_short || end.fault.header.is_some();
+                    let is_damaged = || match read_opening(next, None) {
+                        Ok(Err(alone)) => Ok(alone.offset == FRAMES_AT),
+                        read => read.map(|_| false),
+                    };
                     let is_hidden =
                         !end.is_sealed && behind(&files[number..=number], end.offset)?.headers > 0;
-                    // A start frame that is whole by itself, and only does not follow, tells that something is wrong at the end
-                    // before it; and so do whole frames in between.
-                    let follows = fault.offset > FRAMES_AT;
-                    let is_damaged = match read_opening(next, None)? {
-                        Ok(_) => false,
-                        Err(alone) => follows || alone.offset == FRAMES_AT,
-                    };
-                    if is_damaged && !is_hidden {
+                    if follows || !tells && !is_hidden && is_damaged()? {
                         (end.fault, end.fault_number) = (fault, number + 1);
                     }
                     return Ok(end);
