@@ -181,10 +181,12 @@ fn rotten_trailer_behind_a_close() -> MemoryDisk {
 /// beginning goes first.
 #[test]
 fn a_trailer_that_zeros_make_whole_takes_nothing_that_was_appended_in_front_of_it() {
+    let mut failures = 0;
     for nth in 1.. {
         let disk = rotten_trailer_behind_a_close();
         disk.inject(Kind::Sync, nth, Fault::Fail(EIO));
         let Err(failed) = open(&disk).map(drop) else { break };
+        failures += 1;
         let mut session = start_on(&disk.reopen());
         acknowledge(&mut session, L, append(3, 2, &["has room"]));
         let (life, killed) = session.kill();
@@ -199,6 +201,7 @@ fn a_trailer_that_zeros_make_whole_takes_nothing_that_was_appended_in_front_of_i
             }
         }
     }
+    assert!(failures >= 2, "{failures}");
 }
 
 /// WAL-CASE 46e: the same as the segment is sealed anew.
