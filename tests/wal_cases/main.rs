@@ -2,6 +2,7 @@
 //! unless the case is about threads. `crash_matrix.rs` cuts whole workloads everywhere instead.
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 
+mod cached;
 mod damage;
 mod failure;
 mod lies;

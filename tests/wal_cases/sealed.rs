@@ -287,7 +287,7 @@ fn path_of(operation: &DiskOperation) -> PathBuf {
 /// order of the operations themselves.
 #[test]
 fn a_trailer_is_written_after_everything_before_it_was_synced() {
-    let mut trailers = 0;
+    let (mut trailers, mut again) = (0, 0);
     for seed in 1..=8 {
         let record = workload::run(seed, 150);
         for life in &record.lives {
@@ -306,17 +306,19 @@ fn a_trailer_is_written_after_everything_before_it_was_synced() {
                     continue;
                 }
                 trailers += 1;
+                let cut = &life.cuts[number].cut.before;
+                let bytes = cut.contents(path_of(operation)).unwrap();
+                // One that was found is written over itself.
+                if bytes[12 << 10..].starts_with(b"KTSEALED") {
+                    again += 1;
+                    continue;
+                }
                 let before = operations[..number].iter().rev();
                 let last = before.clone().find(|other| other.name == operation.name).unwrap();
                 assert_eq!(last.kind, Kind::Sync, "seed {seed}: {}", operation);
                 let next = successor(&operation.name);
-                let cut = &life.cuts[number].cut.before;
                 let lost = cut.image(NOTHING);
-                let bytes = cut.contents(path_of(operation)).unwrap();
-                // An opening writes it over itself, and what followed can have been freed by then.
-                let is_there = bytes[12 << 10..].starts_with(b"KTSEALED");
-                let is_named = is_there || segments(&lost).contains(&next);
-                assert!(is_named, "seed {seed}: {next} has no name yet");
+                assert!(segments(&lost).contains(&next), "seed {seed}: {next} has no name yet");
                 if let Some(after) = life.cuts.get(number + 1) {
                     let end = |disk: &MemoryDisk| {
                         disk.contents(path_of(operation)).unwrap().split_off((12 << 10) + 512)
@@ -327,6 +329,7 @@ fn a_trailer_is_written_after_everything_before_it_was_synced() {
             }
         }
     }
+    println!("{trailers} trailers, {again} written again");
     assert!(trailers >= 20, "{trailers}");
 }
 

@@ -12,13 +12,14 @@ use kontiki_disk::{Directory, is_too_many_files};
 use crate::{
     AppendError, Bounds, LogId, Lsn, Options, Statistics, WalError,
     catalog::{Catalog, Change},
-    frame::Header,
+    frame::{FrameKind, HEADER_BYTES, Header, frame_bytes},
     index,
     metrics::Metrics,
     mode::Mode,
     reader::Access,
     sealed::SealedIndexes,
     segment::{SEGMENTS_MAX, Segment, UPKEEP_SEGMENTS_MAX, checkpoint_bytes_max},
+    steps::FREED_MAX,
     stream::Stream,
     sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard},
     waiters::{Deferred, Waiters, Wakeups, guard},
@@ -96,6 +97,8 @@ pub(crate) struct Need {
     pub(crate) index_bytes: Option<u64>,
     /// Bytes by which the checkpoint can grow.
     pub(crate) growth: u64,
+    /// Bytes that have to be left in a segment without a successor.
+    pub(crate) kept_bytes: u64,
 }
 
 impl Core {
@@ -181,7 +184,9 @@ impl Core {
         };
         state.catalog.check(log, &change)?;
         let growth = state.catalog.growth(log, &change);
-        let need = Need { index_bytes: None, growth };
+        // States would fill a segment up to where nothing could make room any more.
+        let kept_bytes = if header.kind == FrameKind::State { COMPACTION_BYTES } else { 0 };
+        let need = Need { index_bytes: None, growth, kept_bytes };
         self.check_room(&mut state, [header.frame_bytes()].into_iter(), need)?;
         state.put(change, &header, body);
         let end = state.stream.end();
@@ -217,8 +222,9 @@ impl Core {
             if holds_entries { first + (count - 1) * index::FRAME_BYTES } else { 0 }
         };
         let index_bytes = index_with(need.index_bytes.unwrap_or(0));
+        let kept_bytes = if has_successor { 0 } else { need.kept_bytes };
         let reserves = holds_entries && !has_successor;
-        if total <= room.left(index_bytes)
+        if total + kept_bytes <= room.left(index_bytes)
             && !(reserves && room.is_in_last_eighth(total, index_bytes))
         {
             return Ok(());
@@ -439,6 +445,9 @@ pub(crate) fn too_large(bytes: u64, limit: u64) -> AppendError {
     let size = |bytes: u64| usize::try_from(bytes).expect("64-bit only");
     AppendError::TooLarge { bytes: size(bytes), limit: size(limit) }
 }
+
+/// What the first compaction of an opening takes, with the frame that frees segments behind it.
+const COMPACTION_BYTES: u64 = 2 * HEADER_BYTES + frame_bytes(FREED_MAX as u64 * 8);
 
 /// What the first frame of a log's entries adds to the index of a segment; each other one adds `index::FRAME_BYTES`.
 const FRESH_INDEX_BYTES: u64 = index::LOG_BYTES + index::FRAME_BYTES;

@@ -8,12 +8,14 @@ use bytes::Bytes;
 
 use crate::{
     Entry, LogId, Lsn, ReadError, Wal, WalError,
+    catalog::Location,
     core::State,
     frame::{FrameKind, Header, entry_range},
+    index::Located,
     reader::{or_recycled, read_frame},
     recovery::scan::Fault,
     segment::{FRAMES_AT, Segment},
-    sync::Instant,
+    sync::{Instant, MutexGuard},
     waiters::{Parker, Waiter},
 };
 
@@ -41,7 +43,8 @@ pub enum Followed {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FollowError {
-    /// What comes next was compacted away, or what happened to it is not known any more. The follower goes on at `first`.
+    /// What comes next was compacted away, or what happened to it is not known any more. The follower goes on at `first`, with
+    /// what the log holds by then.
     #[error("index {index} was compacted; the log begins at {first}")]
     Compacted {
         /// The index that would have come next.
@@ -70,6 +73,9 @@ pub struct Follow {
     /// Everything up to here was told.
     told: Lsn,
     frame: Option<Frame>,
+    /// After `Compacted`: what the log held when the stream ended here is told by index, for frames on the way to its newest cut are
+    /// gone. The stream is followed from here on.
+    until: Option<Lsn>,
     /// The next frame is the first one: what lies below `next` in it is not asked for, and replaces nothing that was told.
     is_new: bool,
 }
@@ -79,6 +85,8 @@ pub struct Follow {
 struct Frame {
     header: Header,
     body: Bytes,
+    /// One past the last index that is told of it.
+    end: u64,
     /// One of its entries was told.
     is_begun: bool,
 }
@@ -86,6 +94,10 @@ struct Frame {
 /// What a look at the place of the next frame finds.
 enum Place {
     Frame(Segment),
+    /// The frame that holds the next entry.
+    Entry(Segment, Location),
+    /// The stream tells the rest.
+    CaughtUp,
     /// Nothing durable lies there yet.
     End(Lsn),
     /// The segment is freed.
@@ -102,9 +114,11 @@ impl Follow {
             offset: 0,
             told: Lsn(0),
             frame: None,
+            until: None,
             is_new: true,
         };
-        follow.seek(from)?;
+        let core = Arc::clone(follow.wal.core());
+        follow.seek(core.state.lock(), from)?;
         Ok(follow)
     }
 
@@ -121,6 +135,8 @@ impl Follow {
             match place {
                 Place::End(_) => return Ok(None),
                 Place::Gone => self.jump()?,
+                Place::CaughtUp => self.until = None,
+                Place::Entry(segment, location) => self.read_entry(&segment, &location)?,
                 Place::Frame(segment) => {
                     if let Some(followed) = self.read(&segment)? {
                         return Ok(Some(followed));
@@ -177,9 +193,7 @@ impl Follow {
     }
 
     /// Finds the frame that holds the entry `from`, or the end of the stream if that is what comes next.
-    fn seek(&mut self, from: u64) -> Result<(), FollowError> {
-        let core = Arc::clone(self.wal.core());
-        let state = core.state.lock();
+    fn seek(&mut self, state: MutexGuard<'_, State>, from: u64) -> Result<(), FollowError> {
         let bounds = state.catalog.bounds(self.log);
         let (first, end) = (bounds.first, bounds.last + 1);
         (self.next, self.is_new, self.frame) = (from, false, None);
@@ -193,20 +207,26 @@ impl Follow {
         };
         let segment = state.stream.segments()[&location.sequence].clone();
         drop(state);
-        let frame = match location.frame {
-            Some(frame) => frame,
-            None => {
-                let located =
-                    core.sealed.find(&segment, self.log, from..from).map(|found| found.at);
-                located.map_err(|error| or_recycled(error, &core, &segment))?
-            }
-        };
+        let frame = self.locate(&segment, &location)?;
         (self.sequence, self.offset, self.is_new) = (location.sequence, frame.offset, true);
         self.told = segment.lsn(frame.offset);
         Ok(())
     }
 
+    /// The frame of the next entry.
+    fn locate(&self, segment: &Segment, location: &Location) -> Result<Located, ReadError> {
+        if let Some(frame) = location.frame {
+            return Ok(frame);
+        }
+        let core = self.wal.core();
+        let found = core.sealed.find(segment, self.log, self.next..self.next);
+        found.map(|found| found.at).map_err(|error| or_recycled(error, core, segment))
+    }
+
     fn place(&self, state: &State) -> Place {
+        if let Some(until) = self.until {
+            return self.place_of_entry(state, until);
+        }
         let Some(segment) = state.stream.segments().get(&self.sequence) else {
             // Not there yet is the end, too: the next segment takes no frame before the one before is full.
             let is_ahead = self.sequence > state.stream.active;
@@ -221,19 +241,73 @@ impl Follow {
         }
     }
 
-    /// The segment of the next frame is freed. Nothing of this log was in it that has not been told, if nothing was cut and
-    /// nothing compacted; else that is for the caller to know.
-    fn jump(&mut self) -> Result<(), FollowError> {
-        let (first, cut) = {
-            let state = self.wal.core().state.lock();
-            (state.catalog.bounds(self.log).first, state.catalog.cut(self.log))
-        };
-        let index = self.next;
-        if cut <= self.told && first <= index {
-            return self.seek(index);
+    fn place_of_entry(&self, state: &State, until: Lsn) -> Place {
+        if self.next < state.catalog.bounds(self.log).first {
+            return Place::Gone;
         }
-        self.seek(first)?;
+        let Some(location) = state.catalog.locate(self.log, self.next) else {
+            return Place::CaughtUp;
+        };
+        let segment = state.stream.segments()[&location.sequence].clone();
+        match location.frame.map(|frame| segment.lsn(frame.offset)) {
+            Some(lsn) if lsn >= until => Place::CaughtUp,
+            Some(lsn) if lsn >= state.stream.durable() => Place::End(lsn),
+            _ => Place::Entry(segment, location),
+        }
+    }
+
+    /// The segment of the next frame is freed. Nothing of this log was in it that has not been told, if nothing was cut and
+    /// nothing compacted; else that is for the caller to know. One lock: what is cut behind a first look would be found at the new
+    /// place, and not be told.
+    fn jump(&mut self) -> Result<(), FollowError> {
+        let core = Arc::clone(self.wal.core());
+        let state = core.state.lock();
+        let (first, cut) = (state.catalog.bounds(self.log).first, state.catalog.cut(self.log));
+        let index = self.next;
+        if self.until.is_none() && cut <= self.told && first <= index {
+            return self.seek(state, index);
+        }
+        (self.next, self.is_new, self.frame) = (first, false, None);
+        (self.sequence, self.offset) = (state.stream.active, state.stream.room.offset);
+        self.told = state.stream.end();
+        self.until = Some(self.told);
         Err(FollowError::Compacted { index, first })
+    }
+
+    /// Reads the frame of the next entry, of which only what is live is told; unless it came behind what is told by index.
+    fn read_entry(&mut self, segment: &Segment, location: &Location) -> Result<(), FollowError> {
+        let located = self.locate(segment, location)?;
+        if self.until.is_some_and(|until| segment.lsn(located.offset) >= until) {
+            self.until = None;
+            return Ok(());
+        }
+        let (header, body) = self.read_frame(segment, located.offset)?;
+        self.expect_next(segment, located.offset, &header)?;
+        let end = located.end.min(location.end);
+        self.frame = Some(Frame { header, body, end, is_begun: true });
+        Ok(())
+    }
+
+    fn read_frame(&self, segment: &Segment, offset: u64) -> Result<(Header, Bytes), ReadError> {
+        let core = self.wal.core();
+        let read = read_frame(segment, core.sealed.access(), offset);
+        read.map_err(|error| or_recycled(error, core, segment))
+    }
+
+    /// The frame at `offset` holds the next entry, as an index says.
+    fn expect_next(
+        &self,
+        segment: &Segment,
+        offset: u64,
+        header: &Header,
+    ) -> Result<(), ReadError> {
+        if header.holds(self.log, self.next) {
+            return Ok(());
+        }
+        let (expected, found) = (self.next, header.first_index);
+        let what = "the frame of an entry";
+        let fault = Fault { offset, what, expected, found, header: Some(*header) };
+        Err(fault.in_segment(segment.name()).into())
     }
 
     /// Reads the next frame; what it tells, unless it is entries.
@@ -242,14 +316,9 @@ impl Follow {
             (self.sequence, self.offset) = (self.sequence + 1, FRAMES_AT);
             return Ok(None);
         }
-        let core = self.wal.core();
-        let (header, body) = read_frame(segment, core.sealed.access(), self.offset)
-            .map_err(|error| or_recycled(error, core, segment))?;
-        if self.is_new && !header.holds(self.log, self.next) {
-            let (offset, expected, found) = (self.offset, self.next, header.first_index);
-            let what = "the frame of an entry";
-            let fault = Fault { offset, what, expected, found, header: Some(header) };
-            return Err(ReadError::from(fault.in_segment(segment.name())).into());
+        let (header, body) = self.read_frame(segment, self.offset)?;
+        if self.is_new {
+            self.expect_next(segment, self.offset, &header)?;
         }
         self.offset += header.frame_bytes();
         self.told = segment.lsn(self.offset);
@@ -259,7 +328,7 @@ impl Follow {
         let first = header.first_index;
         Ok(match header.kind {
             FrameKind::Entries => {
-                self.frame = Some(Frame { header, body, is_begun: false });
+                self.frame = Some(Frame { header, body, end: header.end(), is_begun: false });
                 None
             }
             FrameKind::Truncate if first < self.next => self.cut(first),
@@ -284,7 +353,7 @@ impl Follow {
     fn next_of_frame(&mut self) -> Option<Followed> {
         let frame = self.frame.as_ref()?;
         let (first, count) = (frame.header.first_index, frame.header.count);
-        let end = frame.header.end();
+        let end = frame.end;
         if first < self.next && !self.is_new && !frame.is_begun {
             return self.cut(first);
         }

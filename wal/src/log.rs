@@ -95,7 +95,11 @@ impl Log {
         let plan = state.catalog.plan_append(self.id, first, term, count)?;
         let Plan { first, term, growth, mut index_bytes } = plan;
         let sizes = frames.iter().map(|frame| frame.header.frame_bytes());
-        core.check_room(&mut state, sizes, Need { index_bytes: Some(index_bytes), growth })?;
+        core.check_room(
+            &mut state,
+            sizes,
+            Need { index_bytes: Some(index_bytes), growth, kept_bytes: 0 },
+        )?;
         let mut next = first;
         for EntriesFrame { header, head, entries } in frames {
             let header = Header { log: self.id, first_index: next, term, ..*header };

@@ -69,6 +69,11 @@ impl Segment {
         lsn.0 - self.base.0 + FRAMES_AT
     }
 
+    /// Where the index ends and the trailer begins, once it is sealed.
+    pub(crate) fn index_end(&self) -> u64 {
+        self.bytes - PAGE_BYTES
+    }
+
     pub(crate) fn name(&self) -> String {
         file_name(self.sequence)
     }

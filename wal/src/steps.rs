@@ -1,6 +1,7 @@
 //! The log's work, one step at a time: `begin() -> Job`, `Job::run()` (nothing but IO), `finish(job, result)`.
 //! The log's threads loop over these; a simulator calls them from one thread, and delays, fails or drops any `finish`.
 
+mod files;
 mod segments;
 
 use std::{
@@ -10,7 +11,10 @@ use std::{
 };
 
 pub use self::segments::SegmentJob;
-pub(crate) use self::segments::{describe, prepare, write_seal};
+pub(crate) use self::{
+    files::{describe, prepare},
+    segments::FREED_MAX,
+};
 use crate::{
     Wal,
     core::{Core, State},

@@ -206,11 +206,11 @@ impl Stream {
         self.segments_bytes
     }
 
-    /// The segment's file has its index and its trailer: all of it may be read.
+    /// The segment's file has its index and its trailer, and the index may be read.
     pub(crate) fn seal(&mut self, sequence: u64, trailer: Trailer) {
         if let Some(segment) = self.segments.get_mut(&sequence) {
             segment.trailer = Some(trailer);
-            segment.file.publish(segment.bytes);
+            segment.file.publish(segment.index_end());
         }
     }
 

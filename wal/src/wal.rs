@@ -193,7 +193,9 @@ impl Handle {
 
     /// Waits for the threads, so that the directory is free when the last handle and view are gone.
     fn join_threads(&self) {
-        for thread in self.threads.lock().drain(..) {
+        // Not under the lock: a callback on a thread that is waited for can close, too.
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
             // A callback can drop the last handle on one of the log's own threads.
             if thread.thread().id() != thread::current().id() && thread.join().is_err() {
                 tracing::error!("a thread of the log panicked");

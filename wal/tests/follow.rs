@@ -138,6 +138,41 @@ fn a_follower_that_falls_behind_compaction_is_told_where_the_log_begins() {
     assert_eq!(told(&mut follow), [format!("1/200 {}", "x".repeat(500))]);
 }
 
+/// What lies between the first entries and their replacement is gone with the segments of another log: what is left is told anew,
+/// once, and then the stream is followed.
+#[test]
+fn a_follower_goes_on_behind_a_gap_with_a_cut_behind_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let wal = open(&directory);
+    let (log, other) = (wal.log(LogId(1)).unwrap(), wal.log(LogId(2)).unwrap());
+    append(&log, 1, 1, &["a", "b", "c"]);
+    for index in 1..=40 {
+        append(&other, index, 9, &[&"x".repeat(1000)]);
+    }
+    append(&log, 2, 2, &["B", "C"]);
+    append(&log, 3, 3, &["third"]);
+    other.compact_before(41).unwrap().wait().unwrap();
+    while wal.statistics().segments > 2 {
+        thread::yield_now();
+    }
+    let mut follow = log.follow(1).unwrap();
+    let mut before = Vec::new();
+    let error = loop {
+        match follow.try_next() {
+            Ok(Some(Followed::Entry(entry))) => before.push(entry.bytes),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(before, ["a", "b", "c"]);
+    assert!(matches!(error, FollowError::Compacted { index: 4, first: 1 }), "{error}");
+    append(&log, 3, 4, &["anew"]);
+    append(&log, 4, 4, &["next"]);
+    assert_eq!(told(&mut follow), ["1/1 a", "2/2 B", "4/3 anew", "4/4 next"]);
+    log.truncate_after(1).unwrap().wait().unwrap();
+    assert_eq!(told(&mut follow), ["truncated after 1"]);
+}
+
 #[test]
 fn a_follower_waits_for_what_becomes_durable_and_ends_with_the_log() {
     let directory = tempfile::tempdir().unwrap();

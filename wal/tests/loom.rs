@@ -18,12 +18,13 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use kontiki_disk::{
     MemoryDisk,
     memory::{EIO, Fault, Kind},
 };
 use kontiki_wal::{
-    AppendError, FollowError, Log, LogId, Options, Pending, Wal, WalError, pass_time,
+    AppendError, FollowError, Followed, Log, LogId, Options, Pending, Wal, WalError, pass_time,
 };
 use loom::{
     sync::{Condvar, Mutex},
@@ -383,5 +384,70 @@ fn a_follower_that_waits_while_the_log_closes_is_told() {
         world.wal.close().unwrap();
         let ended = follower.join().unwrap();
         assert!(matches!(ended, Err(FollowError::Wal(WalError::Closed))), "{ended:?}");
+    });
+}
+
+/// The log has failed, and who is told of it by one of its threads closes it, while another thread waits for that one in a close.
+#[test]
+fn who_is_told_of_a_failure_can_close_while_another_does() {
+    model(|| {
+        let world = World::new(Wal::options());
+        world.disk.inject(Kind::Sync, 1, Fault::Fail(EIO));
+        let told = Told::new();
+        let (callback, wal) = (Arc::clone(&told), world.wal.clone());
+        world.push("entry").on_durable(move |_| callback.tell(wal.close()));
+        let closed = world.wal.close();
+        for outcome in [closed, told.wait()] {
+            let is_told = matches!(outcome, Err(WalError::Poisoned { .. } | WalError::Closed));
+            assert!(is_told, "{outcome:?}");
+        }
+    });
+}
+
+/// What is cut while a follower looks for its place anew, because the segment that it stood in is gone, it tells.
+#[test]
+fn a_follower_whose_segment_is_gone_tells_what_is_cut_meanwhile() {
+    model(|| {
+        let world = World::without_threads();
+        let other = world.wal.log(LogId(2)).unwrap();
+        let fill = || {
+            while let Err(AppendError::Full { .. }) = other.push(vec![7; 4000]).map(drop) {
+                world.wal.work(Duration::ZERO);
+            }
+            world.wal.work(Duration::ZERO);
+        };
+        world.log.append(1, 1, &["1".into(), "2".into()]).unwrap().wait().unwrap();
+        (0..3).for_each(|_| fill());
+        let mut follow = world.log.follow(1).unwrap();
+        for index in 1..3 {
+            let followed = follow.try_next().unwrap().unwrap();
+            assert!(matches!(followed, Followed::Entry(entry) if entry.index == index));
+        }
+        assert_eq!(follow.try_next().unwrap(), None, "it stands behind the other log's entries");
+        (0..4).for_each(|_| fill());
+        other.compact_before(other.last()).unwrap().wait().unwrap();
+        world.wal.work(Duration::ZERO);
+
+        let log = world.log.clone();
+        let mut replaced = Some(thread::spawn(move || {
+            log.append(2, 2, &["b".into(), "c".into()]).unwrap().wait().unwrap();
+        }));
+        // What it has told so far is 1 and 2.
+        let mut told = vec![Bytes::from("1"), Bytes::from("2")];
+        loop {
+            match follow.try_next() {
+                Ok(Some(Followed::Entry(entry))) => told.push(entry.bytes),
+                Ok(Some(Followed::Truncated { last })) => {
+                    told.truncate(usize::try_from(last).unwrap())
+                }
+                Err(FollowError::Compacted { first: 1, .. }) => told.clear(),
+                Ok(None) => match replaced.take() {
+                    Some(replaced) => replaced.join().unwrap(),
+                    None => break,
+                },
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(told, ["1", "b", "c"]);
     });
 }

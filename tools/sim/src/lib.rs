@@ -22,6 +22,7 @@ pub mod exhaustive;
 pub mod explore;
 pub mod failure;
 pub mod linear;
+pub mod lives;
 pub mod matrix;
 pub mod minimise;
 pub mod model;

@@ -126,8 +126,13 @@ impl Session {
     /// What the log says.
     pub fn open(disk: &MemoryDisk) -> Result<(Self, Vec<Cut>), OpenError> {
         disk.start_cuts();
-        let wal = open(disk)?;
-        let cuts = disk.take_cuts();
+        let session = Self::open_with(disk, options(disk))?;
+        Ok((session, disk.take_cuts()))
+    }
+
+    /// Opens it with other options, and keeps no cuts.
+    pub(crate) fn open_with(disk: &MemoryDisk, options: Options) -> Result<Self, OpenError> {
+        let wal = options.open(DIRECTORY)?;
         let session = Self {
             sync: Stage::None,
             segment: Stage::None,
@@ -138,7 +143,7 @@ impl Session {
             acknowledged: Arc::default(),
             failed: Arc::default(),
         };
-        Ok((session, cuts))
+        Ok(session)
     }
 
     /// How many operations were reported durable.

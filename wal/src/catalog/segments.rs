@@ -20,6 +20,8 @@ pub(crate) struct Segments {
     dead: BTreeSet<u64>,
     /// Segments whose index is in memory, but for the active one.
     unsealed: BTreeSet<u64>,
+    /// Segments with a trailer that this opening has found, and not written: it can be in the page cache only.
+    found: BTreeSet<u64>,
 }
 
 /// What lives in one segment.
@@ -44,9 +46,8 @@ impl Segments {
         if !self.numbers.contains(sequence) {
             return false;
         }
-        if frames.is_some() {
-            self.unsealed.insert(sequence);
-        }
+        let set = if frames.is_some() { &mut self.unsealed } else { &mut self.found };
+        set.insert(sequence);
         self.held.insert(sequence, Held { live: 0, frames: frames.map(Arc::new) });
         self.dead.insert(sequence);
         true
@@ -112,6 +113,7 @@ impl Segments {
             self.held.remove(sequence);
             self.dead.remove(sequence);
             self.unsealed.remove(sequence);
+            self.found.remove(sequence);
         }
     }
 
@@ -121,7 +123,14 @@ impl Segments {
         Some((sequence, self.held.get(&sequence)?.frames.as_ref()?))
     }
 
-    /// How many such segments there are.
+    /// The newest segment before `sequence` in which something lives, if nobody knows that its trailer is durable.
+    pub(crate) fn found_before(&self, sequence: u64) -> Option<u64> {
+        self.found.range(..sequence).next_back()?;
+        let (before, _) = self.held.range(..sequence).rev().find(|(_, held)| held.live > 0)?;
+        self.found.get(before).copied()
+    }
+
+    /// How many of those whose index is in memory there are.
     pub(crate) fn unsealed_count(&self) -> usize {
         self.unsealed.len()
     }
@@ -129,6 +138,7 @@ impl Segments {
     /// The segment's file has its index from now on.
     pub(crate) fn sealed(&mut self, sequence: u64) {
         self.unsealed.remove(&sequence);
+        self.found.remove(&sequence);
         if let Some(segment) = self.held.get_mut(&sequence) {
             segment.frames = None;
         }
@@ -152,7 +162,7 @@ impl Segments {
     /// How many are remembered one by one.
     #[cfg(test)]
     pub(super) fn held_count(&self) -> usize {
-        self.held.len() + self.dead.len() + self.unsealed.len()
+        self.held.len() + self.dead.len() + self.unsealed.len() + self.found.len()
     }
 
     /// Nothing lives in it, once the log has gone on elsewhere.

@@ -15,7 +15,7 @@ use crate::{
     numbers::Numbers,
     recovery::{
         older::{Older, Parted, part},
-        repair::{Repair, Sealed, remove_one_by_one, sync},
+        repair::{Repair, remove_one_by_one, sync},
         scan::{Fault, SegmentFile, io_error},
         walk::{Behind, End, Gathered, behind, read_opening},
     },
@@ -303,18 +303,7 @@ impl Examined {
             "repairing after an unclean stop"
         );
         let (segments, behind) = (&self.gathered.segments[..], &self.behind);
-        let (sealed, attested) = (self.newest_sealed(), self.attested);
-        Repair { directory, sealed, tail, segments, end, behind, attested }.run()
-    }
-
-    /// The newest segment that has a trailer.
-    fn newest_sealed(&self) -> Option<Sealed> {
-        let of_file =
-            |file: &SegmentFile| file.trailer.map(|trailer| (Arc::clone(&file.file), trailer));
-        let of_segment =
-            |segment: &Segment| segment.trailer.map(|trailer| (Arc::clone(&segment.file), trailer));
-        let newest = self.tail.iter().rev().find_map(of_file);
-        newest.or_else(|| self.older.segments.iter().rev().find_map(of_segment))
+        Repair { directory, tail, segments, end, behind, attested: self.attested }.run()
     }
 
     /// Everything that was walked may be read, but for the mark of a close, which is written again; of sealed segments
@@ -322,7 +311,7 @@ impl Examined {
     fn publish(&self, with_mark: bool) {
         for segment in &self.older.segments {
             let frames_end = segment.last.map_or(0, |last| last.frames_end);
-            segment.file.publish(segment.trailer.map_or(frames_end, |_| segment.bytes));
+            segment.file.publish(segment.trailer.map_or(frames_end, |_| segment.index_end()));
         }
         for segment in &self.gathered.segments {
             let mark = if with_mark { HEADER_BYTES } else { 0 };

@@ -1,8 +1,8 @@
 //! The repair after an unclean stop. Nothing was exposed yet, and nothing is before this has succeeded.
 
-use std::{collections::BTreeSet, io, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, ops::Range};
 
-use kontiki_disk::{Directory, File};
+use kontiki_disk::Directory;
 
 use crate::{
     Lsn, OpenError,
@@ -11,9 +11,9 @@ use crate::{
         scan::{SegmentFile, Window, io_error},
         walk::{Behind, End},
     },
-    segment::{PAGE_BYTES, Segment, file_name},
-    steps::{write_seal, zero_parts},
-    trailer::{SECTOR_LEN, Trailer},
+    segment::{PAGE_BYTES, Segment},
+    steps::zero_parts,
+    trailer::SECTOR_LEN,
 };
 
 const SECTOR_BYTES: u64 = SECTOR_LEN as u64;
@@ -22,14 +22,9 @@ fn trailer_page(file: &SegmentFile) -> Range<u64> {
     file.frames_end()..file.header.segment_bytes
 }
 
-/// A sealed segment.
-pub(crate) type Sealed = (Arc<dyn File>, Trailer);
-
 /// What the repair works on.
 pub(crate) struct Repair<'a> {
     pub(crate) directory: &'a dyn Directory,
-    /// The newest segment that has a trailer.
-    pub(crate) sealed: Option<Sealed>,
     /// The segments that follow each other up to the newest.
     pub(crate) tail: &'a [SegmentFile],
     /// Those of them that were walked.
@@ -43,10 +38,6 @@ pub(crate) struct Repair<'a> {
 impl Repair<'_> {
     /// Makes what is whole durable, and takes away for good what is not.
     pub(crate) fn run(&self) -> Result<(), OpenError> {
-        if let Some((file, trailer)) = &self.sealed {
-            let sealed = seal_again(&**file, trailer);
-            sealed.map_err(|source| io_error("write", &file_name(trailer.sequence), source))?;
-        }
         let mut touched = self.rewrite()?;
         self.cut_beginning()?;
         touched.insert(self.end.resume().0);
@@ -94,11 +85,14 @@ impl Repair<'_> {
         zero(file, trailer_page(file))
     }
 
-    /// Where frames can lie behind the end, in the segment in which the log goes on.
+    /// Where frames can lie behind the end, in the segment in which the log goes on; also if none is found: a repair before this one
+    /// can have left zeros over them that are in the cache only. What an opening writes carries its nonce, and nothing of an earlier
+    /// one follows on it; but marks do not. There are at most two in a row, of idling and of a close, and the header behind them is
+    /// gone, too.
     fn cut_frames(&self) -> (&SegmentFile, Range<u64>) {
         let (number, start) = self.end.resume();
         let file = &self.tail[number];
-        let end = self.behind.frames_end.max(start + HEADER_BYTES).next_multiple_of(PAGE_BYTES);
+        let end = self.behind.frames_end.max(start + 3 * HEADER_BYTES).next_multiple_of(PAGE_BYTES);
         (file, start..end.min(file.frames_end()))
     }
 
@@ -112,17 +106,6 @@ impl Repair<'_> {
         let later = self.tail[self.end.resume().0 + 1..].iter().rev();
         remove_one_by_one(self.directory, later.map(SegmentFile::name))
     }
-}
-
-/// Writes a trailer over itself, with its index: a stop before the end of its last sync leaves it in the cache only, and what is
-/// done on the strength of it comes next. A segment behind a sealed one may go, and then nothing but that trailer tells where
-/// the frames before the gap end. Those before the newest are durable: one is sealed after the other.
-fn seal_again(file: &dyn File, trailer: &Trailer) -> io::Result<()> {
-    let start = trailer.index_at(file.len());
-    let mut index = vec![0; usize::try_from(file.len() - start).expect("64-bit only")];
-    file.read_at(start, &mut index)?;
-    let page = index.split_off(index.len() - usize::try_from(PAGE_BYTES).expect("4096 fits"));
-    write_seal(file, file.len() - PAGE_BYTES, &index, &page, || Ok(()))
 }
 
 /// Writes the bytes of `range` over themselves, a step at a time, so that their pages are dirty; the caller syncs.

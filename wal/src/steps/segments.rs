@@ -7,20 +7,22 @@ use std::{
 
 use kontiki_disk::{Directory, File};
 
-use super::{unless_stopped, zero_parts};
+use super::{
+    files::{prepare, reuse, seal, seal_again},
+    unless_stopped,
+};
 use crate::{
     LogId, Wal,
     core::{Core, State},
-    error::with_needed_room,
     frame::{FrameKind, Header},
     header::SegmentHeader,
-    index::{self, FrameIndex},
+    index::FrameIndex,
     mode::Mode,
-    segment::{PAGE_BYTES, Segment, checkpoint_bytes_max, file_name, spare_name, temporary_name},
+    segment::{Segment, checkpoint_bytes_max, file_name, spare_name},
     stream::Successor,
     sync::AtomicBool,
     threads,
-    trailer::{SECTOR_LEN, Trailer},
+    trailer::Trailer,
     waiters::{Deferred, Wakeups},
 };
 
@@ -39,9 +41,11 @@ enum SegmentWork {
     /// Makes the next segment, of a spare if there is one.
     Prepare { header: SegmentHeader, spare: Option<u64>, file: OnceLock<Arc<dyn File>> },
     /// Removes files by their names, and renames segments, by their numbers, so that their files can be used again.
-    Free { removed: Vec<String>, kept: Vec<u64> },
+    Free { removed: Vec<String>, kept: Vec<u64>, files: Vec<Arc<dyn File>> },
     /// Writes the index and the trailer of a full segment.
     Seal { segment: Segment, frames: Arc<FrameIndex>, trailer: OnceLock<Trailer> },
+    /// Writes a trailer that was found over itself.
+    SealAgain { segment: Segment, trailer: Trailer },
 }
 
 impl SegmentJob {
@@ -65,7 +69,7 @@ impl SegmentJob {
                 };
                 file.set(prepared).expect("a job runs once");
             }
-            SegmentWork::Free { removed, kept } => {
+            SegmentWork::Free { removed, kept, .. } => {
                 unless_stopped(&self.stopped)?;
                 let removals = removed.iter().map(|name| self.directory.remove(name));
                 let renames = kept
@@ -83,109 +87,14 @@ impl SegmentJob {
                 trailer.set(sealed).expect("a job runs once");
                 return Ok(());
             }
+            SegmentWork::SealAgain { segment, trailer } => {
+                return seal_again(segment, trailer, &self.stopped);
+            }
         }
         self.named.set(()).expect("a job runs once");
         unless_stopped(&self.stopped)?;
         self.directory.sync()
     }
-}
-
-/// Makes a segment of a file whose name as a spare is durable: so its old name cannot come back over the new bytes. What
-/// lies in it has another salt, and is not written over.
-fn reuse(
-    directory: &dyn Directory,
-    header: &SegmentHeader,
-    spare: u64,
-    stopped: &AtomicBool,
-) -> io::Result<Arc<dyn File>> {
-    let spare = spare_name(spare);
-    let file = directory.open(&spare)?;
-    unless_stopped(stopped)?;
-    file.write_at(0, &[&header.encode()])?;
-    file.sync()?;
-    unless_stopped(stopped)?;
-    directory.rename(&spare, &file_name(header.sequence))?;
-    Ok(file)
-}
-
-/// A trailer says that everything before it is durable, so it is written when that is true. Its end goes first, so that no
-/// stop leaves its beginning without its end: one that does not hold has rotted.
-fn seal(segment: &Segment, frames: &FrameIndex, stopped: &AtomicBool) -> io::Result<Trailer> {
-    let (trailer, index) = describe(segment, frames);
-    let page = trailer.encode(segment.salt);
-    write_seal(&*segment.file, segment.bytes - PAGE_BYTES, &index, &page, || {
-        unless_stopped(stopped)
-    })?;
-    Ok(trailer)
-}
-
-/// Writes an index and, at `at`, the trailer page behind it; `goes_on` is asked before each write.
-pub(crate) fn write_seal(
-    file: &dyn File,
-    at: u64,
-    index: &[u8],
-    page: &[u8],
-    goes_on: impl Fn() -> io::Result<()>,
-) -> io::Result<()> {
-    goes_on()?;
-    file.write_at(at - index.len() as u64, &[index])?;
-    goes_on()?;
-    file.write_at(at + SECTOR_LEN as u64, &[&page[SECTOR_LEN..]])?;
-    file.sync()?;
-    goes_on()?;
-    file.write_at(at, &[page])?;
-    file.sync()
-}
-
-/// The trailer of a full segment, and its index: up to megabytes, so not made under the lock.
-pub(crate) fn describe(segment: &Segment, frames: &FrameIndex) -> (Trailer, Vec<u8>) {
-    let last = segment.last.expect("a full segment");
-    let (index, logs, frames) = frames.encode();
-    let table = usize::try_from(u64::from(logs) * index::LOG_BYTES).expect("64-bit only");
-    let trailer = Trailer {
-        sequence: segment.sequence,
-        base: segment.base,
-        frames_end: last.frames_end,
-        last_crc: last.crc,
-        logs,
-        frames,
-        table_crc: crc32fast::hash(&index[..table]),
-        index_crc: crc32fast::hash(&index),
-    };
-    (trailer, index)
-}
-
-/// Makes a segment's file, filled with zeros so that no sync has to convert extents or to grow the file, and gives it its
-/// name; the directory is not synced.
-pub(crate) fn prepare(
-    directory: &dyn Directory,
-    header: &SegmentHeader,
-    stopped: &AtomicBool,
-) -> io::Result<Arc<dyn File>> {
-    let temporary = temporary_name(header.sequence);
-    unless_stopped(stopped)?;
-    let attempt = || {
-        let file = directory.create(&temporary, header.segment_bytes)?;
-        let mut offset = PAGE_BYTES;
-        while offset < header.segment_bytes {
-            unless_stopped(stopped)?;
-            let length = (header.segment_bytes - offset).min(FILL_STEP_BYTES);
-            let parts: Vec<&[u8]> = zero_parts(usize::try_from(length).expect("bounded")).collect();
-            file.write_at(offset, &parts)?;
-            offset += length;
-        }
-        unless_stopped(stopped)?;
-        file.write_at(0, &[&header.encode()])?;
-        file.sync()?;
-        unless_stopped(stopped)?;
-        directory.rename(&temporary, &file_name(header.sequence))?;
-        Ok(file)
-    };
-    attempt().map_err(|error| {
-        // Best effort: what stays refuses the next attempt, which so removes it; or the next open does.
-        let _ = directory.remove(&temporary);
-        with_needed_room(error, header.segment_bytes)
-    })
 }
 
 /// One job, if any is due: begin, run, finish. `None` if none was, else whether it succeeded.
@@ -224,8 +133,8 @@ impl Core {
         self.free_dead(state);
         // Freeing comes first: it can make the space that preparing needs. Sealing can wait, unless nothing can be prepared
         // or too much waits already: only what is behind a sealed segment can be freed.
-        let seals_first =
-            state.preparation_error.is_some() || state.catalog.segments.unsealed_count() > 1;
+        let segments = &state.catalog.segments;
+        let seals_first = state.preparation_error.is_some() || segments.unsealed_count() > 1;
         let work = if state.can_remove() {
             self.begin_free(state)
         } else if seals_first && let Some(seal) = begin_seal(state) {
@@ -258,7 +167,7 @@ impl Core {
     fn begin_free(&self, state: &mut State) -> SegmentWork {
         let mut removed = std::mem::take(&mut state.leftovers);
         state.removal_failed = false;
-        let mut kept = Vec::new();
+        let (mut kept, mut files) = (Vec::new(), Vec::new());
         let places = SPARES_MAX - usize::from(state.stream.successor.is_some());
         let durable = state.stream.durable();
         let freed = state.freed.take_if(|(end, _)| *end <= durable).map_or(vec![], |freed| freed.1);
@@ -276,14 +185,19 @@ impl Core {
                 state.statistics.pinned_segments += u64::from(!is_free);
                 removed.push(file_name(sequence));
             }
+            files.push(file);
         }
         kept.reverse();
         let too_many = (state.spares.len() + kept.len()).saturating_sub(places);
         removed.extend(state.spares.drain(..too_many).map(spare_name));
-        SegmentWork::Free { removed, kept }
+        SegmentWork::Free { removed, kept, files }
     }
 
-    pub(crate) fn finish_segment(&self, job: SegmentJob, result: io::Result<()>) {
+    pub(crate) fn finish_segment(&self, mut job: SegmentJob, result: io::Result<()>) {
+        if let SegmentWork::Free { files, .. } = &mut job.work {
+            // Unmaps them, which takes long: not under the lock.
+            files.clear();
+        }
         let directory = Arc::clone(&self.directory);
         let mut state = self.state.lock();
         assert!(std::mem::take(&mut state.preparing), "a job is finished once");
@@ -309,7 +223,7 @@ impl Core {
                 // Each time: who was told `Full` may have begun to wait for room after the first failure, and has to hear of it.
                 self.publish(&mut state)
             }
-            (Err(error), SegmentWork::Free { removed, kept }) => {
+            (Err(error), SegmentWork::Free { removed, kept, .. }) => {
                 if !std::mem::replace(&mut state.removal_failure_is_told, true) {
                     let (removed, kept) = (removed.clone(), kept.clone());
                     news = Some(Deferred::new(move || {
@@ -323,7 +237,10 @@ impl Core {
                 state.removal_failed = true;
                 self.publish(&mut state)
             }
-            (Err(error), SegmentWork::Seal { segment, .. }) => {
+            (
+                Err(error),
+                SegmentWork::Seal { segment, .. } | SegmentWork::SealAgain { segment, .. },
+            ) => {
                 let failure = self.failure("a write or sync", segment.name(), error);
                 self.poison(&mut state, failure)
             }
@@ -351,6 +268,10 @@ impl Core {
                 let trailer = trailer.into_inner().expect("a job that succeeded was run");
                 state.seal(segment.sequence, trailer);
                 // It makes no room, but who asked during it was told to wait for it.
+                self.publish(&mut state)
+            }
+            (Ok(()), SegmentWork::SealAgain { segment, .. }) => {
+                state.catalog.segments.sealed(segment.sequence);
                 self.publish(&mut state)
             }
         };
@@ -403,7 +324,8 @@ impl State {
 
     /// Something waits to be done to segments.
     pub(crate) fn has_segment_work(&self) -> bool {
-        self.can_remove() || self.sealable().is_some() || self.upkeep_needs_successor
+        let seals = self.sealable().is_some() || self.to_seal_again().is_some();
+        self.can_remove() || seals || self.upkeep_needs_successor
     }
 
     /// The oldest segment that is full and durable and has no index in its file yet.
@@ -414,17 +336,33 @@ impl State {
         (segment.last.is_some() && next.base <= self.stream.durable()).then_some((segment, frames))
     }
 
-    /// Segments without a live entry that may go. Those before them are sealed: behind a gap nothing but a trailer vouches
-    /// for the last frame before it.
+    /// Segments without a live entry that may go. Those before them are sealed, and the one next to them for certain: behind a
+    /// gap nothing but a trailer vouches for the last frame before it.
     fn dead_segments(&self) -> Vec<u64> {
+        let segments = &self.catalog.segments;
+        self.full_dead_segments()
+            .take_while(|&sequence| segments.found_before(sequence).is_none())
+            .collect()
+    }
+
+    /// Segments without a live entry that are full and durable, with all those before them.
+    fn full_dead_segments(&self) -> impl Iterator<Item = u64> + '_ {
         let durable = self.stream.durable();
         let unsealed = self.catalog.segments.unsealed().map_or(u64::MAX, |(sequence, _)| sequence);
-        let is_durable = |sequence: u64| {
+        let is_durable = move |sequence: u64| {
             let next = self.stream.segments().range(sequence + 1..).next();
             next.is_some_and(|(_, next)| next.base <= durable)
         };
         let dead = self.catalog.segments.dead().take(FREED_MAX);
-        dead.take_while(|&sequence| sequence <= unsealed && is_durable(sequence)).collect()
+        dead.take_while(move |&sequence| sequence <= unsealed && is_durable(sequence))
+    }
+
+    /// The first segment that a dead one waits for, because only the trailer that was found in it tells where its frames end.
+    fn to_seal_again(&self) -> Option<(&Segment, Trailer)> {
+        let segments = &self.catalog.segments;
+        let found = self.full_dead_segments().find_map(|dead| segments.found_before(dead))?;
+        let segment = self.stream.segments().get(&found)?;
+        Some((segment, segment.trailer?))
     }
 
     /// The segment's file has its index and its trailer, both durable.
@@ -443,15 +381,16 @@ impl State {
 }
 
 fn begin_seal(state: &State) -> Option<SegmentWork> {
+    if let Some((segment, trailer)) = state.to_seal_again() {
+        return Some(SegmentWork::SealAgain { segment: segment.clone(), trailer });
+    }
     let (segment, frames) = state.sealable()?;
     let (segment, frames) = (segment.clone(), Arc::clone(frames));
     Some(SegmentWork::Seal { segment, frames, trailer: OnceLock::new() })
 }
 
-const FILL_STEP_BYTES: u64 = 1 << 20;
-
 /// Segments that one frame frees: it has to fit into the smallest segment beside the largest checkpoint.
-const FREED_MAX: usize = 128;
+pub(crate) const FREED_MAX: usize = 128;
 
 /// Segments prepared or kept to be used again at most.
 const SPARES_MAX: usize = 2;

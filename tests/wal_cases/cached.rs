@@ -1,0 +1,108 @@
+//! What a life leaves in the page cache only, and the next ones find there: `lives.rs` of the root looks for such rows of stops,
+//! these are the ones that were found.
+
+use std::time::Duration;
+
+use kontiki_disk::memory::{EIO, Fault, Kind, Unsynced};
+
+use super::*;
+
+/// WAL-CASE 21, WAL-CASE 45: a log that was closed before its full segment was sealed; one that opens it, appends nothing, and
+/// is killed, or whose sync fails, while it seals; and one that opens it cleanly behind that, and frees the next segment.
+#[test]
+fn a_trailer_that_a_clean_opening_finds_is_made_durable_before_a_segment_behind_it_goes() {
+    let mut found = 0;
+    for stop in 1..12 {
+        for fails in [true, false] {
+            let disk = closed_before_it_was_sealed();
+            let mut session = start_on(&disk);
+            if fails {
+                disk.inject(Kind::Sync, stop, Fault::Fail(EIO));
+            } else {
+                disk.cut_power_after(stop);
+            }
+            (0..12).for_each(|_| session.work_on_segment());
+            let disk = session.kill().1;
+            let is_sealed = files(&disk)[0].1[12 << 10..].starts_with(b"KTSEALED");
+            let is_durable = files(&disk.image(NOTHING))[0].1[12 << 10..].starts_with(b"KTSEALED");
+            found += usize::from(is_sealed && !is_durable);
+
+            let mut session = start_on(&disk);
+            fill_up_to(&mut session, OTHER, 4);
+            let last = session.life.world().log(OTHER).last();
+            acknowledge(&mut session, OTHER, Operation::Compact { first: last });
+            session.settle();
+            let (life, disk) = session.kill();
+            assert!(!segments(&disk).contains(&format!("{:016x}.wal", 2)), "the second is freed");
+            let place = format!("stopped at {stop}, by a failed sync: {fails}");
+            let wal = open(&disk.image(NOTHING)).unwrap_or_else(|error| panic!("{place}: {error}"));
+            assert_eq!(&World::of(&wal), life.world(), "{place}");
+        }
+    }
+    assert_eq!(found, 2, "a trailer was in the cache only");
+}
+
+/// Its first segment is full and holds an entry of `L` that stays, and nobody has sealed it.
+fn closed_before_it_was_sealed() -> MemoryDisk {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["kept"]));
+    for index in 1.. {
+        take(&mut session, OTHER, append(index, 1, &[&"filler ".repeat(100)]));
+        while session.acknowledged() < session.appended() {
+            session.work_on_sync();
+        }
+        if session.wal.statistics().segments == 2 {
+            break;
+        }
+    }
+    session.wal.close().unwrap();
+    assert_eq!(session.wal.statistics().sealed_segments, 0);
+    session.kill().1
+}
+
+/// WAL-CASE 11, WAL-CASE 21, WAL-CASE 46b: the mark of idling at the end is byte for byte that of the opening before, and what
+/// had followed it was cut by a repair of which a sync failed. If it ends with a page, the next page is not written.
+#[test]
+fn what_a_failed_repair_has_cut_does_not_follow_on_the_mark_of_the_next_opening() {
+    let mut failures = 0;
+    for nth in 1.. {
+        let disk = torn_behind_a_mark_that_ends_a_page();
+        disk.inject(Kind::Sync, nth, Fault::Fail(EIO));
+        let Err(error) = open(&disk).map(drop) else { break };
+        failures += 1;
+        let mut session = start_on(&disk.reopen());
+        session.sleep(Duration::from_millis(70));
+        (0..3).for_each(|_| session.work_on_sync());
+        let (life, disk) = session.kill();
+        for keep in [ALL, NOTHING] {
+            assert_eq!(&world(&disk.image(keep)), life.world(), "{error}, then a power cut");
+        }
+    }
+    assert!(failures >= 2, "{failures} repairs failed");
+}
+
+/// A mark of idling was lost in a power cut, and the frame behind it was not: that begins a page.
+fn torn_behind_a_mark_that_ends_a_page() -> MemoryDisk {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["safe"]));
+    let used = kontiki_wal::inspect::Scan::open_on(&session.disk, DIRECTORY).unwrap();
+    let left = 4096 - usize::try_from(used.segments()[0].used_bytes).unwrap();
+    // The header of its frame, its length and the mark.
+    let length = left - 48 - 4 - 48;
+    acknowledge(&mut session, L, append(2, 1, &[&"x".repeat(length)]));
+    session.sleep(Duration::from_millis(70));
+    (0..3).for_each(|_| session.work_on_sync());
+    take(&mut session, L, append(3, 1, &["cut"]));
+    session.work_on_sync();
+    session.work_on_sync();
+    let (life, _) = session.kill();
+    let cut = life.cuts.last().expect("the sync was seen").cut.clone();
+    assert_eq!(cut.operation.kind, Kind::Sync);
+    let items = cut.before.unsynced();
+    let disk = cut.before.image(|item| match &items[item] {
+        Unsynced::Sector { sector, .. } => *sector >= 2 * 4096 / 512,
+        _ => true,
+    });
+    assert_eq!(entries(&world(&disk), L).len(), 2);
+    disk
+}
