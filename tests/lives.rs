@@ -2,7 +2,14 @@
 
 use kontiki_sim::lives::{self, Tally};
 
-/// Longer: `KONTIKI_LIVES`. Elsewhere: `KONTIKI_SEED`.
+/// What failed once.
+const KEPT: [u64; 1] = [
+    // A clean opening believed a trailer that was in the page cache only.
+    16244,
+];
+
+/// WAL-CASE 11, WAL-CASE 19, WAL-CASE 21, WAL-CASE 45, WAL-CASE 62. So many: `KONTIKI_LIVES`; from another seed on: `KONTIKI_SEED`,
+/// which with one of them replays what failed.
 #[test]
 fn what_was_shown_or_acknowledged_survives_every_row_of_stops() {
     let number = |name, otherwise| {
@@ -10,11 +17,17 @@ fn what_was_shown_or_acknowledged_survives_every_row_of_stops() {
     };
     let (first, count) = (number("KONTIKI_SEED", 1), number("KONTIKI_LIVES", 2000));
     let mut tally = Tally::default();
-    for seed in first..first + count {
+    for seed in KEPT.into_iter().chain(first..first + count) {
         match lives::run(seed) {
             Ok(met) => tally = tally.and(met),
             Err(error) => panic!("seed {seed}: {error}"),
         }
     }
-    println!("{tally:?}");
+    println!("from seed {first}: {tally:?}");
+    if count >= 1000 {
+        let Tally { openings, openings_failed, idle_lives, closes, kills, power_cuts, poisoned } =
+            tally;
+        let met = [openings, openings_failed, idle_lives, closes, kills, power_cuts, poisoned];
+        assert!(met.iter().all(|&number| number > 200), "too little was met: {tally:?}");
+    }
 }
