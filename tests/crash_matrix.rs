@@ -75,7 +75,7 @@ fn what_is_shown_after_a_kill_is_not_lost_in_a_power_cut() {
 /// stopped.
 fn check_failures(kind: Kind, error: i32) -> BTreeSet<(Place, String, bool)> {
     // Names change seldom, so it takes more lives to meet all.
-    let seeds = if matches!(kind, Kind::Write | Kind::Sync) { 9..10 } else { 13..17 };
+    let seeds = if matches!(kind, Kind::Write | Kind::Sync) { 9..10 } else { 13..18 };
     let failures = |seed| {
         let failure = |nth| Failure { kind, nth, fault: Fault::Fail(error) };
         (1..).map_while(move |nth| failure::run(seed, LIFE_OPERATIONS, failure(nth)))

@@ -223,13 +223,18 @@ fn a_trailer_that_has_rotted_does_not_come_back_as_its_segment_is_sealed_anew() 
 }
 
 /// The same where the next opening wants segments of another size, and removes the one that was prepared; also behind an opening
-/// that was killed anywhere.
+/// that was killed anywhere, or of which a sync failed.
 #[test]
 fn a_rotten_trailer_does_not_tell_of_a_segment_that_had_another_size() {
     let disk = rotten_trailer_behind_a_close();
     let (_, opening) = Session::open(&disk.reopen()).unwrap();
     let killed = opening.into_iter().map(|cut| cut.before.reopen());
-    for disk in killed.chain([disk.reopen()]) {
+    let failed = (1..).map_while(|nth| {
+        let disk = disk.reopen();
+        disk.inject(Kind::Sync, nth, Fault::Fail(EIO));
+        open(&disk).is_err().then(|| disk.reopen())
+    });
+    for disk in killed.chain(failed).chain([disk.reopen()]) {
         let wal = options(&disk).segment_bytes(32 << 10).open(DIRECTORY).unwrap();
         let shown = World::of(&wal);
         wal.close().unwrap();

@@ -12,14 +12,13 @@ use kontiki_disk::{Directory, is_too_many_files};
 use crate::{
     AppendError, Bounds, LogId, Lsn, Options, Statistics, WalError,
     catalog::{Catalog, Change},
-    frame::{FrameKind, HEADER_BYTES, Header, frame_bytes},
+    frame::{FrameKind, Header},
     index,
     metrics::Metrics,
     mode::Mode,
     reader::Access,
     sealed::SealedIndexes,
     segment::{SEGMENTS_MAX, Segment, UPKEEP_SEGMENTS_MAX, checkpoint_bytes_max},
-    steps::FREED_MAX,
     stream::Stream,
     sync::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard},
     waiters::{Deferred, Waiters, Wakeups, guard},
@@ -184,8 +183,9 @@ impl Core {
         };
         state.catalog.check(log, &change)?;
         let growth = state.catalog.growth(log, &change);
-        // States would fill a segment up to where nothing could make room any more.
-        let kept_bytes = if header.kind == FrameKind::State { COMPACTION_BYTES } else { 0 };
+        // States leave half of what entries leave: they would fill a segment up to where nothing could make room any more.
+        let is_state = header.kind == FrameKind::State;
+        let kept_bytes = if is_state { state.stream.room.segment_bytes / 16 } else { 0 };
         let need = Need { index_bytes: None, growth, kept_bytes };
         self.check_room(&mut state, [header.frame_bytes()].into_iter(), need)?;
         state.put(change, &header, body);
@@ -445,9 +445,6 @@ pub(crate) fn too_large(bytes: u64, limit: u64) -> AppendError {
     let size = |bytes: u64| usize::try_from(bytes).expect("64-bit only");
     AppendError::TooLarge { bytes: size(bytes), limit: size(limit) }
 }
-
-/// What the first compaction of an opening takes, with the frame that frees segments behind it.
-const COMPACTION_BYTES: u64 = 2 * HEADER_BYTES + frame_bytes(FREED_MAX as u64 * 8);
 
 /// What the first frame of a log's entries adds to the index of a segment; each other one adds `index::FRAME_BYTES`.
 const FRESH_INDEX_BYTES: u64 = index::LOG_BYTES + index::FRAME_BYTES;

@@ -94,8 +94,8 @@ struct Frame {
 /// What a look at the place of the next frame finds.
 enum Place {
     Frame(Segment),
-    /// The frame that holds the next entry.
-    Entry(Segment, Location),
+    /// The frame that holds the next entry, and the term of that.
+    Entry(Segment, Location, u64),
     /// The stream tells the rest.
     CaughtUp,
     /// Nothing durable lies there yet.
@@ -136,7 +136,9 @@ impl Follow {
                 Place::End(_) => return Ok(None),
                 Place::Gone => self.jump()?,
                 Place::CaughtUp => self.until = None,
-                Place::Entry(segment, location) => self.read_entry(&segment, &location)?,
+                Place::Entry(segment, location, term) => {
+                    self.read_entry(&segment, &location, term)?;
+                }
                 Place::Frame(segment) => {
                     if let Some(followed) = self.read(&segment)? {
                         return Ok(Some(followed));
@@ -242,17 +244,17 @@ impl Follow {
     }
 
     fn place_of_entry(&self, state: &State, until: Lsn) -> Place {
-        if self.next < state.catalog.bounds(self.log).first {
+        let bounds = state.catalog.bounds(self.log);
+        if self.next < bounds.first {
             return Place::Gone;
         }
-        let Some(location) = state.catalog.locate(self.log, self.next) else {
-            return Place::CaughtUp;
-        };
+        let (location, term) = (state.catalog.locate(self.log, self.next), bounds.term(self.next));
+        let (Some(location), Some(term)) = (location, term) else { return Place::CaughtUp };
         let segment = state.stream.segments()[&location.sequence].clone();
         match location.frame.map(|frame| segment.lsn(frame.offset)) {
             Some(lsn) if lsn >= until => Place::CaughtUp,
             Some(lsn) if lsn >= state.stream.durable() => Place::End(lsn),
-            _ => Place::Entry(segment, location),
+            _ => Place::Entry(segment, location, term),
         }
     }
 
@@ -275,15 +277,20 @@ impl Follow {
     }
 
     /// Reads the frame of the next entry, of which only what is live is told; unless it came behind what is told by index.
-    fn read_entry(&mut self, segment: &Segment, location: &Location) -> Result<(), FollowError> {
+    fn read_entry(
+        &mut self,
+        segment: &Segment,
+        location: &Location,
+        term: u64,
+    ) -> Result<(), FollowError> {
         let located = self.locate(segment, location)?;
         if self.until.is_some_and(|until| segment.lsn(located.offset) >= until) {
             self.until = None;
             return Ok(());
         }
         let (header, body) = self.read_frame(segment, located.offset)?;
-        self.expect_next(segment, located.offset, &header)?;
-        let end = located.end.min(location.end);
+        self.expect_next(segment, located.offset, &header, term)?;
+        let end = located.end.min(location.end).min(header.end());
         self.frame = Some(Frame { header, body, end, is_begun: true });
         Ok(())
     }
@@ -300,8 +307,9 @@ impl Follow {
         segment: &Segment,
         offset: u64,
         header: &Header,
+        term: u64,
     ) -> Result<(), ReadError> {
-        if header.holds(self.log, self.next) {
+        if header.holds(self.log, self.next) && header.term == term {
             return Ok(());
         }
         let (expected, found) = (self.next, header.first_index);
@@ -318,7 +326,7 @@ impl Follow {
         }
         let (header, body) = self.read_frame(segment, self.offset)?;
         if self.is_new {
-            self.expect_next(segment, self.offset, &header)?;
+            self.expect_next(segment, self.offset, &header, header.term)?;
         }
         self.offset += header.frame_bytes();
         self.told = segment.lsn(self.offset);

@@ -10,11 +10,8 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::files::{describe, prepare};
 pub use self::segments::SegmentJob;
-pub(crate) use self::{
-    files::{describe, prepare},
-    segments::FREED_MAX,
-};
 use crate::{
     Wal,
     core::{Core, State},

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use kontiki_disk::MemoryDisk;
 use kontiki_wal::{
-    LogId, OpenError, Options, Wal,
+    FollowError, LogId, OpenError, Options, Wal,
     inspect::{Effort, Scan, Verdict},
 };
 
@@ -107,7 +107,10 @@ pub(super) fn shown(wal: &Wal) -> Shown {
         log.read(middle..last + 1, 1).map_while(Result::ok).for_each(drop);
         if let Ok(mut follow) = log.follow(first) {
             // An index that locates entries in frames that were replaced later tells of them for ever.
-            let _ = (0..EVENTS_MAX).try_for_each(|_| follow.try_next().ok().flatten().map(drop));
+            let _ = (0..EVENTS_MAX).try_for_each(|_| match follow.try_next() {
+                Ok(Some(_)) | Err(FollowError::Compacted { .. }) => Some(()),
+                Ok(None) | Err(_) => None,
+            });
         }
         shown.push((id, first, last, log.runs(), log.state()));
     }

@@ -15,7 +15,7 @@ use crate::{
     numbers::Numbers,
     recovery::{
         older::{Older, Parted, part},
-        repair::{Repair, remove_one_by_one, sync},
+        repair::{Repair, remove_one_by_one, sync, zero_trailer},
         scan::{Fault, SegmentFile, io_error},
         walk::{Behind, End, Gathered, behind, read_opening},
     },
@@ -231,10 +231,8 @@ impl Examined {
             // The names can be in the cache only, and so can be that one is gone.
             None => sync(directory)?,
             Some(other) => {
-                // A trailer that an opening has zeroed, which was killed then, would tell of the one that goes.
-                let active = &self.tail[self.end.number];
-                let synced = active.file.sync();
-                synced.map_err(|source| io_error("sync", &active.name(), source))?;
+                // A trailer that an opening before this one has zeroed, and did not get synced, would tell of the one that goes.
+                zero_trailer(&self.tail[self.end.number])?;
                 remove_one_by_one(directory, [other.name()].into_iter())?;
             }
         }

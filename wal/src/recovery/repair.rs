@@ -97,8 +97,7 @@ impl Repair<'_> {
     }
 
     fn sync(&self, number: usize) -> Result<(), OpenError> {
-        let file = &self.tail[number];
-        file.file.sync().map_err(|source| io_error("sync", &file.name(), source))
+        sync_file(&self.tail[number])
     }
 
     /// The newest first, each for good before the next: what is left always follows on.
@@ -138,6 +137,18 @@ pub(crate) fn zero(file: &SegmentFile, range: Range<u64>) -> Result<(), OpenErro
         offset = step;
     }
     Ok(())
+}
+
+/// Zeros over a trailer page, for good, and over its beginning before the rest.
+pub(crate) fn zero_trailer(file: &SegmentFile) -> Result<(), OpenError> {
+    zero(file, beginning(&trailer_page(file)))?;
+    sync_file(file)?;
+    zero(file, trailer_page(file))?;
+    sync_file(file)
+}
+
+fn sync_file(file: &SegmentFile) -> Result<(), OpenError> {
+    file.file.sync().map_err(|source| io_error("sync", &file.name(), source))
 }
 
 /// Removes files, each for good before the next. An earlier process can have removed some, and not lived to sync that: it comes

@@ -55,13 +55,11 @@ pub(super) fn seal(
 
 /// Writes a trailer that was found over itself: an earlier process that was killed in its last sync, or whose last sync failed,
 /// has left it in the page cache only, maybe on a page that counts as clean. What lies before it was synced before.
-pub(super) fn seal_again(
-    segment: &Segment,
-    trailer: &Trailer,
-    stopped: &AtomicBool,
-) -> io::Result<()> {
+pub(super) fn seal_again(segment: &Segment, stopped: &AtomicBool) -> io::Result<()> {
     unless_stopped(stopped)?;
-    segment.file.write_at(segment.index_end(), &[&trailer.encode(segment.salt)])?;
+    let mut page = vec![0; usize::try_from(PAGE_BYTES).expect("4096 fits")];
+    segment.file.read_at(segment.index_end(), &mut page)?;
+    segment.file.write_at(segment.index_end(), &[&page])?;
     segment.file.sync()
 }
 

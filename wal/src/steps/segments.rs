@@ -14,7 +14,7 @@ use super::{
 use crate::{
     LogId, Wal,
     core::{Core, State},
-    frame::{FrameKind, Header},
+    frame::{FrameKind, HEADER_BYTES, Header},
     header::SegmentHeader,
     index::FrameIndex,
     mode::Mode,
@@ -45,7 +45,7 @@ enum SegmentWork {
     /// Writes the index and the trailer of a full segment.
     Seal { segment: Segment, frames: Arc<FrameIndex>, trailer: OnceLock<Trailer> },
     /// Writes a trailer that was found over itself.
-    SealAgain { segment: Segment, trailer: Trailer },
+    SealAgain { segment: Segment },
 }
 
 impl SegmentJob {
@@ -87,9 +87,7 @@ impl SegmentJob {
                 trailer.set(sealed).expect("a job runs once");
                 return Ok(());
             }
-            SegmentWork::SealAgain { segment, trailer } => {
-                return seal_again(segment, trailer, &self.stopped);
-            }
+            SegmentWork::SealAgain { segment } => return seal_again(segment, &self.stopped),
         }
         self.named.set(()).expect("a job runs once");
         unless_stopped(&self.stopped)?;
@@ -239,7 +237,7 @@ impl Core {
             }
             (
                 Err(error),
-                SegmentWork::Seal { segment, .. } | SegmentWork::SealAgain { segment, .. },
+                SegmentWork::Seal { segment, .. } | SegmentWork::SealAgain { segment },
             ) => {
                 let failure = self.failure("a write or sync", segment.name(), error);
                 self.poison(&mut state, failure)
@@ -270,7 +268,7 @@ impl Core {
                 // It makes no room, but who asked during it was told to wait for it.
                 self.publish(&mut state)
             }
-            (Ok(()), SegmentWork::SealAgain { segment, .. }) => {
+            (Ok(()), SegmentWork::SealAgain { segment }) => {
                 state.catalog.segments.sealed(segment.sequence);
                 self.publish(&mut state)
             }
@@ -305,16 +303,19 @@ impl State {
         if dead.is_empty() {
             return false;
         }
+        if self.stream.successor.is_none() {
+            // On a full disk some of them make the room in which the others are freed.
+            let taken = self.stream.opened_bytes().unwrap_or(0) + HEADER_BYTES;
+            let numbers = self.stream.room.left(0).saturating_sub(taken) / NUMBER_BYTES;
+            if numbers == 0 {
+                self.need_successor();
+                self.upkeep_needs_successor = true;
+                return false;
+            }
+            dead.truncate(usize::try_from(numbers).expect("64-bit only"));
+        }
         let body: Vec<u8> = dead.iter().flat_map(|sequence| sequence.to_le_bytes()).collect();
         let header = Header::new(FrameKind::Freed, LogId(0), &body);
-        let mut room = self.stream.room;
-        let opened = self.stream.opened_bytes().is_none_or(|bytes| room.take(bytes, 0));
-        let fits = opened && room.take(header.frame_bytes(), 0);
-        if !(fits || self.stream.successor.is_some()) {
-            self.need_successor();
-            self.upkeep_needs_successor = true;
-            return false;
-        }
         self.make_room(&header, 0);
         self.stream.push(&header, &body, &[], 0);
         self.catalog.segments.free(&dead);
@@ -358,11 +359,10 @@ impl State {
     }
 
     /// The first segment that a dead one waits for, because only the trailer that was found in it tells where its frames end.
-    fn to_seal_again(&self) -> Option<(&Segment, Trailer)> {
+    fn to_seal_again(&self) -> Option<&Segment> {
         let segments = &self.catalog.segments;
         let found = self.full_dead_segments().find_map(|dead| segments.found_before(dead))?;
-        let segment = self.stream.segments().get(&found)?;
-        Some((segment, segment.trailer?))
+        self.stream.segments().get(&found)
     }
 
     /// The segment's file has its index and its trailer, both durable.
@@ -381,8 +381,8 @@ impl State {
 }
 
 fn begin_seal(state: &State) -> Option<SegmentWork> {
-    if let Some((segment, trailer)) = state.to_seal_again() {
-        return Some(SegmentWork::SealAgain { segment: segment.clone(), trailer });
+    if let Some(segment) = state.to_seal_again() {
+        return Some(SegmentWork::SealAgain { segment: segment.clone() });
     }
     let (segment, frames) = state.sealable()?;
     let (segment, frames) = (segment.clone(), Arc::clone(frames));
@@ -390,7 +390,10 @@ fn begin_seal(state: &State) -> Option<SegmentWork> {
 }
 
 /// Segments that one frame frees: it has to fit into the smallest segment beside the largest checkpoint.
-pub(crate) const FREED_MAX: usize = 128;
+const FREED_MAX: usize = 128;
+
+/// What each of them takes in it.
+const NUMBER_BYTES: u64 = 8;
 
 /// Segments prepared or kept to be used again at most.
 const SPARES_MAX: usize = 2;
