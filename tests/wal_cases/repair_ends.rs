@@ -204,10 +204,25 @@ fn a_trailer_that_zeros_make_whole_takes_nothing_that_was_appended_in_front_of_i
     assert!(failures >= 2, "{failures}");
 }
 
-/// WAL-CASE 46e: the same as the segment is sealed anew.
+/// WAL-CASE 46e: the same as the segment is sealed anew; also behind an opening of which a sync failed.
 #[test]
 fn a_trailer_that_has_rotted_does_not_come_back_as_its_segment_is_sealed_anew() {
-    let mut session = start_on(&rotten_trailer_behind_a_close());
+    let disk = rotten_trailer_behind_a_close();
+    seal_anew(&disk.reopen());
+    for nth in 1.. {
+        let disk = disk.reopen();
+        disk.inject(Kind::Sync, nth, Fault::Fail(EIO));
+        if open(&disk).is_ok() {
+            assert!(nth > 2, "two syncs failed");
+            break;
+        }
+        seal_anew(&disk.reopen());
+    }
+}
+
+/// The log goes on in its last segment but one; every power cut until that is sealed.
+fn seal_anew(disk: &MemoryDisk) {
+    let mut session = start_on(disk);
     acknowledge(&mut session, L, append(3, 2, &["has room"]));
     fill_up_to(&mut session, L, 3);
     session.settle();

@@ -43,6 +43,12 @@ impl Bounds {
         Some(self.runs[after - 1].1)
     }
 
+    /// One past the last index that has the term of `index`, if another term follows.
+    pub(crate) fn run_end(&self, index: u64) -> u64 {
+        let next = self.runs.get(self.runs.partition_point(|run| run.0 <= index));
+        next.map_or(u64::MAX, |run| run.0)
+    }
+
     /// First index and term of each run of `first..=last`, both ascending.
     pub fn runs(&self) -> &[(u64, u64)] {
         &self.runs

@@ -94,7 +94,7 @@ struct Frame {
 /// What a look at the place of the next frame finds.
 enum Place {
     Frame(Segment),
-    /// The frame that holds the next entry, and the term of that.
+    /// The frame that holds the next entry, and the term of that. The location ends where the term does.
     Entry(Segment, Location, u64),
     /// The stream tells the rest.
     CaughtUp,
@@ -249,7 +249,8 @@ impl Follow {
             return Place::Gone;
         }
         let (location, term) = (state.catalog.locate(self.log, self.next), bounds.term(self.next));
-        let (Some(location), Some(term)) = (location, term) else { return Place::CaughtUp };
+        let (Some(mut location), Some(term)) = (location, term) else { return Place::CaughtUp };
+        location.end = location.end.min(bounds.run_end(self.next));
         let segment = state.stream.segments()[&location.sequence].clone();
         match location.frame.map(|frame| segment.lsn(frame.offset)) {
             Some(lsn) if lsn >= until => Place::CaughtUp,

@@ -233,8 +233,7 @@ fn wanted(state: &State, log: LogId, range: Range<u64>) -> Option<Wanted> {
     let bounds = state.catalog.bounds(log);
     let term = bounds.term(range.start).expect("an index in the log has a term");
     // A frame has one term, whatever an index says of where it ends.
-    let next_run = bounds.runs.get(bounds.runs.partition_point(|run| run.0 <= range.start));
-    let end = location.end.min(next_run.map_or(u64::MAX, |run| run.0));
+    let end = location.end.min(bounds.run_end(range.start));
     let segment = state.stream.segments().get(&location.sequence)?;
     let durable = state.stream.durable();
     let is_durable = |at: &Located| segment.lsn(at.offset) < durable;

@@ -169,6 +169,32 @@ fn a_compaction_that_fills_a_segment_leaves_no_room_for_freeing_and_is_taken() {
     }
 }
 
+/// So many as the frame that says so has room for; the others where the log goes on.
+#[test]
+fn a_compaction_that_leaves_little_room_frees_some_segments_at_once() {
+    let filled = |frames| {
+        let disk = MemoryDisk::new();
+        let wal = open(&disk);
+        let log = wal.log(LogId(1)).unwrap();
+        while wal.statistics().segments < 30 {
+            wal.work(Duration::ZERO);
+            log.push(vec![7; 4000]).unwrap().1.wait().unwrap();
+        }
+        let taken = fill_with_frames(&wal, frames);
+        (disk, wal, taken)
+    };
+    let (_, _, most) = filled(u64::MAX);
+    let (disk, wal, _) = filled(most - 4);
+    let log = wal.log(LogId(1)).unwrap();
+    log.compact_before(log.last() + 1).unwrap().wait().unwrap();
+    let left = wal.statistics().segments;
+    assert!((12..=18).contains(&left), "{left} segments of 30 are left");
+    while wal.work(Duration::ZERO) {}
+    assert_eq!(wal.statistics().segments, 1, "the others went");
+    let again = open(&disk.image(|_| false)).log(LogId(1)).unwrap();
+    assert_eq!((again.first(), again.last()), (log.first(), log.last()));
+}
+
 /// Two marks have their place behind the last frame whatever it is, also the one that ends where frames can end at all.
 #[test]
 fn the_marks_of_an_idle_log_and_of_its_close_have_room_in_a_full_segment() {

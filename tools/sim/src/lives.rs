@@ -11,7 +11,7 @@ use kontiki_disk::{
     Access, Disk, MemoryDisk,
     memory::{EIO, Fault, Kind, is_power_cut},
 };
-use kontiki_wal::{AppendError, LogId, WalError, inspect::Scan};
+use kontiki_wal::{AppendError, LogId, OpenError, WalError, inspect::Scan};
 
 use crate::{
     matrix::Choice,
@@ -68,6 +68,9 @@ pub fn run(seed: u64) -> Result<Tally, String> {
             return Err(format!("{}\n{error}", lives.story.join("\n")));
         }
     }
+    // What the last one left.
+    lives.habits.failure_percent = 0;
+    lives.live().map_err(|error| format!("{}\n{error}", lives.story.join("\n")))?;
     Ok(lives.tally)
 }
 
@@ -89,6 +92,8 @@ struct Habits {
     laggard_percent: u64,
     /// So many of 100 steps of work are the segments'.
     segments_percent: u64,
+    /// So often what counts as clean leaves the page cache.
+    evict_percent: u64,
     bytes_max: u64,
 }
 
@@ -126,6 +131,7 @@ impl Habits {
             failure_percent: of(random, [0, 20, 50, 80]),
             laggard_percent: of(random, [0, 5, 20, 40]),
             segments_percent: of(random, [20, 50, 50, 80]),
+            evict_percent: of(random, [0, 0, 2, 20]),
             bytes_max: of(random, [100, 900, 2000, 4000]),
         }
     }
@@ -139,7 +145,8 @@ impl Lives {
         let mut session = match Session::open_with(&self.disk, options) {
             Ok(opened) => opened,
             Err(error) => {
-                if self.disk.take_met().is_empty() && !is_off(&self.disk) {
+                let has_failed = !self.disk.take_met().is_empty() || is_off(&self.disk);
+                if !(has_failed && matches!(error, OpenError::Io { .. })) {
                     return Err(format!("the log does not open: {error}"));
                 }
                 self.story.push(format!("does not open: {error}"));
@@ -198,6 +205,10 @@ impl Lives {
     }
 
     fn work(&mut self, session: &mut Session) {
+        if self.random.chance(self.habits.evict_percent) {
+            self.story.push("  clean pages leave the cache".into());
+            session.disk.evict();
+        }
         if self.random.chance(20) {
             session.sleep(Duration::from_millis(70));
         }
@@ -232,9 +243,23 @@ impl Lives {
         if compacts && !model.entries.is_empty() {
             return Operation::Compact { first: next - self.random.below(2) };
         }
-        if self.random.chance(10) {
-            let length = self.random.between(1, 100);
-            return Operation::SetState { state: self.filled(length) };
+        match self.random.below(100) {
+            0..10 => {
+                let length = self.random.between(1, 100);
+                return Operation::SetState { state: self.filled(length) };
+            }
+            10..13 if log == PASSING => {
+                return Operation::Truncate {
+                    last: self.random.between(model.first - 1, model.last()),
+                };
+            }
+            13..15 if log == PASSING => {
+                return Operation::Reset {
+                    next_index: next + self.random.below(5),
+                    term_before: model.last_term() + self.random.below(2),
+                };
+            }
+            _ => {}
         }
         let replaces = self.random.chance(10) && log == PASSING;
         let first_index = if replaces { self.random.between(model.first, next) } else { next };

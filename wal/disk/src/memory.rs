@@ -197,6 +197,14 @@ impl MemoryDisk {
         self.state.lock().fingerprint()
     }
 
+    /// Whatever counts as clean leaves the page cache, as it may at any time: what a sync that failed has left there reads as the
+    /// medium has it from now on.
+    pub fn evict(&self) {
+        let state = self.state.lock();
+        let names = state.directories.values().flat_map(|entries| entries.visible.values());
+        names.for_each(|node| node.pages().evict());
+    }
+
     /// Flips the bits of `mask` in one byte of a file, in the cache and on the medium.
     ///
     /// # Panics

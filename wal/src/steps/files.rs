@@ -43,7 +43,9 @@ pub(super) fn seal(
     let page = trailer.encode(segment.salt);
     let (file, at) = (&segment.file, segment.index_end());
     unless_stopped(stopped)?;
-    file.write_at(at - index.len() as u64, &[&index])?;
+    // An old trailer of this segment, of which the beginning is on the disk and not in the cache, must not get its end back.
+    file.write_at(at - index.len() as u64, &[&index, &[0; SECTOR_LEN]])?;
+    file.sync()?;
     unless_stopped(stopped)?;
     file.write_at(at + SECTOR_LEN as u64, &[&page[SECTOR_LEN..]])?;
     file.sync()?;
@@ -54,13 +56,24 @@ pub(super) fn seal(
 }
 
 /// Writes a trailer that was found over itself: an earlier process that was killed in its last sync, or whose last sync failed,
-/// has left it in the page cache only, maybe on a page that counts as clean. What lies before it was synced before.
-pub(super) fn seal_again(segment: &Segment, stopped: &AtomicBool) -> io::Result<()> {
+/// has left it in the page cache only, on a page that may count as clean, and may have left the cache since. What lies before it
+/// was synced before.
+pub(super) fn seal_again(
+    segment: &Segment,
+    trailer: &Trailer,
+    stopped: &AtomicBool,
+) -> io::Result<()> {
     unless_stopped(stopped)?;
+    let (file, at) = (&segment.file, segment.index_end());
     let mut page = vec![0; usize::try_from(PAGE_BYTES).expect("4096 fits")];
-    segment.file.read_at(segment.index_end(), &mut page)?;
-    segment.file.write_at(segment.index_end(), &[&page])?;
-    segment.file.sync()
+    file.read_at(at, &mut page)?;
+    // As it is, with what a later version may have put there, if it is still there.
+    let found = Trailer::decode(&page, segment.salt, segment.sequence, segment.bytes);
+    if found != Some(*trailer) {
+        page.copy_from_slice(&trailer.encode(segment.salt));
+    }
+    file.write_at(at, &[&page])?;
+    file.sync()
 }
 
 /// The trailer of a full segment, and its index: up to megabytes, so not made under the lock.

@@ -45,7 +45,7 @@ enum SegmentWork {
     /// Writes the index and the trailer of a full segment.
     Seal { segment: Segment, frames: Arc<FrameIndex>, trailer: OnceLock<Trailer> },
     /// Writes a trailer that was found over itself.
-    SealAgain { segment: Segment },
+    SealAgain { segment: Segment, trailer: Trailer },
 }
 
 impl SegmentJob {
@@ -87,7 +87,9 @@ impl SegmentJob {
                 trailer.set(sealed).expect("a job runs once");
                 return Ok(());
             }
-            SegmentWork::SealAgain { segment } => return seal_again(segment, &self.stopped),
+            SegmentWork::SealAgain { segment, trailer } => {
+                return seal_again(segment, trailer, &self.stopped);
+            }
         }
         self.named.set(()).expect("a job runs once");
         unless_stopped(&self.stopped)?;
@@ -237,7 +239,7 @@ impl Core {
             }
             (
                 Err(error),
-                SegmentWork::Seal { segment, .. } | SegmentWork::SealAgain { segment },
+                SegmentWork::Seal { segment, .. } | SegmentWork::SealAgain { segment, .. },
             ) => {
                 let failure = self.failure("a write or sync", segment.name(), error);
                 self.poison(&mut state, failure)
@@ -268,7 +270,7 @@ impl Core {
                 // It makes no room, but who asked during it was told to wait for it.
                 self.publish(&mut state)
             }
-            (Ok(()), SegmentWork::SealAgain { segment }) => {
+            (Ok(()), SegmentWork::SealAgain { segment, .. }) => {
                 state.catalog.segments.sealed(segment.sequence);
                 self.publish(&mut state)
             }
@@ -294,16 +296,7 @@ impl State {
             return false;
         }
         let mut dead = self.dead_segments();
-        // A hole among the segments is a run more in each checkpoint.
-        let limit = checkpoint_bytes_max(self.stream.segment_bytes);
-        let limit = limit.max(self.catalog.checkpoint_bytes());
-        while !dead.is_empty() && self.catalog.checkpoint_bytes_without(&dead) > limit {
-            dead.pop();
-        }
-        if dead.is_empty() {
-            return false;
-        }
-        if self.stream.successor.is_none() {
+        if !dead.is_empty() && self.stream.successor.is_none() {
             // On a full disk some of them make the room in which the others are freed.
             let taken = self.stream.opened_bytes().unwrap_or(0) + HEADER_BYTES;
             let numbers = self.stream.room.left(0).saturating_sub(taken) / NUMBER_BYTES;
@@ -313,6 +306,15 @@ impl State {
                 return false;
             }
             dead.truncate(usize::try_from(numbers).expect("64-bit only"));
+        }
+        // A hole among the segments is a run more in each checkpoint.
+        let limit = checkpoint_bytes_max(self.stream.segment_bytes);
+        let limit = limit.max(self.catalog.checkpoint_bytes());
+        while !dead.is_empty() && self.catalog.checkpoint_bytes_without(&dead) > limit {
+            dead.pop();
+        }
+        if dead.is_empty() {
+            return false;
         }
         let body: Vec<u8> = dead.iter().flat_map(|sequence| sequence.to_le_bytes()).collect();
         let header = Header::new(FrameKind::Freed, LogId(0), &body);
@@ -359,10 +361,11 @@ impl State {
     }
 
     /// The first segment that a dead one waits for, because only the trailer that was found in it tells where its frames end.
-    fn to_seal_again(&self) -> Option<&Segment> {
+    fn to_seal_again(&self) -> Option<(&Segment, Trailer)> {
         let segments = &self.catalog.segments;
         let found = self.full_dead_segments().find_map(|dead| segments.found_before(dead))?;
-        self.stream.segments().get(&found)
+        let segment = self.stream.segments().get(&found)?;
+        Some((segment, segment.trailer.expect("it was found")))
     }
 
     /// The segment's file has its index and its trailer, both durable.
@@ -381,8 +384,8 @@ impl State {
 }
 
 fn begin_seal(state: &State) -> Option<SegmentWork> {
-    if let Some(segment) = state.to_seal_again() {
-        return Some(SegmentWork::SealAgain { segment: segment.clone() });
+    if let Some((segment, trailer)) = state.to_seal_again() {
+        return Some(SegmentWork::SealAgain { segment: segment.clone(), trailer });
     }
     let (segment, frames) = state.sealable()?;
     let (segment, frames) = (segment.clone(), Arc::clone(frames));

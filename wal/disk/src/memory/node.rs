@@ -121,6 +121,19 @@ impl Pages {
         }
     }
 
+    /// Sectors that count as clean leave the cache, and come back as the medium has them.
+    pub(super) fn evict(&mut self) {
+        let Self { cache, durable, unsynced, .. } = self;
+        let durable_end = durable.len();
+        unsynced.retain(|&sector, unsynced| {
+            let stays = unsynced.dirty || sector * SECTOR_BYTES >= durable_end;
+            if !stays {
+                cache.set_sector(sector, &durable.sector(sector));
+            }
+            stays
+        });
+    }
+
     /// A sync that fails as btrfs's does: the pages are those of the last one that succeeded.
     pub(super) fn take_back(&mut self) {
         let bytes = self.cache.len();

@@ -75,6 +75,19 @@ fn a_failed_sync_leaves_pages_that_no_later_sync_writes() {
 }
 
 #[test]
+fn what_a_failed_sync_left_in_the_cache_can_leave_it_and_what_is_dirty_does_not() {
+    let (disk, _directory, file) = with_file();
+    file.write_at(0, &[&[7]]).unwrap();
+    disk.inject(Kind::Sync, 1, Fault::Fail(EIO));
+    file.sync().unwrap_err();
+    file.write_at(512, &[&[8]]).unwrap();
+    disk.evict();
+    assert_eq!(first_bytes(&disk), [0, 8, 0]);
+    file.sync().unwrap();
+    assert_eq!(first_bytes(&disk.image(NOTHING)), [0, 8, 0]);
+}
+
+#[test]
 fn a_lying_sync_says_ok_and_writes_nothing() {
     let (disk, _directory, file) = with_file();
     file.write_at(0, &[&[7]]).unwrap();
