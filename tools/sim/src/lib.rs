@@ -4,7 +4,7 @@
 //! [`workload::run`] leads a log through a seeded life; [`matrix::Matrix`] cuts the power at every
 //! place of it and checks what is recovered against [`model::World`]; [`exhaustive::Exhaustive`]
 //! does so for every short [`sequence::Sequence`] of steps. [`failure::run`] lets one operation of
-//! the disk fail.
+//! the disk fail. [`lives::run`] lets many lives follow each other, each ended in another way.
 //!
 //! [`world::run`] does the same to whole clusters: see README.md. [`explore::explore`] takes the protocol alone through every
 //! short sequence of steps.
