@@ -25,9 +25,10 @@ fn what_was_shown_or_acknowledged_survives_every_row_of_stops() {
     }
     println!("from seed {first}: {tally:?}");
     if count >= 1000 {
-        let Tally { openings, openings_failed, idle_lives, closes, kills, power_cuts, poisoned } =
-            tally;
-        let met = [openings, openings_failed, idle_lives, closes, kills, power_cuts, poisoned];
-        assert!(met.iter().all(|&number| number > 200), "too little was met: {tally:?}");
+        let Tally {
+            openings_failed, idle_lives, closes, kills, power_cuts, poisoned, rots, ..
+        } = tally;
+        let met = [openings_failed, idle_lives, closes, kills, power_cuts, poisoned, rots];
+        assert!(met.iter().all(|&number| number > count / 50), "too little was met: {tally:?}");
     }
 }

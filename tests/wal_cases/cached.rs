@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use kontiki_disk::memory::{EIO, Fault, Kind, Unsynced};
 
+use kontiki_wal::inspect::Scan;
+
 use super::*;
 
 /// WAL-CASE 21, WAL-CASE 45: a log that was closed before its full segment was sealed; one that opens it, appends nothing, and
@@ -64,6 +66,127 @@ fn closed_before_it_was_sealed() -> MemoryDisk {
     session.kill().1
 }
 
+/// WAL-CASE 21, WAL-CASE 47: the table of logs has rotted, so the segment is scanned and sealed again. It stands before a gap: all
+/// that tells where its frames end stays on the disk meanwhile.
+#[test]
+fn a_segment_before_a_gap_keeps_its_trailer_while_it_is_sealed_again() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["lags behind"]));
+    fill_up_to(&mut session, OTHER, 4);
+    let last = session.life.world().log(OTHER).last();
+    acknowledge(&mut session, OTHER, Operation::Compact { first: last + 1 });
+    session.settle();
+    let (life, disk) = session.close();
+    let first = segments(&disk).remove(0);
+    let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
+    let index_bytes = scan.segments()[0].index_bytes;
+    flip(&disk, &first, (12 << 10) - index_bytes + 9);
+    let check = |disk: &MemoryDisk, place: &str| {
+        for disk in [disk.reopen(), disk.image(NOTHING), disk.image(ALL)] {
+            let wal = open(&disk).unwrap_or_else(|error| panic!("{place}: {error}"));
+            assert_eq!(&World::of(&wal), life.world(), "{place}");
+        }
+    };
+    for stop in 1..12 {
+        for fails in [true, false] {
+            let disk = disk.reopen();
+            let mut session = start_on(&disk);
+            if fails {
+                disk.inject(Kind::Sync, stop, Fault::Fail(EIO));
+            } else {
+                disk.cut_power_after(stop);
+            }
+            (0..12).for_each(|_| session.work_on_segment());
+            let (life, disk) = session.kill();
+            check(&disk, &format!("stopped at {stop}, failed sync: {fails}"));
+            for cut in life.cuts {
+                check(&cut.cut.before, &format!("cut before {}", cut.cut.operation));
+            }
+        }
+    }
+}
+
+/// WAL-CASE 47: a power cut has brought back the segment behind it, which was freed, and its trailer has rotted: that segment is
+/// all that tells where it ends until it is sealed again.
+#[test]
+fn a_segment_that_came_back_goes_after_what_it_tells_of_is_sealed() {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["lags behind"]));
+    fill_up_to(&mut session, OTHER, 4);
+    let last = session.life.world().log(OTHER).last();
+    acknowledge(&mut session, OTHER, Operation::Compact { first: last + 1 });
+    session.settle();
+    let second = format!("{:016x}.wal", 2);
+    let (life, _) = session.kill();
+    let mut came_back = 0;
+    for cut in &life.cuts {
+        if cut.cut.operation.kind != Kind::SyncDirectory
+            || segments(&cut.cut.before).contains(&second)
+        {
+            continue;
+        }
+        let disk = cut.cut.before.image(NOTHING);
+        if !segments(&disk).contains(&second) {
+            continue;
+        }
+        came_back += 1;
+        flip(&disk, &segments(&disk)[0], (16 << 10) - 4);
+        let mut session = start_on(&disk);
+        session.settle();
+        let (life, disk) = session.kill();
+        assert!(!segments(&disk).contains(&second), "it goes again");
+        for cut in &life.cuts {
+            let place = format!("cut before {}", cut.cut.operation);
+            let wal = open(&cut.cut.before.image(NOTHING));
+            let wal = wal.unwrap_or_else(|error| panic!("{place}: {error}"));
+            assert_eq!(&World::of(&wal), life.world(), "{place}");
+        }
+    }
+    assert!(came_back > 0);
+}
+
+/// WAL-CASE 21, WAL-CASE 45: a segment was sealed before the first group of the next one was written, and is sealed again by the
+/// next opening, of which a sync fails there; the one behind that is clean, and goes on in the segment.
+#[test]
+fn what_is_acknowledged_behind_a_seal_that_failed_is_not_cut_off_by_the_one_before_it() {
+    let mut goes_on = 0;
+    for nth in 1..8 {
+        let disk = sealed_before_the_next_was_begun();
+        let mut session = start_on(&disk);
+        disk.inject(Kind::Sync, nth, Fault::Fail(EIO));
+        (0..12).for_each(|_| session.work_on_segment());
+        let disk = session.kill().1;
+        let mut session = start_on(&disk);
+        let next = session.life.world().log(L).last() + 1;
+        acknowledge(&mut session, L, append(next, 1, &["small"]));
+        goes_on += usize::from(segments(&session.disk).len() == 2);
+        let (life, disk) = session.kill();
+        assert_eq!(&world(&disk.image(NOTHING)), life.world(), "sync {nth} failed");
+    }
+    assert!(goes_on > 0);
+}
+
+/// A closed log went on with an entry that needs the next segment, and was killed before that was written.
+fn sealed_before_the_next_was_begun() -> MemoryDisk {
+    let mut session = start();
+    for index in 1..9 {
+        acknowledge(&mut session, L, append(index, 1, &[&"filler ".repeat(100)]));
+    }
+    session.work_on_segment();
+    let disk = session.close().1;
+    assert_eq!(segments(&disk).len(), 2, "the next one is prepared");
+    let mut session = start_on(&disk);
+    take(&mut session, L, append(9, 1, &[&"long ".repeat(600)]));
+    assert_eq!(session.wal.statistics().segments, 2);
+    // The rest of the first segment is synced; of the second nothing is written.
+    (0..3).for_each(|_| session.work_on_sync());
+    (0..3).for_each(|_| session.work_on_segment());
+    assert_eq!(session.wal.statistics().sealed_segments, 1);
+    let disk = session.kill().1.image(NOTHING);
+    assert_eq!(world(&disk).log(L).last(), 8);
+    disk
+}
+
 /// WAL-CASE 11, WAL-CASE 21, WAL-CASE 46b: the mark of idling at the end is byte for byte that of the opening before, and what
 /// had followed it was cut by a repair of which a sync failed. If it ends with a page, the next page is not written.
 #[test]
@@ -100,7 +223,7 @@ fn idle(session: &mut Session) {
 fn torn_behind_a_mark_that_ends_a_page() -> MemoryDisk {
     let mut session = start();
     acknowledge(&mut session, L, append(1, 1, &["safe"]));
-    let used = kontiki_wal::inspect::Scan::open_on(&session.disk, DIRECTORY).unwrap();
+    let used = Scan::open_on(&session.disk, DIRECTORY).unwrap();
     let left = 4096 - usize::try_from(used.segments()[0].used_bytes).unwrap();
     // The header of its frame, its length and the mark.
     let length = left - 48 - 4 - 48;

@@ -13,4 +13,5 @@ mod own_disk;
 mod ports;
 mod reads;
 mod snapshots;
+mod transfers;
 mod turns;

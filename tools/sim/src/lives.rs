@@ -31,6 +31,7 @@ pub struct Tally {
     pub kills: u64,
     pub power_cuts: u64,
     pub poisoned: u64,
+    pub rots: u64,
 }
 
 impl Tally {
@@ -45,6 +46,7 @@ impl Tally {
             kills: self.kills + other.kills,
             power_cuts: self.power_cuts + other.power_cuts,
             poisoned: self.poisoned + other.poisoned,
+            rots: self.rots + other.rots,
         }
     }
 }
@@ -86,6 +88,8 @@ struct Habits {
     /// A life ends by a close, a kill, or a power cut; of 100.
     close_percent: u64,
     kill_percent: u64,
+    /// One bit of a trailer, or of a table of logs, rots some day.
+    rots: bool,
     /// In so many of 100 lives a sync fails, or every operation from one on.
     failure_percent: u64,
     /// So many of 100 operations are those of a log that is never compacted.
@@ -128,6 +132,7 @@ impl Habits {
             aligned_percent: of(random, [0, 0, 30, 80]),
             close_percent: of(random, [10, 30, 50, 70]),
             kill_percent: of(random, [20, 40, 60, 80]),
+            rots: random.chance(30),
             failure_percent: of(random, [0, 20, 50, 80]),
             laggard_percent: of(random, [0, 5, 20, 40]),
             segments_percent: of(random, [20, 50, 50, 80]),
@@ -173,7 +178,7 @@ impl Lives {
         if !self.random.chance(self.habits.failure_percent) {
             return;
         }
-        let reach = if self.random.chance(70) { 6 } else { 40 };
+        let reach = [2, 6, 6, 40][usize::try_from(self.random.below(4)).expect("below 4")];
         let nth = self.random.between(1, reach);
         if self.random.chance(60) {
             self.story.push(format!("sync {nth} fails"));
@@ -311,7 +316,39 @@ impl Lives {
         self.left = Left { life, acknowledged, appended };
         self.disk = disk;
         self.cut_power_or_not();
+        if self.habits.rots && self.random.chance(30) {
+            self.habits.rots = false;
+            self.rot();
+        }
         Ok(())
+    }
+
+    /// Flips a bit in the trailer page or the table of logs of a sealed segment, where that costs no more than a scan: of a trailer
+    /// before a gap nothing else tells.
+    fn rot(&mut self) {
+        let Ok(scan) = Scan::open_on(&self.disk, DIRECTORY) else { return };
+        let segments = scan.segments();
+        let sealed: Vec<usize> =
+            (0..segments.len()).filter(|&number| segments[number].index_bytes > 0).collect();
+        if sealed.is_empty() {
+            return;
+        }
+        let number = sealed[usize::try_from(self.random.below(sealed.len() as u64)).expect("few")];
+        let segment = &segments[number];
+        let follows =
+            segments.get(number + 1).is_some_and(|next| next.sequence == segment.sequence + 1);
+        let offset = if follows && self.random.chance(70) {
+            segment.segment_bytes - 1 - self.random.below(PAGE)
+        } else {
+            segment.segment_bytes - PAGE - segment.index_bytes + self.random.below(32)
+        };
+        self.story.push(format!("{} rots at {offset}", segment.file));
+        self.tally.rots += 1;
+        self.disk.corrupt(
+            Path::new(DIRECTORY).join(&segment.file),
+            offset,
+            1 << self.random.below(8),
+        );
     }
 
     fn cut_power_or_not(&mut self) {

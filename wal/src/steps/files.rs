@@ -43,6 +43,13 @@ pub(super) fn seal(
     let page = trailer.encode(segment.salt);
     let (file, at) = (&segment.file, segment.index_end());
     unless_stopped(stopped)?;
+    if found_page(segment)?.1 == Some(trailer) {
+        // What tells where the frames end stays: before a gap nothing else does, and zeros can get into the cache only.
+        file.write_at(at - index.len() as u64, &[&index])?;
+        file.sync()?;
+        seal_again(segment, &trailer, stopped)?;
+        return Ok(trailer);
+    }
     // An old trailer of this segment, of which the beginning is on the disk and not in the cache, must not get its end back.
     file.write_at(at - index.len() as u64, &[&index, &[0; SECTOR_LEN]])?;
     file.sync()?;
@@ -55,6 +62,14 @@ pub(super) fn seal(
     Ok(trailer)
 }
 
+/// The trailer page, and the trailer in it if it is one of this segment.
+fn found_page(segment: &Segment) -> io::Result<(Vec<u8>, Option<Trailer>)> {
+    let mut page = vec![0; usize::try_from(PAGE_BYTES).expect("4096 fits")];
+    segment.file.read_at(segment.index_end(), &mut page)?;
+    let found = Trailer::decode(&page, segment.salt, segment.sequence, segment.bytes);
+    Ok((page, found))
+}
+
 /// Writes a trailer that was found over itself: an earlier process that was killed in its last sync, or whose last sync failed,
 /// has left it in the page cache only, on a page that may count as clean, and may have left the cache since. What lies before it
 /// was synced before.
@@ -64,16 +79,13 @@ pub(super) fn seal_again(
     stopped: &AtomicBool,
 ) -> io::Result<()> {
     unless_stopped(stopped)?;
-    let (file, at) = (&segment.file, segment.index_end());
-    let mut page = vec![0; usize::try_from(PAGE_BYTES).expect("4096 fits")];
-    file.read_at(at, &mut page)?;
+    let (mut page, found) = found_page(segment)?;
     // As it is, with what a later version may have put there, if it is still there.
-    let found = Trailer::decode(&page, segment.salt, segment.sequence, segment.bytes);
     if found != Some(*trailer) {
         page.copy_from_slice(&trailer.encode(segment.salt));
     }
-    file.write_at(at, &[&page])?;
-    file.sync()
+    segment.file.write_at(segment.index_end(), &[&page])?;
+    segment.file.sync()
 }
 
 /// The trailer of a full segment, and its index: up to megabytes, so not made under the lock.

@@ -135,7 +135,11 @@ impl Core {
         // or too much waits already: only what is behind a sealed segment can be freed.
         let segments = &state.catalog.segments;
         let seals_first = state.preparation_error.is_some() || segments.unsealed_count() > 1;
-        let work = if state.can_remove() {
+        // What is left of earlier lives can be all that tells where a segment before it ends, until that is sealed.
+        let has_leftovers = !state.leftovers.is_empty();
+        let work = if has_leftovers && let Some(seal) = begin_seal(state) {
+            seal
+        } else if state.can_remove() {
             self.begin_free(state)
         } else if seals_first && let Some(seal) = begin_seal(state) {
             seal
@@ -296,25 +300,21 @@ impl State {
             return false;
         }
         let mut dead = self.dead_segments();
-        if !dead.is_empty() && self.stream.successor.is_none() {
+        self.keep_within_checkpoint(&mut dead);
+        if dead.is_empty() {
+            return false;
+        }
+        if self.stream.successor.is_none() {
             // On a full disk some of them make the room in which the others are freed.
             let taken = self.stream.opened_bytes().unwrap_or(0) + HEADER_BYTES;
             let numbers = self.stream.room.left(0).saturating_sub(taken) / NUMBER_BYTES;
-            if numbers == 0 {
+            dead.truncate(usize::try_from(numbers).expect("64-bit only"));
+            self.keep_within_checkpoint(&mut dead);
+            if dead.is_empty() {
                 self.need_successor();
                 self.upkeep_needs_successor = true;
                 return false;
             }
-            dead.truncate(usize::try_from(numbers).expect("64-bit only"));
-        }
-        // A hole among the segments is a run more in each checkpoint.
-        let limit = checkpoint_bytes_max(self.stream.segment_bytes);
-        let limit = limit.max(self.catalog.checkpoint_bytes());
-        while !dead.is_empty() && self.catalog.checkpoint_bytes_without(&dead) > limit {
-            dead.pop();
-        }
-        if dead.is_empty() {
-            return false;
         }
         let body: Vec<u8> = dead.iter().flat_map(|sequence| sequence.to_le_bytes()).collect();
         let header = Header::new(FrameKind::Freed, LogId(0), &body);
@@ -323,6 +323,16 @@ impl State {
         self.catalog.segments.free(&dead);
         self.freed = Some((self.stream.end(), self.stream.free(&dead)));
         true
+    }
+
+    /// Leaves out of `dead` the last ones with which the next checkpoint would be too large: a hole among the segments is a run more
+    /// in each.
+    fn keep_within_checkpoint(&self, dead: &mut Vec<u64>) {
+        let limit = checkpoint_bytes_max(self.stream.segment_bytes);
+        let limit = limit.max(self.catalog.checkpoint_bytes());
+        while !dead.is_empty() && self.catalog.checkpoint_bytes_without(dead) > limit {
+            dead.pop();
+        }
     }
 
     /// Something waits to be done to segments.
