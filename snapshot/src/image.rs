@@ -87,8 +87,18 @@ impl Image {
     /// # Errors
     /// `Corruption` where it is not what was written, `Io`.
     pub fn verify(&self) -> Result<u64, StoreError> {
+        self.verify_telling(|_| {})
+    }
+
+    /// The same, and tells after each block how many bytes of the file have been read.
+    ///
+    /// # Errors
+    /// As for [`verify`](Self::verify).
+    pub fn verify_telling(&self, mut progress: impl FnMut(u64)) -> Result<u64, StoreError> {
         let mut reader = self.read();
-        while reader.next_block()? {}
+        while reader.next_block()? {
+            progress(reader.decoder.taken());
+        }
         Ok(reader.decoder.total())
     }
 

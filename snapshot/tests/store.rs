@@ -25,7 +25,10 @@ fn images_of_every_length_read_back_in_this_process_and_the_next() {
     let store = open(&disk.image(|_| false));
     for (image, (index, count)) in store.images().iter().rev().zip((1..).zip(lengths)) {
         assert_eq!(*image.header(), header(index));
-        assert_eq!(image.verify().unwrap(), count as u64);
+        let mut told = Vec::new();
+        assert_eq!(image.verify_telling(|read| told.push(read)).unwrap(), count as u64);
+        assert!(told.is_sorted() && told.last().is_none_or(|&read| read <= image.bytes()));
+        assert_eq!(told.is_empty(), count == 0, "{count} bytes: {told:?}");
         assert_eq!(read(image).unwrap(), bytes(index, count));
     }
     assert_eq!(store.images().len(), lengths.len());

@@ -51,8 +51,8 @@ pub(crate) fn choose(
     let first = log.first();
     let mut told = store.damaged().first().map(|damaged| damaged.error.to_string());
     while let Some(image) = store.images().first().cloned() {
-        match image.verify() {
-            Ok(_) => {
+        match verify(&image) {
+            Ok(()) => {
                 let snapshot = snapshots::snapshot(image.header())
                     .map_err(|reason| refused(place, &format!("{}: {reason}", image.name())))?;
                 if snapshot.at.index.0 + 1 < first {
@@ -80,6 +80,16 @@ pub(crate) fn choose(
     let reason =
         format!("the log begins at index {first}, and no whole image reaches that far: {cause}");
     Err(refused(place, &reason))
+}
+
+fn verify(image: &Image) -> Result<(), StoreError> {
+    let mut progress = Progress::new(image.bytes());
+    let verified = image.verify_telling(|read| {
+        if let Some((read, total)) = progress.due(read) {
+            tracing::info!(read, total, "verifies the newest snapshot, in bytes");
+        }
+    });
+    verified.map(drop)
 }
 
 /// Lets the log go on where the image ends, if it does not: an image that came from a peer was made visible, and then the
@@ -179,8 +189,8 @@ pub(crate) fn begin<S: StateMachine>(
 /// Gives the image to the state machine.
 fn restore<S: StateMachine>(machine: &mut S, base: &Base) -> Result<(), StartError> {
     let begun = Instant::now();
-    let total = base.image.bytes();
-    let mut image = Told { image: base.image.read(), read: 0, total, told_at: begun };
+    let progress = Progress::new(base.image.bytes());
+    let mut image = Told { image: base.image.read(), read: 0, progress };
     let restored = machine.restore(&mut image);
     restored.map_err(|error| refused(base.image.name(), &error))?;
     let (at, took) = (base.snapshot.at, begun.elapsed());
@@ -188,24 +198,42 @@ fn restore<S: StateMachine>(machine: &mut S, base: &Base) -> Result<(), StartErr
     Ok(())
 }
 
-/// An image that is read for long: tells how far that is, once a second.
+/// An image that is given to the state machine, which can take long.
 struct Told {
     image: Reader,
     read: u64,
-    total: u64,
-    told_at: Instant,
+    progress: Progress,
 }
 
 impl Read for Told {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.image.read(into)?;
         self.read += count as u64;
-        if self.told_at.elapsed() >= Duration::from_secs(1) {
-            self.told_at = Instant::now();
-            let (read, total) = (self.read, self.total);
+        if let Some((read, total)) = self.progress.due(self.read) {
             tracing::info!(read, total, "restores the state machine, in bytes");
         }
         Ok(count)
+    }
+}
+
+/// How far something is that can take long, told once a second.
+struct Progress {
+    total: u64,
+    told_at: Instant,
+}
+
+impl Progress {
+    fn new(total: u64) -> Self {
+        Self { total, told_at: Instant::now() }
+    }
+
+    /// What is to be told now, if anything: that, and of how many.
+    fn due(&mut self, done: u64) -> Option<(u64, u64)> {
+        if self.told_at.elapsed() < Duration::from_secs(1) {
+            return None;
+        }
+        self.told_at = Instant::now();
+        Some((done, self.total))
     }
 }
 
