@@ -213,7 +213,7 @@ fn a_trailer_that_has_rotted_does_not_come_back_as_its_segment_is_sealed_anew() 
         let disk = disk.reopen();
         disk.inject(Kind::Sync, nth, Fault::Fail(EIO));
         if open(&disk).is_ok() {
-            assert!(nth > 2, "two syncs failed");
+            assert!(nth > 2, "an opening in front of a rotten trailer repairs");
             break;
         }
         seal_anew(&disk.reopen());

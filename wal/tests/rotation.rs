@@ -140,7 +140,8 @@ fn in_a_second_segment(length: usize, frames: u64) -> (MemoryDisk, Wal, u64) {
 /// first frame goes in front.
 #[test]
 fn frames_may_end_anywhere_around_the_end_of_a_later_segment_and_of_an_opened_one() {
-    let state = |wal: &Wal| wal.log(LogId(1)).unwrap().state();
+    let state =
+        |wal: &Wal| (wal.log(LogId(1)).unwrap().state(), wal.log(LogId(2)).unwrap().first());
     for length in (0..56).step_by(8) {
         let (_, _, most) = in_a_second_segment(length, u64::MAX);
         for frames in most - 2..=most {
