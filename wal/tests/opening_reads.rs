@@ -11,7 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use kontiki_disk::{Access, Directory, Disk, File, GrowingFile, MemoryDisk};
+use kontiki_disk::{
+    Access, Directory, Disk, File, GrowingFile, MemoryDisk,
+    memory::{EIO, Fault, Kind},
+};
 use kontiki_wal::{AppendError, LogId, Options, Wal, inspect::Scan};
 
 const SEGMENT_BYTES: u64 = 64 << 10;
@@ -28,6 +31,8 @@ type Ranges = BTreeMap<String, Vec<Range<u64>>>;
 struct Asked {
     reads: Mutex<Ranges>,
     views: Mutex<Ranges>,
+    /// Before so many more reads what counts as clean leaves the cache of this disk.
+    evicts: Mutex<Option<(u64, MemoryDisk)>>,
 }
 
 /// A disk, a directory or a file that notes what is read of it.
@@ -104,6 +109,15 @@ impl File for Counted<dyn File> {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.note(&self.asked.reads, offset..offset + into.len() as u64);
+        let mut evicts = self.asked.evicts.lock().unwrap();
+        if let Some((left, disk)) = &mut *evicts {
+            *left -= 1;
+            if *left == 0 {
+                disk.evict();
+                *evicts = None;
+            }
+        }
+        drop(evicts);
         self.inner.read_at(offset, into)
     }
 
@@ -197,6 +211,52 @@ fn an_opening_reads_three_pieces_of_each_sealed_segment_and_scans_the_last_one_o
         }
     }
     assert!(counts[2] > 20 * counts[0], "{counts:?}");
+}
+
+/// WAL-CASE 19, WAL-CASE 21: what a failed sync has left in the cache leaves it in the middle of an opening.
+#[test]
+fn what_is_shown_is_on_the_disk_though_it_leaves_the_cache_during_the_opening() {
+    let disk = MemoryDisk::new();
+    let options = |disk: &MemoryDisk| {
+        let options = Wal::options().segment_bytes(SEGMENT_BYTES).disk(Arc::new(disk.clone()));
+        options.without_threads()
+    };
+    let wal = options(&disk).open("log").unwrap();
+    let log = wal.log(LogId(1)).unwrap();
+    log.push("safe").unwrap().1.wait().unwrap();
+    disk.inject(Kind::Sync, 1, Fault::Fail(EIO));
+    log.push(vec![7; 3000]).unwrap().1.wait().unwrap_err();
+    let disk = disk.reopen();
+    drop((log, wal));
+    let (mut shown, mut refused) = ([0, 0], 0);
+    for nth in 1.. {
+        let disk = disk.reopen();
+        let (asked, counted) = counted(&disk);
+        *asked.evicts.lock().unwrap() = Some((nth, disk.clone()));
+        let opened = counted.open("log");
+        if asked.evicts.lock().unwrap().is_some() {
+            break;
+        }
+        let last = |wal: &Wal| wal.log(LogId(1)).unwrap().last();
+        let disk = match &opened {
+            Ok(wal) => {
+                let last = last(wal);
+                shown[usize::try_from(last).unwrap() - 1] += 1;
+                let after = disk.image(|_| false);
+                let found = options(&after).open("log").unwrap().log(LogId(1)).unwrap().last();
+                assert_eq!(found, last, "evicted before read {nth}");
+                continue;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("open the log again"), "{error}");
+                refused += 1;
+                disk.reopen()
+            }
+        };
+        drop(opened);
+        assert_eq!(last(&options(&disk).open("log").unwrap()), 1);
+    }
+    assert!(shown.iter().all(|&count| count > 0) && refused > 0, "{shown:?}, {refused} refused");
 }
 
 /// The read mode for those who cannot accept SIGBUS on a medium error, and a log that is opened for reading only.

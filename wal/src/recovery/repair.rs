@@ -1,6 +1,6 @@
 //! The repair after an unclean stop. Nothing was exposed yet, and nothing is before this has succeeded.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{collections::BTreeSet, io, ops::Range};
 
 use kontiki_disk::Directory;
 
@@ -11,7 +11,7 @@ use crate::{
         scan::{SegmentFile, Window, io_error},
         walk::{Behind, End},
     },
-    segment::{PAGE_BYTES, Segment},
+    segment::{FRAMES_AT, PAGE_BYTES, Segment},
     steps::zero_parts,
     trailer::SECTOR_LEN,
 };
@@ -39,6 +39,7 @@ impl Repair<'_> {
     /// Makes what is whole durable, and takes away for good what is not.
     pub(crate) fn run(&self) -> Result<(), OpenError> {
         let mut touched = self.rewrite()?;
+        self.expect_what_was_walked()?;
         self.cut_beginning()?;
         touched.insert(self.end.resume().0);
         touched.into_iter().try_for_each(|number| self.sync(number))?;
@@ -52,10 +53,7 @@ impl Repair<'_> {
     fn rewrite(&self) -> Result<BTreeSet<usize>, OpenError> {
         let mut touched = BTreeSet::new();
         for (number, segment) in self.segments.iter().enumerate() {
-            let until = match self.segments.get(number + 1) {
-                Some(next) => next.base,
-                None => self.end.lsn,
-            };
+            let until = self.until(number);
             if until <= self.attested {
                 continue;
             }
@@ -64,6 +62,44 @@ impl Repair<'_> {
             touched.insert(number);
         }
         Ok(touched)
+    }
+
+    /// What a failed sync has left in the cache can leave it at any time, also between the walk and the writing: then other bytes were
+    /// written than those that were found. Now their pages are dirty, and stay. One chain of checksums leads to the last frame, so
+    /// that it is the same means that all of them are.
+    fn expect_what_was_walked(&self) -> Result<(), OpenError> {
+        let mut before = None;
+        for (number, segment) in self.segments.iter().enumerate() {
+            let until = self.until(number);
+            if until <= self.attested {
+                continue;
+            }
+            let file = &self.tail[number];
+            let (mut window, mut offset) = (Window::new(file), FRAMES_AT);
+            while offset < segment.offset(until) {
+                match window.frame(offset, before, None)? {
+                    Ok(found) if found.fault.is_none() => {
+                        (offset, before) = (offset + found.header.frame_bytes(), Some(found.crc));
+                    }
+                    _ => return Err(self.changed(file)),
+                }
+            }
+        }
+        let last = self.end.last.as_ref().map(|last| last.crc);
+        if before.is_some() && before != last {
+            return Err(self.changed(&self.tail[self.segments.len() - 1]));
+        }
+        Ok(())
+    }
+
+    fn changed(&self, file: &SegmentFile) -> OpenError {
+        let what = "it reads otherwise than before, as after a failed sync: open the log again";
+        io_error("read", &file.name(), io::Error::other(what))
+    }
+
+    /// Where what was walked of a segment ends.
+    fn until(&self, number: usize) -> Lsn {
+        self.segments.get(number + 1).map_or(self.end.lsn, |next| next.base)
     }
 
     /// Zeros over the first sector of what is cut, which the disk writes whole or not at all, and for good before the rest. Zeros
