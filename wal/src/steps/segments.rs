@@ -55,7 +55,7 @@ impl SegmentJob {
     }
 
     /// Prepares: creates under a temporary name, fills, syncs, renames, syncs the directory. Frees: removes or renames, syncs
-    /// the directory. Seals: writes the index and the end of the trailer, syncs, writes the trailer, syncs.
+    /// the directory. Seals: see `files::seal`.
     ///
     /// # Errors
     /// What the disk says; it goes to `finish_segment`.
