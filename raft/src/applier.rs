@@ -200,6 +200,7 @@ impl<S: StateMachine> Applier<S> {
         let Some(last) = passed.last() else { return false };
         self.captures.count(last.index, passed.iter().map(Entry::bytes).sum());
         self.uncounted.start = last.index.next();
+        self.capture_if_due();
         true
     }
 
@@ -251,9 +252,9 @@ impl<S: StateMachine> Applier<S> {
             Work::Install(image) => self.install(&image),
             Work::Capture(completer) => self.take_snapshot(completer),
             Work::SnapshotVisible { at, bytes } => {
-                if self.captures.visible(at, bytes) {
-                    self.capture();
-                }
+                self.captures.visible(at, bytes, self.applied.index);
+                // As much can have been applied while it was written, and it may be all that ever is.
+                self.capture_if_due();
             }
             Work::SnapshotFailed { at, error } => self.captures.fail(at, error),
             Work::SnapshotDamaged => self.forget_snapshot(),
@@ -375,9 +376,18 @@ impl<S: StateMachine> Applier<S> {
     /// So many bytes were applied: a snapshot may be due.
     fn count(&mut self, bytes: usize) {
         self.captures.count(self.applied.index, bytes);
-        if self.captures.is_due(&self.shared.options) && self.closed.is_none() {
+        self.capture_if_due();
+    }
+
+    fn capture_if_due(&mut self) {
+        if self.owes_snapshot() {
             self.capture();
         }
+    }
+
+    /// One is due, and is not on its way.
+    pub(crate) fn owes_snapshot(&self) -> bool {
+        self.captures.is_due(&self.shared.options) && self.closed.is_none()
     }
 
     fn take_snapshot(&mut self, completer: Completer<SnapshotResult>) {

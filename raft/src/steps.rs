@@ -124,6 +124,11 @@ impl<S: StateMachine> Steps<S> {
         }
     }
 
+    /// Enough was applied for a snapshot, and none was begun.
+    pub fn owes_snapshot(&self) -> bool {
+        self.applier.owes_snapshot()
+    }
+
     /// A follower needs a piece of the log.
     pub fn has_fetches(&self) -> bool {
         !self.fetches.is_empty()

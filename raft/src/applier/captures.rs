@@ -82,25 +82,29 @@ impl Captures {
         self.log_bytes = 0;
     }
 
-    /// A snapshot is visible: the one that was begun, or a newer one of a peer. Says whether another one has to be begun, for who
-    /// wants more than it contains.
-    pub(crate) fn visible(&mut self, at: Position, bytes: u64) -> bool {
+    /// A snapshot is visible: the one that was begun, or a newer one of a peer. Another one can be due at once, as much was applied
+    /// meanwhile or as somebody wants more than it contains.
+    pub(crate) fn visible(&mut self, at: Position, bytes: u64, applied: LogIndex) {
         self.newest = Some((at, bytes));
+        if applied <= at.index {
+            // It contains whatever was counted.
+            self.log_bytes = 0;
+        }
         self.lost_ahead.take_if(|lost| *lost <= at.index);
         if self.running.is_some_and(|running| running.index > at.index) {
-            return false;
+            return;
         }
         self.running = None;
         let served = self.waiting.extract_if(.., |(wanted, _)| *wanted <= at.index);
         for (_, completer) in served.collect::<Vec<_>>() {
             completer.complete_and_wake(Ok(at.into()));
         }
-        self.can_begin() && !self.waiting.is_empty()
     }
 
     /// The one that was begun at `at` could not be had. The next is due when as much was applied again.
     pub(crate) fn fail(&mut self, at: Position, error: SnapshotError) {
         if self.running == Some(at) {
+            self.log_bytes = 0;
             self.close(error);
         }
     }
@@ -131,17 +135,26 @@ mod tests {
         assert!(!count(&mut captures, 4, 99) && count(&mut captures, 5, 1));
         captures.begin(Position::new(1, 5));
         assert!(!count(&mut captures, 6, 1000), "one at a time");
-        captures.visible(Position::new(1, 5), 500);
+        captures.visible(Position::new(1, 5), 500, LogIndex(6));
         assert!(!count(&mut captures, 7, 999) && count(&mut captures, 8, 1));
         let mut captures = Captures::new(Some((Position::new(1, 9), 10)));
         assert!(!count(&mut captures, 9, 1000), "the newest contains that");
         assert!(count(&mut captures, 10, 100));
+        captures.visible(Position::new(1, 12), 10, LogIndex(10));
+        assert!(!count(&mut captures, 13, 99), "a peer's contains what was counted");
+        assert!(count(&mut captures, 14, 1));
+        captures.begin(Position::new(1, 14));
+        assert!(!count(&mut captures, 15, 100));
+        captures.fail(Position::new(1, 14), SnapshotError::Stopped);
+        assert!(!count(&mut captures, 16, 99), "not at once, for there may be no room");
+        assert!(count(&mut captures, 17, 1));
     }
 
     /// Found by a reader: that one has rotted was passed over there, and counted for ever as one that is.
     #[test]
     fn one_in_place_of_one_that_was_lost_ahead_is_put_off_until_the_state_machine_is_there() {
         let options = Options::default();
+        let any = Options { snapshot_ratio: 0, snapshot_log_bytes_min: 1, ..Options::default() };
         for from_a_peer in [false, true] {
             let mut captures = Captures::new(Some((Position::new(1, 9), 10)));
             captures.forget_newest(LogIndex(5));
@@ -157,7 +170,8 @@ mod tests {
                 assert!(captures.is_due(&options));
                 captures.begin(at);
             }
-            assert!(!captures.visible(at, 10) && !captures.is_put_off());
+            captures.visible(at, 10, LogIndex(9));
+            assert!(!captures.is_put_off() && !captures.is_due(&any));
             assert_eq!(outcome.wait().unwrap().index, at.index.0);
             captures.count(LogIndex(20), 1);
             assert!(!captures.is_due(&options), "what it contains does not count");
@@ -166,7 +180,7 @@ mod tests {
 
     #[test]
     fn who_waits_hears_of_the_first_that_contains_what_was_applied_then() {
-        let mut captures = Captures::new(None);
+        let (mut captures, options) = (Captures::new(None), Options::default());
         let (completer, outcome) = slot();
         assert!(captures.wait(LogIndex(5), completer));
         captures.begin(Position::new(1, 5));
@@ -174,13 +188,16 @@ mod tests {
         assert!(!captures.wait(LogIndex(6), completer), "it joins the one that is running");
         let (completer, later) = slot();
         assert!(!captures.wait(LogIndex(7), completer));
-        assert!(!captures.visible(Position::new(1, 3), 10));
-        assert!(captures.visible(Position::new(1, 6), 10), "somebody wants more");
+        captures.visible(Position::new(1, 3), 10, LogIndex(7));
+        assert!(!captures.is_due(&options));
+        captures.visible(Position::new(1, 6), 10, LogIndex(7));
+        assert!(captures.is_due(&options), "somebody wants more");
         for outcome in [outcome, second] {
             assert_eq!(outcome.wait().unwrap().index, 6);
         }
         captures.begin(Position::new(1, 8));
-        assert!(!captures.visible(Position::new(1, 8), 10));
+        captures.visible(Position::new(1, 8), 10, LogIndex(8));
+        assert!(!captures.is_due(&options));
         assert_eq!(later.wait().unwrap().index, 8);
         let (completer, outcome) = slot();
         assert!(captures.wait(LogIndex(9), completer));

@@ -10,12 +10,13 @@ use kontiki_disk::memory::MemoryDisk;
 use super::*;
 use crate::{
     Options, ProposeError, Reading, SnapshotWriter,
+    inbox::Arrivals,
     storage::{Storage, tests::open_with_damage},
 };
 
-/// Counts; fails on an empty command.
+/// Counts; fails on an empty command. Can be captured if so said.
 #[derive(Default)]
-struct Count(Arc<AtomicUsize>);
+struct Count(Arc<AtomicUsize>, bool);
 
 impl StateMachine for Count {
     fn apply(&mut self, _: &ApplyContext, command: &[u8]) -> io::Result<Bytes> {
@@ -27,7 +28,7 @@ impl StateMachine for Count {
     }
 
     fn snapshot(&self) -> io::Result<Box<dyn SnapshotWriter + Send>> {
-        Err(io::Error::other("not in these tests"))
+        if self.1 { Ok(Box::new(Empty)) } else { Err(io::Error::other("not in these tests")) }
     }
 
     fn restore(&mut self, image: &mut dyn io::Read) -> io::Result<()> {
@@ -200,6 +201,52 @@ fn a_snapshot_that_has_rotted_ahead_is_replaced_once_the_state_machine_is_there(
     let cause = Arc::<str>::from("not in these tests");
     assert_eq!(events.try_next(), Some(Event::SnapshotFailed { cause: cause.clone() }));
     assert_eq!(outcome.wait(), Err(SnapshotError::Failed(cause)));
+}
+
+/// Writes nothing.
+struct Empty;
+
+impl SnapshotWriter for Empty {
+    fn write_to(self: Box<Self>, _: &mut dyn io::Write) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Found by a cluster that was left with a hundred entries behind a snapshot that was slow to write, as nobody proposed any more.
+#[test]
+fn another_snapshot_is_due_as_soon_as_one_is_visible_that_was_slow() {
+    let options = Options { snapshot_ratio: 0, snapshot_log_bytes_min: 4, ..options() };
+    let disk = Arc::new(MemoryDisk::new());
+    let storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
+    let mut world = world_with(&storage, &options, LogPosition::default());
+    world.applier.machine.1 = true;
+    let captured = |world: &mut World| {
+        let mut arrivals = Arrivals::default();
+        world.shared.inbox.take(&mut arrivals);
+        let captured = |completion| match completion {
+            Completion::Captured(at, _) => Some(at.index.0),
+            _ => None,
+        };
+        arrivals.completions.into_iter().filter_map(captured).collect::<Vec<_>>()
+    };
+    let visible = |world: &mut World, index| {
+        let at = LogPosition::new(1, index);
+        world.applier.step(Work::SnapshotVisible { at, bytes: 10 });
+    };
+    world.apply(1, &["slow"]);
+    assert_eq!(captured(&mut world), [1]);
+    world.apply(2, &["much", "more"]);
+    assert_eq!(captured(&mut world), [], "one at a time");
+    visible(&mut world, 1);
+    assert_eq!(captured(&mut world), [3]);
+    visible(&mut world, 3);
+    assert_eq!(captured(&mut world), [], "nothing was applied since");
+    world.apply(4, &["four"]);
+    assert_eq!(captured(&mut world), [4]);
+    world.apply(5, &["five"]);
+    visible(&mut world, 9);
+    world.apply(6, &["sixth"]);
+    assert_eq!(captured(&mut world), [], "a peer's, which contains more");
 }
 
 /// RAFT-CASE 32

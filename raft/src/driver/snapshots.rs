@@ -209,7 +209,7 @@ impl Driver {
         };
         self.images.served.insert(to, Served { image: image.clone(), asked_at: self.now });
         let offset = offset.min(image.bytes());
-        self.watch.asked(to, image.header().place.index, offset, self.now);
+        self.watch.asked(to, image.header().place.index, (offset, image.bytes()), self.now);
         self.fetcher.push(Fetch::Piece { to, image, offset, bytes });
     }
 

@@ -23,6 +23,8 @@ struct Watched {
     mode: CoreMode,
     /// The furthest piece of a snapshot that it has asked for: its index, and how many bytes lie before it.
     asked: (u64, u64),
+    /// Of that snapshot.
+    snapshot_bytes: u64,
     /// When it last got on, or lacked nothing.
     progress_at: Instant,
     is_stalled: bool,
@@ -39,6 +41,7 @@ impl Watched {
             matched,
             mode: CoreMode::Probe,
             asked: (0, 0),
+            snapshot_bytes: 0,
             progress_at: now,
             is_stalled: false,
             mark: (matched, now),
@@ -57,6 +60,9 @@ impl Watched {
         let mode_before = std::mem::replace(&mut self.mode, seen.mode);
         if before == 0 || mode_before == CoreMode::Snapshot {
             self.mark = (self.matched, now);
+        }
+        if seen.mode != CoreMode::Snapshot {
+            (self.asked, self.snapshot_bytes) = ((0, 0), 0);
         }
         let passed = now.0.saturating_sub(self.mark.1.0);
         if passed >= RATE_WINDOW_NANOS {
@@ -85,6 +91,8 @@ impl Watched {
             rate: self.rate,
             inflight_messages: seen.inflight_messages,
             inflight_bytes: seen.inflight_bytes,
+            snapshot_bytes_sent: self.asked.1,
+            snapshot_bytes: self.snapshot_bytes,
             is_stalled: self.is_stalled,
             is_regressed: seen.regressed,
         }
@@ -92,14 +100,15 @@ impl Watched {
 }
 
 impl Watch {
-    /// A follower asks for a piece of a snapshot: that is progress if the piece lies behind all that it asked for before, or
-    /// is one of a newer snapshot.
-    pub(super) fn asked(&mut self, id: u64, index: u64, offset: u64, now: Instant) {
+    /// A follower asks for a piece of a snapshot, which ends at `index` and has so many bytes: that is progress if the piece lies
+    /// behind all that it asked for before, or is one of a newer snapshot.
+    pub(super) fn asked(&mut self, id: u64, index: u64, (offset, bytes): (u64, u64), now: Instant) {
         let Some(watched) = self.watched.iter_mut().find(|watched| watched.id == id) else {
             return;
         };
         if (index, offset) > watched.asked {
             watched.asked = (index, offset);
+            watched.snapshot_bytes = bytes;
             watched.progress_at = now;
         }
     }
@@ -107,7 +116,7 @@ impl Watch {
     /// A follower is there anew: another process, which begins a snapshot at its beginning.
     pub(super) fn reconnected(&mut self, id: u64) {
         if let Some(watched) = self.watched.iter_mut().find(|watched| watched.id == id) {
-            watched.asked = (0, 0);
+            (watched.asked, watched.snapshot_bytes) = ((0, 0), 0);
         }
     }
 }
@@ -230,19 +239,24 @@ mod tests {
     #[test]
     fn a_snapshot_that_comes_is_progress_and_the_same_piece_again_is_none() {
         let mut watch = watch();
+        let behind = CoreStatus { mode: CoreMode::Snapshot, ..seen(10) };
         for second in 1..=30 {
-            watch.asked(2, 15, second.min(20), Instant(second * SECOND));
-            watch.watched[0].look(&seen(10), 20, Instant(second * SECOND));
+            watch.asked(2, 15, (second.min(20), 90), Instant(second * SECOND));
+            watch.watched[0].look(&behind, 20, Instant(second * SECOND));
             watch.watched[0].judge(Instant(second * SECOND), PATIENCE);
             assert_eq!(watch.watched[0].is_stalled, second >= 25, "second {second}");
         }
-        watch.asked(2, 18, 0, Instant(31 * SECOND));
+        let told = watch.watched[0].told(&behind, 20);
+        assert_eq!((told.snapshot_bytes_sent, told.snapshot_bytes), (20, 90));
+        watch.asked(2, 18, (0, 95), Instant(31 * SECOND));
         watch.watched[0].judge(Instant(31 * SECOND), PATIENCE);
         assert!(!watch.watched[0].is_stalled, "a newer snapshot");
         // Started anew, and at the beginning of the same one.
         watch.reconnected(2);
-        watch.asked(2, 18, 0, Instant(40 * SECOND));
+        watch.asked(2, 18, (0, 95), Instant(40 * SECOND));
         assert_eq!(watch.watched[0].progress_at, Instant(40 * SECOND));
+        watch.watched[0].look(&seen(18), 20, Instant(41 * SECOND));
+        assert_eq!(watch.watched[0].told(&seen(18), 20).snapshot_bytes, 0, "it has it");
     }
 
     #[test]

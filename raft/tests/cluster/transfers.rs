@@ -32,6 +32,11 @@ fn a_transfer_goes_on_where_it_broke_off() {
         assert!(Instant::now() < deadline, "{} pieces", cluster.muffle.pieces());
         std::thread::yield_now();
     }
+    await_status(&cluster.nodes[&leader], |status| {
+        let mut followers = status.followers.iter();
+        let follower = followers.find(|one| one.id == away).expect("it is a member");
+        follower.snapshot_bytes > 10_000 && follower.snapshot_bytes_sent >= 9 * 500
+    });
     cluster.muffle.take_asked();
     cluster.muffle.lose_pieces_behind(usize::MAX);
     assert_eq!(cluster.agreed().len(), 60);
@@ -41,7 +46,6 @@ fn a_transfer_goes_on_where_it_broke_off() {
 
 /// It is told, asked for again, and comes once there is room.
 #[test]
-#[ignore = "twice in some fifty runs the leader took no image any more while the follower was away: not understood yet"]
 fn an_image_that_has_no_room_comes_when_there_is_some() {
     let mut cluster = Cluster::prepare(3);
     often(&mut cluster.options);

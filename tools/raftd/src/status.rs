@@ -201,7 +201,7 @@ const NODE_COLUMNS: [(&str, &str); 12] = [
     ("segments", "log_segments"),
 ];
 
-const FOLLOWER_COLUMNS: [(&str, &str); 9] = [
+const FOLLOWER_COLUMNS: [(&str, &str); 11] = [
     ("id", ""),
     ("mode", "mode"),
     ("matched", "matched"),
@@ -209,6 +209,8 @@ const FOLLOWER_COLUMNS: [(&str, &str); 9] = [
     ("entries/s", "rate"),
     ("messages in flight", "inflight_messages"),
     ("bytes in flight", "inflight_bytes"),
+    ("snapshot sent", "snapshot_bytes_sent"),
+    ("of bytes", "snapshot_bytes"),
     ("stalled", "stalled"),
     ("lost its disk", "regressed"),
 ];
@@ -244,7 +246,7 @@ mod tests {
         let leader = Fields::of(
             "# Raft\r\nraft_id:1\r\nraft_role:leader\r\nraft_term:4\r\nraft_leader:1\r\n\
              raft_follower_3:mode=snapshot,matched=7,lag=13,rate=0,inflight_messages=0,\
-             inflight_bytes=0,stalled=1,regressed=0\r\n\
+             inflight_bytes=0,snapshot_bytes_sent=5,snapshot_bytes=8,stalled=1,regressed=0\r\n\
              raft_follower_2:mode=replicate,matched=20,lag=0,rate=9\r\nwrites_held:no space: 5\r\n",
         );
         let text = render(&[(&"h:1".to_owned(), &leader)]);
@@ -253,7 +255,7 @@ mod tests {
         assert_eq!(rows[1], ["h:1", "1", "leader", "4", "1", "-", "-", "-", "-", "-", "-", "-"]);
         assert_eq!(text.lines().nth(2), Some("node 1 cannot write: no space: 5"));
         assert_eq!(text.lines().nth(4), Some("followers of node 1, leader in term 4"));
-        assert_eq!(rows[6], ["2", "replicate", "20", "0", "9", "-", "-", "-", "-"]);
-        assert_eq!(rows[7], ["3", "snapshot", "7", "13", "0", "0", "0", "1", "0"]);
+        assert_eq!(rows[6], ["2", "replicate", "20", "0", "9", "-", "-", "-", "-", "-", "-"]);
+        assert_eq!(rows[7], ["3", "snapshot", "7", "13", "0", "0", "0", "5", "8", "1", "0"]);
     }
 }

@@ -183,8 +183,7 @@ impl Look {
                 }
                 // As far as there is something to read.
                 let read = files.len() - usize::from(is_orphan(&files)?);
-                let (older, tail) = files[..read].split_at(read - 1);
-                self.walk(&Parted { older, tail }, depth)
+                self.walk(&Parted::read(&files[..read], read - 1)?, depth)
             }
             Err(error) => Err(error),
         }
@@ -207,13 +206,14 @@ impl Look {
         let is_partial = is_lost || self.unread.iter().any(|unread| unread.0 > sequence);
         let mut look = Self::new(self.files, self.unread, self.damage);
         (look.is_around, look.is_partial) = (true, is_partial);
-        look.walk_from(&Parted { older, tail }, opening, depth)?;
+        let parted = Parted { older, tail, begins: Ok(opening.clone()) };
+        look.walk_from(&parted, opening, depth)?;
         Ok(look)
     }
 
     fn walk(&mut self, parted: &Parted<'_>, depth: Depth) -> Result<(), OpenError> {
         let tail = parted.tail;
-        let opening = match read_opening(&tail[0], None)? {
+        let opening = match parted.begins.clone() {
             Ok(opening) => opening,
             Err(fault) => {
                 // Nothing was ever in it, or all is lost.

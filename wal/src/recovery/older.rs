@@ -10,7 +10,7 @@ use crate::{
     numbers::Numbers,
     recovery::{
         scan::{Fault, SegmentFile, Window, io_error},
-        walk::{Expected, Gathered, base, behind, read_opening},
+        walk::{Expected, Gathered, Opening, base, behind, read_opening},
     },
     segment::{FIRST_SEQUENCE, FRAMES_AT, Last, PAGE_BYTES, Segment, file_name},
     trailer::Trailer,
@@ -23,6 +23,9 @@ pub(crate) struct Parted<'a> {
     pub(crate) older: &'a [SegmentFile],
     /// Those that are: their numbers follow each other up to the newest.
     pub(crate) tail: &'a [SegmentFile],
+    /// How the first of them begins. Read once: what a failed sync has left in the page cache can leave it, and is another thing
+    /// when it is read again.
+    pub(crate) begins: Result<Opening, Fault>,
 }
 
 /// What the older segments hold.
@@ -55,7 +58,7 @@ pub(crate) fn part(files: &[SegmentFile]) -> Result<Parted<'_>, OpenError> {
     let first = files.len() - last_run.map_or(0, <[SegmentFile]>::len);
     let sealed = files[first..].iter().rposition(|file| file.trailer.is_some());
     let Some(sealed) = sealed.map(|number| first + number) else {
-        return Ok(Parted { older: &files[..first], tail: &files[first..] });
+        return Parted::read(files, first);
     };
     let trailer = files[sealed].trailer.as_ref().expect("a sealed segment");
     let expected =
@@ -67,9 +70,12 @@ pub(crate) fn part(files: &[SegmentFile]) -> Result<Parted<'_>, OpenError> {
             needed_by: format!("the trailer of {}", files[sealed].name()),
         });
     };
-    let follows = read_opening(next, Some(expected))?.is_ok();
-    let (older, tail) = files.split_at(sealed + usize::from(follows));
-    Ok(Parted { older, tail })
+    let begins = read_opening(next, Some(expected))?;
+    if begins.is_err() {
+        return Parted::read(files, sealed);
+    }
+    let (older, tail) = files.split_at(sealed + 1);
+    Ok(Parted { older, tail, begins })
 }
 
 /// Nothing was ever written into the newest of `files`, and of those before it the one next to it alone is not there: it took
@@ -85,7 +91,13 @@ pub(crate) fn is_orphan(files: &[SegmentFile]) -> Result<bool, OpenError> {
     Ok(is_zero && behind(slice::from_ref(last), FRAMES_AT)?.headers == 0)
 }
 
-impl Parted<'_> {
+impl<'a> Parted<'a> {
+    /// The first `older` of the files are not walked.
+    pub(crate) fn read(files: &'a [SegmentFile], older: usize) -> Result<Self, OpenError> {
+        let (older, tail) = files.split_at(older);
+        Ok(Self { older, tail, begins: read_opening(&tail[0], None)? })
+    }
+
     /// The segments that are not walked, each with the next one.
     pub(crate) fn older_and_next(&self) -> impl Iterator<Item = (&SegmentFile, &SegmentFile)> {
         self.older.iter().zip(self.older.iter().chain(self.tail).skip(1))

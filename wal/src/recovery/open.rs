@@ -17,7 +17,7 @@ use crate::{
         older::{Older, Parted, part},
         repair::{Repair, remove_one_by_one, sync, zero_trailer},
         scan::{Fault, SegmentFile, io_error},
-        walk::{Behind, End, Gathered, behind, read_opening},
+        walk::{Behind, End, Gathered, behind},
     },
     repair::Mark,
     segment::{
@@ -120,23 +120,19 @@ fn open_files(directory: &dyn Directory, sequences: &[u64]) -> Result<Vec<Segmen
 fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenError> {
     let parted = part(files)?;
     let tail = parted.tail;
-    let opening = match read_opening(&tail[0], None)? {
-        Ok(opening) => Some(opening),
-        Err(_) if parted.is_first() => None,
-        Err(fault) => return Err(parted.corruption(&fault).into()),
-    };
     let sequence = tail[0].header.sequence;
-    let (mut gathered, older) = match &opening {
-        Some(opening) => {
+    let (gathered, older, end) = match parted.begins.clone() {
+        Ok(opening) => {
             let mut catalog = Catalog::restore(sequence, opening.checkpoint.clone());
             let older = gather_older(&parted, &mut catalog)?;
-            (Gathered::new(catalog), older)
+            let mut gathered = Gathered::new(catalog);
+            let end = gathered.walk(tail, opening)?;
+            (gathered, older, end)
         }
-        None => (Gathered::new(Catalog::new(sequence)), Older::default()),
-    };
-    let end = match opening {
-        Some(opening) => gathered.walk(tail, opening)?,
-        None => End::nothing(read_opening(&tail[0], None)?.expect_err("it has no opening")),
+        Err(fault) if parted.is_first() => {
+            (Gathered::new(Catalog::new(sequence)), Older::default(), End::nothing(fault))
+        }
+        Err(fault) => return Err(parted.corruption(&fault).into()),
     };
     let (number, offset) = end.resume();
     let behind = behind(&tail[number..], offset)?;
