@@ -31,8 +31,6 @@ type Ranges = BTreeMap<String, Vec<Range<u64>>>;
 struct Asked {
     reads: Mutex<Ranges>,
     views: Mutex<Ranges>,
-    /// Before so many more reads what counts as clean leaves the cache of this disk.
-    evicts: Mutex<Option<(u64, MemoryDisk)>>,
 }
 
 /// A disk, a directory or a file that notes what is read of it.
@@ -109,15 +107,6 @@ impl File for Counted<dyn File> {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.note(&self.asked.reads, offset..offset + into.len() as u64);
-        let mut evicts = self.asked.evicts.lock().unwrap();
-        if let Some((left, disk)) = &mut *evicts {
-            *left -= 1;
-            if *left == 0 {
-                disk.evict();
-                *evicts = None;
-            }
-        }
-        drop(evicts);
         self.inner.read_at(offset, into)
     }
 
@@ -228,10 +217,9 @@ fn evicted_before_each_read(disk: &MemoryDisk) -> (BTreeMap<u64, u64>, u64) {
     let (mut shown, mut refused) = (BTreeMap::new(), 0);
     for nth in 1.. {
         let disk = disk.reopen();
-        let (asked, counted) = counted(&disk);
-        *asked.evicts.lock().unwrap() = Some((nth, disk.clone()));
-        let opened = counted.open("log");
-        if asked.evicts.lock().unwrap().is_some() {
+        disk.evict_before_read(nth);
+        let opened = options(&disk).open("log");
+        if disk.evicts_before() > 0 {
             break;
         }
         let again = match &opened {

@@ -74,6 +74,11 @@ fn what_cannot_be_copied_or_taken_is_refused_and_changes_nothing() {
     flipped[whole.len() / 2] ^= 4;
     fs::write(&broken, &flipped).unwrap();
     refused(&broken, "corruption");
+    // Of a format that this release does not know.
+    let mut newer = whole.clone();
+    newer[4] = 2;
+    fs::write(&broken, &newer).unwrap();
+    refused(&broken, "has version 2");
     refused(&file.with_file_name("missing"), "cannot be used");
     let other = Cluster::start(1);
     propose(&other, 0..30);

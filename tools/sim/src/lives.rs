@@ -32,6 +32,7 @@ pub struct Tally {
     pub power_cuts: u64,
     pub poisoned: u64,
     pub rots: u64,
+    pub openings_without_cache: u64,
 }
 
 impl Tally {
@@ -47,6 +48,7 @@ impl Tally {
             power_cuts: self.power_cuts + other.power_cuts,
             poisoned: self.poisoned + other.poisoned,
             rots: self.rots + other.rots,
+            openings_without_cache: self.openings_without_cache + other.openings_without_cache,
         }
     }
 }
@@ -64,7 +66,11 @@ pub fn run(seed: u64) -> Result<Tally, String> {
     let disk = MemoryDisk::new();
     let left = Left { life: Life::new(World::default()), acknowledged: 0, appended: 0 };
     let (tally, story) = (Tally::default(), vec![format!("{habits:?}")]);
-    let mut lives = Lives { random, habits, disk, left, tally, story };
+    // Of its own, so that what is drawn besides stays as it was. Without rot: a table of logs that has rotted, and was made good in the
+    // cache only, is damage to who reads it later.
+    let evicts = !habits.rots && Random::new(seed ^ HABIT).chance(40);
+    let openings = evicts.then(|| Random::new(seed ^ OPENINGS));
+    let mut lives = Lives { random, openings, habits, disk, left, tally, story };
     for _ in 0..habits.lives {
         if let Err(error) = lives.live() {
             return Err(format!("{}\n{error}", lives.story.join("\n")));
@@ -110,6 +116,8 @@ struct Left {
 
 struct Lives {
     random: Random,
+    /// Draws when in an opening what counts as clean leaves the page cache, if it ever does.
+    openings: Option<Random>,
     habits: Habits,
     disk: MemoryDisk,
     left: Left,
@@ -145,12 +153,23 @@ impl Habits {
 impl Lives {
     fn live(&mut self) -> Result<(), String> {
         self.plan_failure();
+        if let Some(openings) = &mut self.openings {
+            self.disk.evict_before_read(openings.between(1, 40));
+        }
         // What an opening draws no other one does.
         let options = options(&self.disk).nonce(self.random.draw());
-        let mut session = match Session::open_with(&self.disk, options) {
+        let opened = Session::open_with(&self.disk, options);
+        let is_evicted = self.openings.is_some() && self.disk.evicts_before() == 0;
+        self.disk.evict_before_read(0);
+        if is_evicted {
+            self.story.push("clean pages leave the cache in an opening".into());
+            self.tally.openings_without_cache += 1;
+        }
+        let mut session = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                let has_failed = !self.disk.take_met().is_empty() || is_off(&self.disk);
+                let has_failed =
+                    !self.disk.take_met().is_empty() || is_off(&self.disk) || is_evicted;
                 if !(has_failed && matches!(error, OpenError::Io { .. })) {
                     return Err(format!("the log does not open: {error}"));
                 }
@@ -391,5 +410,8 @@ fn describe(world: &World) -> String {
     format!("laggard {}, passing {}", of(LAGGARD), of(PASSING))
 }
 
+/// Drawn apart.
+const OPENINGS: u64 = 0x006f_7065_6e69_6e67;
+const HABIT: u64 = 0x6576_6963_7473;
 const PAGE: u64 = 4096;
 const _: () = assert!(SEGMENT_BYTES == 4 * PAGE, "two pages of frames");

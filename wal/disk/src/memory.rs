@@ -200,9 +200,17 @@ impl MemoryDisk {
     /// Whatever counts as clean leaves the page cache, as it may at any time: what a sync that failed has left there reads as the
     /// medium has it from now on.
     pub fn evict(&self) {
-        let state = self.state.lock();
-        let names = state.directories.values().flat_map(|entries| entries.visible.values());
-        names.for_each(|node| node.pages().evict());
+        self.state.lock().evict();
+    }
+
+    /// Has that happen before so many more calls of `File::read_at`; 0 is never.
+    pub fn evict_before_read(&self, nth: u64) {
+        self.state.lock().evicts_before = nth;
+    }
+
+    /// Before how many more reads clean pages leave the cache; 0 if none do, or they have left.
+    pub fn evicts_before(&self) -> u64 {
+        self.state.lock().evicts_before
     }
 
     /// Flips the bits of `mask` in one byte of a file, in the cache and on the medium.
@@ -296,6 +304,8 @@ struct State {
     nodes_made: u64,
     capacity: Option<u64>,
     plan: Plan,
+    /// So many reads on clean pages leave the cache; 0 is never.
+    evicts_before: u64,
     operations: u64,
     met: Vec<(Kind, Fault)>,
     trace: Option<Vec<Operation>>,
@@ -316,6 +326,19 @@ impl State {
 
     fn is_locked(&self, path: &Path) -> bool {
         self.locks.get(path).is_some_and(|lock| lock.strong_count() > 0)
+    }
+
+    fn evict(&self) {
+        let names = self.directories.values().flat_map(|entries| entries.visible.values());
+        names.for_each(|node| node.pages().evict());
+    }
+
+    /// Of a read of a file that comes now.
+    fn count_read(&mut self) {
+        if self.evicts_before == 1 {
+            self.evict();
+        }
+        self.evicts_before = self.evicts_before.saturating_sub(1);
     }
 
     /// The names of a directory that a handle was given out for.

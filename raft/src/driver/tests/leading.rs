@@ -5,14 +5,22 @@ use std::io::Write as _;
 use kontiki_core::{
     AppendOutcome, AppendResponse, FollowerMode, Snapshot, VoteKind, VoteRequest, VoteResponse,
 };
-use kontiki_snapshot::Image;
+use kontiki_snapshot::{Finished, Image};
 
 use super::*;
-use crate::snapshots::{self, download::Ask, keeper::Done};
+use crate::snapshots::{
+    self,
+    download::Ask,
+    keeper::{Done, Job},
+};
 
 /// Node 1 leads in term 1, with node 2; node 3 is silent.
 fn led(options: Options) -> World {
-    let mut world = World::on(&MemoryDisk::new(), options);
+    led_on(&MemoryDisk::new(), options)
+}
+
+fn led_on(disk: &MemoryDisk, options: Options) -> World {
+    let mut world = World::on(disk, options);
     world.turn_after(Duration::from_secs(2));
     world.turn_until(|world| {
         let asked = world.wire.sent.lock().iter().rev().find_map(|(to, envelope)| match envelope {
@@ -47,14 +55,20 @@ impl World {
 
     /// Node 2 has all that it was sent.
     fn acknowledge(&mut self) {
+        self.acknowledge_of(2, self.core().status().last.index);
+    }
+
+    /// A node has all that it was sent up to `matched`.
+    fn acknowledge_of(&mut self, node: u64, matched: LogIndex) {
         let round = self.wire.sent.lock().iter().rev().find_map(|(to, envelope)| match envelope {
-            Envelope::Protocol(Message::AppendEntries(request)) if *to == 2 => Some(request.round),
+            Envelope::Protocol(Message::AppendEntries(request)) if *to == node => {
+                Some(request.round)
+            }
             _ => None,
         });
-        let (term, last) = (Term(1), self.core().status().last.index);
-        let outcome = AppendOutcome::Matched(last);
+        let (term, outcome) = (Term(1), AppendOutcome::Matched(matched));
         let round = round.expect("it hears of its leader");
-        self.hear(2, Message::AppendResponse(AppendResponse { term, round, outcome }));
+        self.hear(node, Message::AppendResponse(AppendResponse { term, round, outcome }));
     }
 
     /// So much time, in which node 2 goes on answering.
@@ -65,8 +79,8 @@ impl World {
         }
     }
 
-    /// An image of all that is applied is visible.
-    fn publish(&mut self) -> Image {
+    /// An image of all that is applied is on the disk.
+    fn write(&mut self) -> (Snapshot, Finished) {
         let at = self.core().status();
         let at = Position { term: at.term, index: at.applied };
         let configuration = self.core().configuration_at(at.index).unwrap().clone();
@@ -75,8 +89,13 @@ impl World {
         let header = snapshots::header(self.driver.storage.state.cluster.0, &snapshot);
         let mut writer = store.create(header).unwrap();
         writer.write_all(b"all").unwrap();
-        let finished = writer.finish().unwrap();
-        let image = store.publish(finished).unwrap();
+        (snapshot, writer.finish().unwrap())
+    }
+
+    /// And is visible.
+    fn publish(&mut self) -> Image {
+        let (snapshot, finished) = self.write();
+        let image = self.driver.storage.store.as_mut().unwrap().publish(finished).unwrap();
         let done = Done::Visible(Box::new(snapshot), image.clone());
         self.shared.inbox.complete(Completion::Snapshot(done));
         self.turn();
@@ -89,6 +108,35 @@ impl World {
         self.shared.inbox.mail(Mail::Message { from: 3, envelope: Envelope::Ask(ask), bytes: 0 });
         self.turn();
     }
+}
+
+/// RAFT-CASE 62: a start that finds the image must find all that this node has vouched for as well.
+#[test]
+fn an_image_becomes_visible_once_the_own_log_is_durable_as_far_as_it() {
+    let disk = MemoryDisk::new();
+    let mut world = led_on(&disk, Options::default());
+    let gate = disk.hold(Kind::Sync, 1);
+    let proposal = world.propose(b"ahead of the own disk");
+    gate.wait_reached();
+    world.acknowledge();
+    // What it was sent first.
+    world.acknowledge_of(3, LogIndex(1));
+    world.acknowledge_of(3, LogIndex(2));
+    let status = world.core().status();
+    assert_eq!((status.durable, status.committed), (LogIndex(1), LogIndex(2)));
+    world.shared.inbox.note_applied(LogIndex(2));
+    world.turn();
+    let (snapshot, finished) = world.write();
+    assert_eq!(snapshot.at.index, LogIndex(2));
+    world.shared.inbox.complete(Completion::Snapshot(Done::Written(Box::new(finished))));
+    world.turn();
+    world.pass(Duration::from_secs(1));
+    assert!(world.driver.images.keeper.is_empty(), "it is not durable here");
+    gate.release();
+    world.turn_until(|world| world.core().status().durable == LogIndex(2));
+    let published = world.driver.images.keeper.pop();
+    assert!(matches!(published, Some(Job::Publish(_))));
+    drop(proposal);
 }
 
 /// Found by a reader: it was kept as long as this node led, though its file had been removed long ago.

@@ -14,7 +14,7 @@ use std::{
 
 use redis::{Connection, Value};
 
-use crate::support::{Cluster, Variables, connect, poll, query, skipped};
+use crate::support::{Cluster, Process, Variables, assert_refused, connect, poll, query, skipped};
 
 /// Snapshots of a state that changes much are taken often.
 const OFTEN: Variables = &[("RAFTD_SNAPSHOT_BYTES", "1000000")];
@@ -199,10 +199,32 @@ fn a_node_whose_disk_is_too_full_for_a_snapshot_goes_on_and_takes_one_when_there
     assert_eq!(number(&cluster, full, "raft_snapshot_index"), 0);
     // It is as good as the others, but for that.
     cluster.assert_same_state();
+    assert_no_room_for_a_copy(&mut cluster, leader, full);
     disk.grow(64 << 10);
     query::<Value>(&mut cluster.nodes[full].connect(), &["SAVE"]).unwrap();
     assert!(number(&cluster, full, "raft_snapshot_index") > 0);
     write(&mut client, 10_000..20_000, 300);
     cluster.assert_same_state();
     cluster.nodes[full].process.kill();
+}
+
+/// A snapshot that is loaded by hand finds no room either: that is told, and nothing is changed.
+fn assert_no_room_for_a_copy(cluster: &mut Cluster, of: usize, full: usize) {
+    let file = cluster.directory.path().join("copy");
+    let save = ["snapshot", "save", "--data", text(&cluster.nodes[of].data), text(&file)];
+    assert!(Process::start("raftd", &save).wait_end().status.success());
+    cluster.nodes[full].process.kill();
+    let (id, data) = (cluster.nodes[full].id.to_string(), &cluster.nodes[full].data);
+    let load = ["snapshot", "load", "--id", &id, "--data", text(data), text(&file)];
+    assert_refused(Process::start("raftd", &load).wait_end(), 4, "No space left");
+    let left = fs::read_dir(data.join("snapshots")).unwrap().map(|entry| entry.unwrap().path());
+    let left = left.filter(|path| path.extension().is_some()).collect::<Vec<_>>();
+    assert!(left.is_empty(), "{left:?}");
+    cluster.nodes[full].restart();
+    cluster.nodes[full].wait_ready();
+    cluster.assert_same_state();
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
 }

@@ -145,6 +145,7 @@ pub(crate) struct Host {
     sync_time: (u64, u64),
     /// How long a read of the log takes at most.
     read_max: u64,
+    keep_max: u64,
     pub(crate) slow: u64,
     /// An operation of its disk has failed in the life of this process.
     pub(crate) is_hurt: bool,
@@ -183,6 +184,7 @@ impl Host {
             stops: None,
             sync_time: parameters.sync,
             read_max: parameters.read_max,
+            keep_max: parameters.keep_max,
             slow: 0,
             is_hurt: false,
             is_full: false,
@@ -292,7 +294,7 @@ impl Host {
         let driver = at(steps.has_arrivals(), 200 * US, steps.turn_at());
         let applier = at(steps.has_work(), 300 * US, steps.apply_at());
         let fetcher = at(steps.has_fetches(), self.read_max, None);
-        let keeper = at(steps.has_snapshot_jobs(), 3 * MS + self.slow, None);
+        let keeper = at(steps.has_snapshot_jobs(), self.keep_max + self.slow, None);
         for (actor, at) in [
             (Actor::Driver, driver),
             (Actor::Applier, applier),

@@ -191,7 +191,8 @@ impl File for MemoryFile {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let _state = self.disk.look()?;
+        let mut state = self.disk.look()?;
+        state.count_read();
         if offset.checked_add(into.len() as u64).is_none_or(|end| end > self.bytes) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
