@@ -191,7 +191,7 @@ impl<S: StateMachine> Applier<S> {
         let options = &self.shared.options;
         let Range { start, end } = self.uncounted;
         let is_never_due = options.snapshot_log_bytes_min == u64::MAX;
-        if start >= end || is_never_due || self.captures.is_due(options) {
+        if start >= end || is_never_due || self.closed.is_some() {
             return false;
         }
         // What cannot be read is told when it is needed.
@@ -380,14 +380,14 @@ impl<S: StateMachine> Applier<S> {
     }
 
     fn capture_if_due(&mut self) {
-        if self.owes_snapshot() {
+        if self.captures.is_due(&self.shared.options) && self.closed.is_none() {
             self.capture();
         }
     }
 
-    /// One is due, and is not on its way.
+    /// One is due, or on its way.
     pub(crate) fn owes_snapshot(&self) -> bool {
-        self.captures.is_due(&self.shared.options) && self.closed.is_none()
+        self.captures.is_due(&self.shared.options) || self.captures.is_running()
     }
 
     fn take_snapshot(&mut self, completer: Completer<SnapshotResult>) {

@@ -85,7 +85,8 @@ pub struct Options {
     pub snapshot_log_bytes_min: u64,
     /// The longest image that is taken from a peer. 1 TiB.
     pub snapshot_bytes_max: u64,
-    /// Bytes of an image that a message brings, of which eight are under way. 256 KiB, which is also the most.
+    /// Bytes of an image that a message brings, of which eight are under way. 256 KiB, which is also the most. Less where a connection
+    /// carries less than these within `election_timeout_max`: what takes longer is asked for again, with all that is under way.
     pub snapshot_piece_bytes: usize,
     /// Bytes a second of an image that this node takes from a peer, at most: so that bringing one node up to date leaves room for
     /// the others on a network or a disk. `u64::MAX`: no limit. At least two pieces in `election_timeout_max`.

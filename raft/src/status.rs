@@ -72,7 +72,7 @@ pub struct FollowerStatus {
     /// What those weigh.
     pub inflight_bytes: usize,
     /// Where the furthest piece begins that it has asked for of the snapshot that it is getting, in bytes; 0 if it is getting none.
-    pub snapshot_bytes_sent: u64,
+    pub snapshot_bytes_asked: u64,
     /// All bytes of that snapshot; 0 if it is getting none.
     pub snapshot_bytes: u64,
     /// It lacks entries and gets none: [`Event::FollowerStalled`](crate::Event::FollowerStalled).

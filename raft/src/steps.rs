@@ -124,7 +124,7 @@ impl<S: StateMachine> Steps<S> {
         }
     }
 
-    /// Enough was applied for a snapshot, and none was begun.
+    /// A snapshot is due, or on its way.
     pub fn owes_snapshot(&self) -> bool {
         self.applier.owes_snapshot()
     }

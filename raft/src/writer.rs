@@ -58,6 +58,15 @@ struct Write {
     pending: Option<Pending>,
 }
 
+impl Write {
+    /// Whether the log will hold something else up to `last` than it does now.
+    fn changes_up_to(&self, last: LogIndex) -> bool {
+        let next = self.entries.entries().get(self.appended);
+        matches!(self.change, Some(Change::Reset { .. }))
+            || next.is_some_and(|entry| entry.index <= last)
+    }
+}
+
 /// Why the log did not take a write.
 enum Refusal {
     /// It will take it later.
@@ -104,12 +113,11 @@ impl Writer {
         with: Option<(WriteSeq, State)>,
     ) -> Result<(), String> {
         let (seq, state) = with.unzip();
-        // What is kept may wait for the very room that this makes. It is of entries behind those that go, as long as the log holds
-        // these and is not to begin anew.
-        let is_reset = |write: &Write| matches!(write.change, Some(Change::Reset { .. }));
+        // What is kept may wait for the very room that this makes. It passes by that as long as the log holds all that goes, as the
+        // protocol has it: it is not to begin anew, and none of that is to be replaced.
         if let Change::Compact { last } = change
             && last.0 <= self.log.last()
-            && !self.kept.iter().any(is_reset)
+            && !self.kept.iter().any(|write| write.changes_up_to(last))
         {
             match self.log.compact_before(last.0 + 1).map_err(refusal) {
                 Ok(_) => return Ok(()),
@@ -338,47 +346,81 @@ mod tests {
         assert_eq!((log.last(), term_of_state()), (last + 40, Term(9)));
     }
 
+    /// A writer that the disk gives no further segment; more than 100 entries are in the log, and those behind are kept.
+    struct Held {
+        disk: MemoryDisk,
+        shared: Arc<Shared>,
+        log: Log,
+        writer: Writer,
+        seq: u64,
+    }
+
+    impl Held {
+        fn new() -> Self {
+            let options = Options {
+                segment_bytes: 64 << 10,
+                command_bytes_max: 4 << 10,
+                ..Options::default()
+            };
+            let disk = MemoryDisk::new();
+            let used = Arc::new(disk.clone());
+            let storage = Storage::open(Path::new("d"), 1, &options, Some(used)).unwrap();
+            let shared = Arc::new(Shared::new(1, &options, &storage));
+            let writer = Writer::new(shared.clone(), &storage);
+            let mut held = Self { disk, shared, log: storage.log, writer, seq: 0 };
+            while held.log.last() < 100 {
+                held.write(held.seq * 4 + 1, 1);
+                held.clear();
+            }
+            held.disk.set_capacity(Some(0));
+            while !held.writer.is_held() {
+                held.write(held.seq * 4 + 1, 1);
+                held.hear();
+            }
+            held
+        }
+
+        fn write(&mut self, first: u64, term: u64) {
+            self.seq += 1;
+            self.writer.write(WriteSeq(self.seq), None, batch(first, 4, term)).unwrap();
+        }
+
+        /// What the log says by itself, while it goes on.
+        fn hear(&mut self) {
+            let mut arrivals = Arrivals::default();
+            self.shared.inbox.wait_until(std::time::Instant::now().checked_add(QUICK));
+            self.shared.inbox.take(&mut arrivals);
+            self.writer.resume().unwrap();
+        }
+
+        fn clear(&mut self) {
+            while !self.writer.is_clear() {
+                self.hear();
+            }
+        }
+    }
+
     /// Else a full disk would stay full: what is held waits for a segment that only the compaction frees.
     #[test]
     fn a_compaction_passes_by_what_waits_for_the_room_that_it_makes() {
-        let options =
-            Options { segment_bytes: 64 << 10, command_bytes_max: 4 << 10, ..Options::default() };
-        let disk = MemoryDisk::new();
-        let storage = Storage::open(Path::new("d"), 1, &options, Some(Arc::new(disk.clone())));
-        let storage = storage.unwrap();
-        let (shared, log) = (Arc::new(Shared::new(1, &options, &storage)), &storage.log);
-        let mut writer = Writer::new(shared.clone(), &storage);
-        let (mut seq, mut last) = (0, 0);
-        let mut write = |writer: &mut Writer| {
-            seq += 1;
-            writer.write(WriteSeq(seq), None, batch(last + 1, 4, 1)).unwrap();
-            last += 4;
-        };
-        // What the log says by itself, while it goes on.
-        let hear = |writer: &mut Writer| {
-            let mut arrivals = Arrivals::default();
-            shared.inbox.wait_until(std::time::Instant::now().checked_add(QUICK));
-            shared.inbox.take(&mut arrivals);
-            writer.resume().unwrap();
-        };
-        while log.last() < 100 {
-            write(&mut writer);
-            while !writer.is_clear() {
-                hear(&mut writer);
-            }
-        }
-        disk.set_capacity(Some(0));
-        while !writer.is_held() {
-            write(&mut writer);
-            hear(&mut writer);
-        }
-        let held = log.last();
-        writer.change(Change::Compact { last: LogIndex(90) }, None).unwrap();
-        assert_eq!(log.first(), 91, "at once");
-        while !writer.is_clear() {
-            hear(&mut writer);
-        }
-        assert!(log.last() > held, "what was held goes into what was freed");
+        let mut held = Held::new();
+        let last = held.log.last();
+        held.writer.change(Change::Compact { last: LogIndex(90) }, None).unwrap();
+        assert_eq!(held.log.first(), 91, "at once");
+        held.clear();
+        assert!(held.log.last() > last, "what was held goes into what was freed");
+    }
+
+    /// Found by a reader: a peer's image contained what a write that was kept was to replace, and the log then refused that.
+    #[test]
+    fn a_compaction_does_not_pass_by_a_write_that_replaces_what_it_drops() {
+        let mut held = Held::new();
+        held.write(81, 2);
+        held.writer.change(Change::Compact { last: LogIndex(83) }, None).unwrap();
+        assert_eq!((held.log.first(), held.log.term(80)), (1, Some(1)));
+        held.disk.set_capacity(None);
+        held.clear();
+        assert_eq!((held.log.first(), held.log.last(), held.log.term(83)), (84, 84, Some(2)));
     }
 
     const QUICK: std::time::Duration = std::time::Duration::from_millis(20);

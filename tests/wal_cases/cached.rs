@@ -70,12 +70,7 @@ fn closed_before_it_was_sealed() -> MemoryDisk {
 /// that tells where its frames end stays on the disk meanwhile.
 #[test]
 fn a_segment_before_a_gap_keeps_its_trailer_while_it_is_sealed_again() {
-    let mut session = start();
-    acknowledge(&mut session, L, append(1, 1, &["lags behind"]));
-    fill_up_to(&mut session, OTHER, 4);
-    let last = session.life.world().log(OTHER).last();
-    acknowledge(&mut session, OTHER, Operation::Compact { first: last + 1 });
-    session.settle();
+    let session = before_a_gap();
     let (life, disk) = session.close();
     let first = segments(&disk).remove(0);
     let scan = Scan::open_on(&disk, DIRECTORY).unwrap();
@@ -110,12 +105,7 @@ fn a_segment_before_a_gap_keeps_its_trailer_while_it_is_sealed_again() {
 /// all that tells where it ends until it is sealed again.
 #[test]
 fn a_segment_that_came_back_goes_after_what_it_tells_of_is_sealed() {
-    let mut session = start();
-    acknowledge(&mut session, L, append(1, 1, &["lags behind"]));
-    fill_up_to(&mut session, OTHER, 4);
-    let last = session.life.world().log(OTHER).last();
-    acknowledge(&mut session, OTHER, Operation::Compact { first: last + 1 });
-    session.settle();
+    let session = before_a_gap();
     let second = format!("{:016x}.wal", 2);
     let (life, _) = session.kill();
     let mut came_back = 0;

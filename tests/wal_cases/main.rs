@@ -41,6 +41,17 @@ fn start_on(disk: &MemoryDisk) -> Session {
     Session::open(disk).unwrap().0
 }
 
+/// Its first segment holds what lags behind; those behind that are freed, up to the last.
+fn before_a_gap() -> Session {
+    let mut session = start();
+    acknowledge(&mut session, L, append(1, 1, &["lags behind"]));
+    fill_up_to(&mut session, OTHER, 4);
+    let last = session.life.world().log(OTHER).last();
+    acknowledge(&mut session, OTHER, Operation::Compact { first: last + 1 });
+    session.settle();
+    session
+}
+
 fn append(first_index: u64, term: u64, entries: &[&str]) -> Operation {
     let entries = entries.iter().map(|text| Bytes::copy_from_slice(text.as_bytes())).collect();
     Operation::Append { first_index, term, entries }

@@ -118,12 +118,7 @@ fn a_lost_trailer_or_table_of_logs_costs_a_scan_and_nothing_else() {
 /// Whether its last frame is there nobody could say: what it had replaced could come back.
 #[test]
 fn a_segment_before_a_gap_without_its_trailer_is_corruption() {
-    let mut session = start();
-    acknowledge(&mut session, L, append(1, 1, &["lags behind"]));
-    fill_up_to(&mut session, OTHER, 4);
-    let last = session.life.world().log(OTHER).last();
-    acknowledge(&mut session, OTHER, Operation::Compact { first: last + 1 });
-    session.settle();
+    let session = before_a_gap();
     let disk = session.close().1;
     assert!(segments(&disk).len() <= 3, "{:?}", segments(&disk));
     let name = segments(&disk).remove(0);

@@ -291,6 +291,8 @@ impl Leader {
         for progress in self.followers.values() {
             assert!(progress.answered_round <= self.round);
             progress.check(local.log.last());
+            let offered = progress.offered().unwrap_or_default();
+            assert!(offered <= local.snapshot_at(), "what is offered is there");
         }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) type SnapshotResult = Result<crate::Position, SnapshotError>;
 /// its size, so that the work of writing snapshots is a share of that of writing the log, whatever the state grows to.
 #[derive(Default)]
 pub(crate) struct Captures {
-    /// Applied since the newest snapshot.
+    /// Applied since one was begun, or failed; none of what a visible one contains, if that is all that is applied.
     log_bytes: u64,
     /// The newest snapshot, and its bytes.
     newest: Option<(Position, u64)>,
@@ -72,11 +72,16 @@ impl Captures {
         self.running.is_none() && !self.waiting.is_empty()
     }
 
+    /// One is on its way.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     fn can_begin(&self) -> bool {
         self.running.is_none() && self.lost_ahead.is_none()
     }
 
-    /// One that ends at `at` is on its way. Until that has an end none is due.
+    /// One that ends at `at` is on its way. Until that has an end, or a newer one of a peer is visible, none is due.
     pub(crate) fn begin(&mut self, at: Position) {
         self.running = Some(at);
         self.log_bytes = 0;

@@ -1,8 +1,4 @@
-use std::{
-    path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use kontiki_core::Term;
 use kontiki_disk::memory::MemoryDisk;
@@ -14,21 +10,29 @@ use crate::{
     storage::{Storage, tests::open_with_damage},
 };
 
-/// Counts; fails on an empty command. Can be captured if so said.
+/// Counts; fails on an empty command.
 #[derive(Default)]
-struct Count(Arc<AtomicUsize>, bool);
+struct Count {
+    commands: usize,
+    /// It can be.
+    is_captured: bool,
+}
 
 impl StateMachine for Count {
     fn apply(&mut self, _: &ApplyContext, command: &[u8]) -> io::Result<Bytes> {
         if command.is_empty() {
             return Err(io::Error::other("empty"));
         }
-        let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Bytes::from(count.to_string()))
+        self.commands += 1;
+        Ok(Bytes::from(self.commands.to_string()))
     }
 
     fn snapshot(&self) -> io::Result<Box<dyn SnapshotWriter + Send>> {
-        if self.1 { Ok(Box::new(Empty)) } else { Err(io::Error::other("not in these tests")) }
+        if self.is_captured {
+            Ok(Box::new(Empty))
+        } else {
+            Err(io::Error::other("not in these tests"))
+        }
     }
 
     fn restore(&mut self, image: &mut dyn io::Read) -> io::Result<()> {
@@ -77,9 +81,20 @@ impl World {
         self.applier.step(Work::Apply(Apply::Entries(batch)));
     }
 
+    /// Where the captures end that were begun since the last look.
+    fn captured(&mut self) -> Vec<u64> {
+        let mut arrivals = Arrivals::default();
+        self.shared.inbox.take(&mut arrivals);
+        let captured = |completion| match completion {
+            Completion::Captured(at, _) => Some(at.index.0),
+            _ => None,
+        };
+        arrivals.completions.into_iter().filter_map(captured).collect()
+    }
+
     fn read_at(&mut self, index: u64) -> Reading<usize> {
         self.shared.inbox.admit_read().unwrap();
-        let read = |count: &Count| count.0.load(Ordering::Relaxed);
+        let read = |count: &Count| count.commands;
         let (job, reading) = ReadJob::new(self.shared.clone(), read);
         self.applier.step(Work::Read { index: LogIndex(index), jobs: vec![(DEADLINE, job)] });
         reading
@@ -93,7 +108,7 @@ fn a_gap_is_never_applied() {
     world.apply(1, &["a"]);
     world.apply(3, &["c"]);
     assert_eq!(world.applier.applied.index, LogIndex(1));
-    assert_eq!(world.applier.machine.0.load(Ordering::Relaxed), 1);
+    assert_eq!(world.applier.machine.commands, 1);
     assert!(matches!(world.applier.closed, Some(Closing::Fatal(_))));
 }
 
@@ -104,7 +119,7 @@ fn nothing_is_applied_after_a_failure_and_the_index_stays_before_it() {
     world.apply(1, &["a", "", "c"]);
     world.apply(4, &["d"]);
     assert_eq!(world.applier.applied.index, LogIndex(1));
-    assert_eq!(world.applier.machine.0.load(Ordering::Relaxed), 1);
+    assert_eq!(world.applier.machine.commands, 1);
     let read = world.read_at(0).wait();
     assert!(matches!(read, Err(ReadError::Fatal(_))), "{read:?}");
 }
@@ -117,7 +132,7 @@ fn a_range_is_read_from_the_log_a_piece_at_a_time() {
     let range = Apply::Range { first: LogIndex(1), end: LogIndex(21) };
     world.applier.step(Work::Apply(range));
     assert_eq!(world.applier.applied.index, LogIndex(20));
-    assert_eq!(world.applier.machine.0.load(Ordering::Relaxed), 20);
+    assert_eq!(world.applier.machine.commands, 20);
 }
 
 /// Found by readers: it was done before the node's threads were there, to the end of the log where no snapshot is ever due, and
@@ -143,6 +158,19 @@ fn what_was_applied_before_is_counted_where_steps_are_taken_and_only_if_a_snapsh
     assert!(world.applier.count_passed());
     world.applier.capture();
     assert!(!world.applier.count_passed(), "a snapshot that contains it was begun");
+}
+
+#[test]
+fn a_snapshot_that_is_due_by_what_was_applied_before_waits_for_nothing_more() {
+    let options = Options { snapshot_ratio: 0, snapshot_log_bytes_min: 50, ..options() };
+    let disk = Arc::new(MemoryDisk::new());
+    let storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
+    let payloads = vec![Entry::encode_command(b"command"); 20];
+    storage.log.append(1, 1, &payloads).unwrap().wait().unwrap();
+    let mut world = world_with(&storage, &options, LogPosition::new(1, 20));
+    world.applier.machine.is_captured = true;
+    while world.applier.count_passed() {}
+    assert_eq!(world.captured(), [20]);
 }
 
 #[test]
@@ -219,34 +247,25 @@ fn another_snapshot_is_due_as_soon_as_one_is_visible_that_was_slow() {
     let disk = Arc::new(MemoryDisk::new());
     let storage = Storage::open(Path::new("d"), 1, &options, Some(disk)).unwrap();
     let mut world = world_with(&storage, &options, LogPosition::default());
-    world.applier.machine.1 = true;
-    let captured = |world: &mut World| {
-        let mut arrivals = Arrivals::default();
-        world.shared.inbox.take(&mut arrivals);
-        let captured = |completion| match completion {
-            Completion::Captured(at, _) => Some(at.index.0),
-            _ => None,
-        };
-        arrivals.completions.into_iter().filter_map(captured).collect::<Vec<_>>()
-    };
+    world.applier.machine.is_captured = true;
     let visible = |world: &mut World, index| {
         let at = LogPosition::new(1, index);
         world.applier.step(Work::SnapshotVisible { at, bytes: 10 });
     };
     world.apply(1, &["slow"]);
-    assert_eq!(captured(&mut world), [1]);
+    assert_eq!(world.captured(), [1]);
     world.apply(2, &["much", "more"]);
-    assert_eq!(captured(&mut world), [], "one at a time");
+    assert_eq!(world.captured(), [], "one at a time");
     visible(&mut world, 1);
-    assert_eq!(captured(&mut world), [3]);
+    assert_eq!(world.captured(), [3]);
     visible(&mut world, 3);
-    assert_eq!(captured(&mut world), [], "nothing was applied since");
+    assert_eq!(world.captured(), [], "nothing was applied since");
     world.apply(4, &["four"]);
-    assert_eq!(captured(&mut world), [4]);
+    assert_eq!(world.captured(), [4]);
     world.apply(5, &["five"]);
     visible(&mut world, 9);
     world.apply(6, &["sixth"]);
-    assert_eq!(captured(&mut world), [], "a peer's, which contains more");
+    assert_eq!(world.captured(), [], "a peer's, which contains more");
 }
 
 /// RAFT-CASE 32

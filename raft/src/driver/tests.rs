@@ -19,6 +19,7 @@ use crate::{
     transport::{Hello, Inbound},
 };
 
+mod following;
 mod leading;
 
 /// What was sent, and whether anything more is taken.

@@ -61,9 +61,6 @@ impl Watched {
         if before == 0 || mode_before == CoreMode::Snapshot {
             self.mark = (self.matched, now);
         }
-        if seen.mode != CoreMode::Snapshot {
-            (self.asked, self.snapshot_bytes) = ((0, 0), 0);
-        }
         let passed = now.0.saturating_sub(self.mark.1.0);
         if passed >= RATE_WINDOW_NANOS {
             let entries = u128::from(self.matched - self.mark.0) * 1_000_000_000;
@@ -79,6 +76,8 @@ impl Watched {
     }
 
     fn told(&self, seen: &CoreStatus, last: u64) -> FollowerStatus {
+        // And not one that it has got.
+        let gets_one = seen.mode == CoreMode::Snapshot && self.asked.0 > seen.matched.0;
         FollowerStatus {
             id: self.id,
             mode: match seen.mode {
@@ -91,8 +90,8 @@ impl Watched {
             rate: self.rate,
             inflight_messages: seen.inflight_messages,
             inflight_bytes: seen.inflight_bytes,
-            snapshot_bytes_sent: self.asked.1,
-            snapshot_bytes: self.snapshot_bytes,
+            snapshot_bytes_asked: if gets_one { self.asked.1 } else { 0 },
+            snapshot_bytes: if gets_one { self.snapshot_bytes } else { 0 },
             is_stalled: self.is_stalled,
             is_regressed: seen.regressed,
         }
@@ -241,13 +240,15 @@ mod tests {
         let mut watch = watch();
         let behind = CoreStatus { mode: CoreMode::Snapshot, ..seen(10) };
         for second in 1..=30 {
+            // An older one can be on its way still, whatever it gets from its leader.
+            let seen = if second % 2 == 0 { &behind } else { &seen(10) };
             watch.asked(2, 15, (second.min(20), 90), Instant(second * SECOND));
-            watch.watched[0].look(&behind, 20, Instant(second * SECOND));
+            watch.watched[0].look(seen, 20, Instant(second * SECOND));
             watch.watched[0].judge(Instant(second * SECOND), PATIENCE);
             assert_eq!(watch.watched[0].is_stalled, second >= 25, "second {second}");
         }
         let told = watch.watched[0].told(&behind, 20);
-        assert_eq!((told.snapshot_bytes_sent, told.snapshot_bytes), (20, 90));
+        assert_eq!((told.snapshot_bytes_asked, told.snapshot_bytes), (20, 90));
         watch.asked(2, 18, (0, 95), Instant(31 * SECOND));
         watch.watched[0].judge(Instant(31 * SECOND), PATIENCE);
         assert!(!watch.watched[0].is_stalled, "a newer snapshot");
@@ -255,8 +256,10 @@ mod tests {
         watch.reconnected(2);
         watch.asked(2, 18, (0, 95), Instant(40 * SECOND));
         assert_eq!(watch.watched[0].progress_at, Instant(40 * SECOND));
-        watch.watched[0].look(&seen(18), 20, Instant(41 * SECOND));
-        assert_eq!(watch.watched[0].told(&seen(18), 20).snapshot_bytes, 0, "it has it");
+        let after = CoreStatus { mode: CoreMode::Snapshot, ..seen(18) };
+        for (seen, bytes) in [(&behind, 95), (&seen(10), 0), (&after, 0)] {
+            assert_eq!(watch.watched[0].told(seen, 20).snapshot_bytes, bytes);
+        }
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub(crate) enum Done {
     Refused(Position, Arc<str>),
 }
 
-/// The queue into the keeper. Bounded by what one capture and one download ask for.
+/// The queue into the keeper. Bounded by what two captures, of which a peer's image has overtaken the first, and one download ask
+/// for.
 #[derive(Default)]
 pub(crate) struct KeeperQueue {
     state: Mutex<(VecDeque<Job>, bool)>,
@@ -215,5 +216,84 @@ fn taken(at: Position, result: Result<Done, StoreError>) -> Done {
         Ok(done) => done,
         Err(StoreError::Stale { .. }) => Done::Stale(at),
         Err(error) => Done::Failed(at, error.to_string().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read as _, path::Path};
+
+    use kontiki_core::{Configuration, Incarnation, LogIndex, Member, NodeId, Term};
+    use kontiki_disk::{Access, Disk as _, MemoryDisk};
+
+    use super::*;
+    use crate::{Options, inbox::Arrivals, storage::Storage};
+
+    const AT: Position = Position { term: Term(1), index: LogIndex(9) };
+
+    fn keeper(disk: &MemoryDisk) -> Keeper {
+        let options = Options::default();
+        let storage = Storage::open(Path::new("d"), 1, &options, Some(Arc::new(disk.clone())));
+        let mut storage = storage.unwrap();
+        let shared = Arc::new(Shared::new(1, &options, &storage));
+        Keeper::new(shared, storage.store.take().unwrap())
+    }
+
+    /// All bytes of the file of an image with this content, and what is said of it.
+    fn image(content: &[u8]) -> (Bytes, Offer) {
+        let mut keeper = keeper(&MemoryDisk::new());
+        let member = Member {
+            id: NodeId(1),
+            incarnation: Incarnation(7),
+            address: "a:1".to_owned(),
+            voter: true,
+        };
+        let configuration = (Position::default(), Configuration { members: vec![member] });
+        let header = snapshots::header(0, &Snapshot { at: AT, configuration });
+        let mut writer = keeper.store.create(header).unwrap();
+        writer.write_all(content).unwrap();
+        let finished = writer.finish().unwrap();
+        let image = keeper.store.publish(finished).unwrap();
+        let mut bytes = vec![0; usize::try_from(image.bytes()).unwrap()];
+        assert_eq!(image.read_piece(0, &mut bytes).unwrap(), bytes.len());
+        (bytes.into(), image.offer())
+    }
+
+    fn done(keeper: &Keeper) -> Vec<Done> {
+        let mut arrivals = Arrivals::default();
+        keeper.shared.inbox.take(&mut arrivals);
+        let done = arrivals.completions.into_iter().map(|completion| match completion {
+            Completion::Snapshot(done) => done,
+            other => panic!("{other:?}"),
+        });
+        done.collect()
+    }
+
+    /// RAFT-CASE 53: of two that end at the same place the later one begins in a file of its own.
+    #[test]
+    fn an_image_that_takes_the_place_of_half_of_another_one_has_none_of_its_bytes() {
+        let disk = MemoryDisk::new();
+        let mut keeper = keeper(&disk);
+        let ((first, first_offer), (second, offer)) = (image(&[1; 5000]), image(&[2; 5000]));
+        let append = |bytes: &Bytes, offset: usize, end: usize| Job::Append {
+            offset: offset as u64,
+            bytes: bytes.slice(offset..end),
+        };
+        keeper.step(Job::Receive(first_offer));
+        keeper.step(append(&first, 0, 2000));
+        keeper.step(Job::Receive(offer));
+        let images =
+            disk.open_directory(&Path::new("d").join(snapshots::IMAGES_DIRECTORY), Access::Read);
+        let names = images.unwrap().list().unwrap();
+        assert_eq!(names.iter().filter(|(name, _)| name.ends_with(".tmp")).count(), 1, "{names:?}");
+        keeper.step(append(&second, 0, 3000));
+        keeper.step(append(&second, 3000, second.len()));
+        let mut done = done(&keeper);
+        let Some(Done::Visible(snapshot, image)) = done.pop() else { panic!("{done:?}") };
+        assert_eq!(snapshot.at, AT);
+        let mut content = Vec::new();
+        image.read().read_to_end(&mut content).unwrap();
+        assert_eq!(content, [2; 5000]);
+        assert_eq!(done.len(), 2, "{done:?}");
     }
 }

@@ -91,7 +91,9 @@ impl StateMachine for Tally {
         if self.applied.iter().any(|(_, command)| command == "keep no snapshot") {
             return Err(io::Error::other("told to keep none"));
         }
-        Ok(Box::new(Remembered(self.applied.clone())))
+        let holds_up = self.applied.iter().any(|(_, command)| command == "hold up images");
+        let gate = holds_up.then(|| self.gate.clone());
+        Ok(Box::new(Remembered { applied: self.applied.clone(), gate }))
     }
 
     fn restore(&mut self, image: &mut dyn io::Read) -> io::Result<()> {
@@ -110,11 +112,18 @@ impl StateMachine for Tally {
 }
 
 /// What a state machine remembered at one moment.
-struct Remembered(Vec<(Position, Bytes)>);
+struct Remembered {
+    applied: Vec<(Position, Bytes)>,
+    /// Before anything is written.
+    gate: Option<Gate>,
+}
 
 impl SnapshotWriter for Remembered {
     fn write_to(self: Box<Self>, out: &mut dyn io::Write) -> io::Result<()> {
-        for (position, command) in self.0 {
+        if let Some(gate) = &self.gate {
+            gate.pass();
+        }
+        for (position, command) in self.applied {
             out.write_all(&position.term.to_le_bytes())?;
             out.write_all(&position.index.to_le_bytes())?;
             out.write_all(&u32::try_from(command.len()).unwrap().to_le_bytes())?;

@@ -4,10 +4,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use bytes::Bytes;
-use kontiki::{Event, Node, Options, Position, SnapshotError, StartError, save_snapshot};
+use kontiki::{Event, Node, Options, Position, Role, SnapshotError, StartError, save_snapshot};
 
 use crate::harness::{Cluster, Tally, await_event, await_status, outcomes, ready};
 
@@ -64,6 +65,25 @@ fn snapshots_are_taken_as_the_log_grows_and_a_start_goes_on_from_the_newest() {
     assert_eq!(cluster.agreed(), before);
     propose(&cluster, 100..110);
     assert_eq!(cluster.agreed().len(), 110);
+}
+
+/// The worker that writes keeps nobody waiting, however long it takes.
+#[test]
+fn commands_are_applied_and_the_leader_stays_while_a_snapshot_is_written() {
+    let cluster = Cluster::start_with(3, |options| options.snapshot_log_bytes_min = u64::MAX);
+    let leader = cluster.leader();
+    cluster.nodes[&leader].propose("hold up images").wait().unwrap();
+    let asked = cluster.nodes[&leader].snapshot();
+    cluster.gate.await_reached(1);
+    let term = cluster.nodes[&leader].status().term;
+    let until = Instant::now() + 2 * cluster.options.election_timeout_max;
+    while Instant::now() < until {
+        propose(&cluster, 0..5);
+    }
+    let status = cluster.nodes[&leader].status();
+    assert_eq!((status.role, status.term, status.snapshot.index), (Role::Leader, term, 0));
+    cluster.gate.open();
+    assert!(asked.wait().unwrap().index < status.applied);
 }
 
 #[test]

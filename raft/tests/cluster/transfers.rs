@@ -35,7 +35,7 @@ fn a_transfer_goes_on_where_it_broke_off() {
     await_status(&cluster.nodes[&leader], |status| {
         let mut followers = status.followers.iter();
         let follower = followers.find(|one| one.id == away).expect("it is a member");
-        follower.snapshot_bytes > 10_000 && follower.snapshot_bytes_sent >= 9 * 500
+        follower.snapshot_bytes > 10_000 && follower.snapshot_bytes_asked >= 9 * 500
     });
     cluster.muffle.take_asked();
     cluster.muffle.lose_pieces_behind(usize::MAX);

@@ -131,11 +131,11 @@ fn follower(follower: &FollowerStatus) -> (Cow<'static, str>, String) {
         _ => "other",
     };
     let FollowerStatus { id, matched, lag, rate, inflight_messages, inflight_bytes, .. } = follower;
-    let (sent, bytes) = (follower.snapshot_bytes_sent, follower.snapshot_bytes);
+    let (asked, bytes) = (follower.snapshot_bytes_asked, follower.snapshot_bytes);
     let (stalled, lost) = (u8::from(follower.is_stalled), u8::from(follower.is_regressed));
     let value = format!(
         "mode={mode},matched={matched},lag={lag},rate={rate},inflight_messages={inflight_messages},\
-         inflight_bytes={inflight_bytes},snapshot_bytes_sent={sent},snapshot_bytes={bytes},stalled={stalled},regressed={lost}"
+         inflight_bytes={inflight_bytes},snapshot_bytes_asked={asked},snapshot_bytes={bytes},stalled={stalled},regressed={lost}"
     );
     (Cow::Owned(format!("{FOLLOWER_PREFIX}{id}")), value)
 }

@@ -209,7 +209,7 @@ const FOLLOWER_COLUMNS: [(&str, &str); 11] = [
     ("entries/s", "rate"),
     ("messages in flight", "inflight_messages"),
     ("bytes in flight", "inflight_bytes"),
-    ("snapshot sent", "snapshot_bytes_sent"),
+    ("snapshot asked", "snapshot_bytes_asked"),
     ("of bytes", "snapshot_bytes"),
     ("stalled", "stalled"),
     ("lost its disk", "regressed"),
@@ -246,7 +246,7 @@ mod tests {
         let leader = Fields::of(
             "# Raft\r\nraft_id:1\r\nraft_role:leader\r\nraft_term:4\r\nraft_leader:1\r\n\
              raft_follower_3:mode=snapshot,matched=7,lag=13,rate=0,inflight_messages=0,\
-             inflight_bytes=0,snapshot_bytes_sent=5,snapshot_bytes=8,stalled=1,regressed=0\r\n\
+             inflight_bytes=0,snapshot_bytes_asked=5,snapshot_bytes=8,stalled=1,regressed=0\r\n\
              raft_follower_2:mode=replicate,matched=20,lag=0,rate=9\r\nwrites_held:no space: 5\r\n",
         );
         let text = render(&[(&"h:1".to_owned(), &leader)]);

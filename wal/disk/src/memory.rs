@@ -203,12 +203,12 @@ impl MemoryDisk {
         self.state.lock().evict();
     }
 
-    /// Has that happen before so many more calls of `File::read_at`; 0 is never.
+    /// Has that happen before the `nth` read or view of a file from now on; 1 is the next, 0 is never.
     pub fn evict_before_read(&self, nth: u64) {
         self.state.lock().evicts_before = nth;
     }
 
-    /// Before how many more reads clean pages leave the cache; 0 if none do, or they have left.
+    /// Before which call from now on that happens; 0 if before none, or it has happened.
     pub fn evicts_before(&self) -> u64 {
         self.state.lock().evicts_before
     }

@@ -10,7 +10,7 @@ use crate::{
     inspect::Effort,
     recovery::{
         check::Checked,
-        older::{Older, Parted, is_orphan, part},
+        older::{Beginning, Older, Parted, is_orphan, part},
         scan::{Fault, SegmentFile, io_error},
         walk::{End, Gathered, Opening, behind, read_opening},
     },
@@ -175,7 +175,7 @@ impl Look {
             return Ok(());
         }
         match part(&files) {
-            Ok(parted) => self.walk(&parted, depth),
+            Ok((parted, beginning)) => self.walk(&parted, beginning, depth),
             Err(OpenError::MissingSegment { missing, .. }) => {
                 self.is_stopped = true;
                 if !self.is_partial {
@@ -183,7 +183,8 @@ impl Look {
                 }
                 // As far as there is something to read.
                 let read = files.len() - usize::from(is_orphan(&files)?);
-                self.walk(&Parted::read(&files[..read], read - 1)?, depth)
+                let (parted, beginning) = Parted::read(&files[..read], read - 1)?;
+                self.walk(&parted, beginning, depth)
             }
             Err(error) => Err(error),
         }
@@ -206,14 +207,18 @@ impl Look {
         let is_partial = is_lost || self.unread.iter().any(|unread| unread.0 > sequence);
         let mut look = Self::new(self.files, self.unread, self.damage);
         (look.is_around, look.is_partial) = (true, is_partial);
-        let parted = Parted { older, tail, begins: Ok(opening.clone()) };
-        look.walk_from(&parted, opening, depth)?;
+        look.walk_from(&Parted { older, tail }, opening, depth)?;
         Ok(look)
     }
 
-    fn walk(&mut self, parted: &Parted<'_>, depth: Depth) -> Result<(), OpenError> {
+    fn walk(
+        &mut self,
+        parted: &Parted<'_>,
+        beginning: Beginning,
+        depth: Depth,
+    ) -> Result<(), OpenError> {
         let tail = parted.tail;
-        let opening = match parted.begins.clone() {
+        let opening = match beginning {
             Ok(opening) => opening,
             Err(fault) => {
                 // Nothing was ever in it, or all is lost.

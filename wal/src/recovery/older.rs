@@ -23,10 +23,10 @@ pub(crate) struct Parted<'a> {
     pub(crate) older: &'a [SegmentFile],
     /// Those that are: their numbers follow each other up to the newest.
     pub(crate) tail: &'a [SegmentFile],
-    /// How the first of them begins. Read once: what a failed sync has left in the page cache can leave it, and is another thing
-    /// when it is read again.
-    pub(crate) begins: Result<Opening, Fault>,
 }
+
+/// The two frames with which the tail begins, or what is wrong with them.
+pub(crate) type Beginning = Result<Opening, Fault>;
 
 /// What the older segments hold.
 #[derive(Debug, Default)]
@@ -42,7 +42,10 @@ pub(crate) struct Older {
 
 /// Parts the files at the newest sealed segment: everything up to its end is durable. If what follows it does not begin as
 /// it should, the sealed one is walked, too.
-pub(crate) fn part(files: &[SegmentFile]) -> Result<Parted<'_>, OpenError> {
+///
+/// How the tail begins is judged by one read: what a failed sync has left in the page cache can leave it, and then the next read
+/// says something else.
+pub(crate) fn part(files: &[SegmentFile]) -> Result<(Parted<'_>, Beginning), OpenError> {
     if let Some(last) = files.last().filter(|last| last.was_sealed && last.trailer.is_none()) {
         let needed_by = format!("the trailer of {}, which is damaged,", last.name());
         return Err(OpenError::MissingSegment { missing: last.next_name(), needed_by });
@@ -70,12 +73,11 @@ pub(crate) fn part(files: &[SegmentFile]) -> Result<Parted<'_>, OpenError> {
             needed_by: format!("the trailer of {}", files[sealed].name()),
         });
     };
-    let begins = read_opening(next, Some(expected))?;
-    if begins.is_err() {
+    let Ok(opening) = read_opening(next, Some(expected))? else {
         return Parted::read(files, sealed);
-    }
+    };
     let (older, tail) = files.split_at(sealed + 1);
-    Ok(Parted { older, tail, begins })
+    Ok((Parted { older, tail }, Ok(opening)))
 }
 
 /// Nothing was ever written into the newest of `files`, and of those before it the one next to it alone is not there: it took
@@ -93,9 +95,12 @@ pub(crate) fn is_orphan(files: &[SegmentFile]) -> Result<bool, OpenError> {
 
 impl<'a> Parted<'a> {
     /// The first `older` of the files are not walked.
-    pub(crate) fn read(files: &'a [SegmentFile], older: usize) -> Result<Self, OpenError> {
+    pub(crate) fn read(
+        files: &'a [SegmentFile],
+        older: usize,
+    ) -> Result<(Self, Beginning), OpenError> {
         let (older, tail) = files.split_at(older);
-        Ok(Self { older, tail, begins: read_opening(&tail[0], None)? })
+        Ok((Self { older, tail }, read_opening(&tail[0], None)?))
     }
 
     /// The segments that are not walked, each with the next one.

@@ -118,10 +118,10 @@ fn open_files(directory: &dyn Directory, sequences: &[u64]) -> Result<Vec<Segmen
 
 /// Reads what has to be read and decides: torn or corrupt.
 fn examine(options: &Options, files: &[SegmentFile]) -> Result<Examined, OpenError> {
-    let parted = part(files)?;
+    let (parted, beginning) = part(files)?;
     let tail = parted.tail;
     let sequence = tail[0].header.sequence;
-    let (gathered, older, end) = match parted.begins.clone() {
+    let (gathered, older, end) = match beginning {
         Ok(opening) => {
             let mut catalog = Catalog::restore(sequence, opening.checkpoint.clone());
             let older = gather_older(&parted, &mut catalog)?;

@@ -124,6 +124,8 @@ pub(crate) fn check_logs_match(images: &[&Image]) {
         for b in &images[place + 1..] {
             let first = a.base.index.max(b.base.index).next();
             let from = |image: &Image| image.range(first, LogIndex(u64::MAX));
+            check_boundary(a, b);
+            check_boundary(b, a);
             let (a, b) = (from(a), from(b));
             let common = a.iter().zip(&b);
             let same =
@@ -135,6 +137,17 @@ pub(crate) fn check_logs_match(images: &[&Image]) {
                 }
             }
         }
+    }
+}
+
+/// What a log begins behind is committed: another one that holds as much of what is committed has the same there.
+fn check_boundary(begins: &Image, holds: &Image) {
+    let at = begins.base;
+    let there = holds.range(at.index, at.index.next()).first().map(Entry::position);
+    let goes_on = begins.entries.first().map(Entry::position);
+    let next = holds.range(at.index.next(), LogIndex(at.index.0 + 2)).first().map(Entry::position);
+    if goes_on.is_some() && goes_on == next {
+        assert!(there.is_none_or(|there| there == at), "{there:?} before {next:?}, and {at:?}");
     }
 }
 

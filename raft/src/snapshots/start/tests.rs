@@ -61,3 +61,11 @@ fn a_start_behind_an_image_waits_for_the_room_that_it_needs() {
         assert_eq!(storage.base.unwrap().snapshot, snapshot);
     }
 }
+
+#[test]
+fn how_far_a_start_is_is_told_once_a_second() {
+    let mut progress = Progress::new(10);
+    assert_eq!(progress.due(3), None);
+    progress.told_at = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+    assert_eq!((progress.due(4), progress.due(5)), (Some((4, 10)), None));
+}

@@ -58,6 +58,7 @@ fn status_tells_of_every_node_and_of_who_does_not_answer() {
     let field = format!("raft_follower_{}", cluster.nodes[away].id);
     let told = cluster.nodes[leader].info(&field);
     assert!(told.contains("lag=1,") && told.ends_with("stalled=1,regressed=0"), "{told}");
+    assert!(told.contains(",snapshot_bytes_asked=0,snapshot_bytes=0,"), "{told}");
 }
 
 #[test]

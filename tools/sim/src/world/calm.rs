@@ -94,16 +94,14 @@ impl World<'_> {
             has_all.then(|| steps.machine().state().clone())
         };
         let states: BTreeSet<_> = sound().map(state).collect();
-        let leaders = sound().filter_map(|host| host.steps.as_ref());
-        let leads = leaders.filter(|steps| steps.node().status().role == Role::Leader).count();
+        let running = || sound().filter_map(|host| host.steps.as_ref());
+        let leads = running().filter(|steps| steps.node().status().role == Role::Leader).count();
         // Nobody who has all is called stalled for longer than a heartbeat.
         let is_sound = |id| sound().any(|host| host.id == id);
-        let running = sound().filter_map(|host| host.steps.as_ref());
-        let followers = running.flat_map(|steps| steps.node().status().followers);
+        let followers = running().flat_map(|steps| steps.node().status().followers);
         let is_quiet = followers.filter(|one| is_sound(one.id)).all(|one| !one.is_stalled);
         // Nobody's log grows for want of a snapshot.
-        let mut running = sound().filter_map(|host| host.steps.as_ref());
-        let is_compacted = running.all(|steps| !steps.owes_snapshot());
+        let is_compacted = running().all(|steps| !steps.owes_snapshot());
         let nodes: Vec<u64> = sound().map(|host| host.id).collect();
         let clients = 0..self.calm.served.len();
         let is_served = clients.into_iter().all(|one| self.calm.wants(one, &nodes).is_none());

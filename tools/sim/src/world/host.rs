@@ -145,6 +145,7 @@ pub(crate) struct Host {
     sync_time: (u64, u64),
     /// How long a read of the log takes at most.
     read_max: u64,
+    /// How long a job of the images waits at most.
     keep_max: u64,
     pub(crate) slow: u64,
     /// An operation of its disk has failed in the life of this process.

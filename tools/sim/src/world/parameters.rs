@@ -36,7 +36,7 @@ pub struct Parameters {
     pub sync: (u64, u64),
     /// Longest time that a read of the log takes, in nanoseconds.
     pub read_max: u64,
-    /// The longest that a job of an image waits for its thread.
+    /// Longest time until the thread of the images takes its next job, in nanoseconds, while the disk is not slow.
     pub keep_max: u64,
     /// How much faster or slower each node's clock runs, in millionths.
     pub drift: Vec<i64>,
@@ -115,7 +115,7 @@ impl Parameters {
             is_aimed: false,
             // Of its own as well. A slow one meets a log that was compacted, or cut off, in the meantime.
             read_max: [MS, MS, MS, 40 * MS][pick(&mut Random::new(seed ^ 0x7265_6164), 4)],
-            keep_max: [3 * MS, 3 * MS, 40 * MS][pick(&mut Random::new(seed ^ 0x0069_6d61_6765), 3)],
+            keep_max: [3 * MS, 3 * MS, 40 * MS][pick(&mut Random::new(seed ^ 0x6b65_6570_0091), 3)],
             start_cuts: [0, 0, 10, 40][pick(&mut Random::new(seed ^ 0x7374_6172), 4)],
             start_failures: [0, 0, 0, 30][pick(&mut Random::new(seed ^ 0x6661_696c), 4)],
             options,

@@ -439,7 +439,7 @@ fn cut_of(fault: &Fault) -> Option<Cut> {
 
 /// Whether a disk is to blame for an end. It is for no protocol that halts, and no panic.
 fn is_of_the_disk(cause: &str) -> bool {
-    let begins = ["the log failed", "the log refused", "the snapshots failed"];
+    let begins = ["the log failed", "the log refused a write: poisoned", "the snapshots failed"];
     begins.into_iter().any(|begin| cause.starts_with(begin))
 }
 
