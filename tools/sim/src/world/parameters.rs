@@ -184,6 +184,12 @@ fn draw_snapshots(parameters: &mut Parameters) {
         u64::MAX
     };
     options.snapshot_ratio = random.below(5);
+    // Of its own: one image is hardly visible when the next is due.
+    if options.snapshot_log_bytes_min < u64::MAX && Random::new(parameters.seed ^ OFTEN).chance(25)
+    {
+        options.snapshot_log_bytes_min = 5 * (parameters.filler as u64 + 32);
+        options.snapshot_ratio = 0;
+    }
     options.snapshot_piece_bytes = [20, 100, 1 << 10][pick(&mut random, 3)];
     // Of its own, so that what is drawn besides stays as it was. No slower than two pieces in an election timeout.
     let pieces = Random::new(parameters.seed ^ 0x7261_7465).between(4, 40);
@@ -193,6 +199,8 @@ fn draw_snapshots(parameters: &mut Parameters) {
     options.snapshot_rate_max = if pieces > 30 { u64::MAX } else { piece_bytes * pieces * least };
     options.trailing_entries = [0, 3, 50][pick(&mut random, 3)];
 }
+
+const OFTEN: u64 = 0x6f66_7465_6e0f;
 
 fn draw_rules(random: &mut Random) -> Rules {
     let least = random.between(20, 2_000) * US;
