@@ -68,19 +68,27 @@ pub(crate) fn snapshot(header: &Header) -> Result<Snapshot, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use kontiki_core::{Incarnation, Member, NodeId};
 
     use super::*;
 
-    #[test]
-    fn a_header_says_what_it_was_told_and_nothing_broken_is_believed() {
-        let member = |id| Member {
+    fn member(id: u64) -> Member {
+        Member {
             id: NodeId(id),
             incarnation: Incarnation(id),
             address: format!("a:{id}"),
             voter: true,
-        };
+        }
+    }
+
+    /// The first configuration of node 1 by itself.
+    pub(crate) fn alone() -> (Position, Configuration) {
+        (Position::default(), Configuration { members: vec![member(1)] })
+    }
+
+    #[test]
+    fn a_header_says_what_it_was_told_and_nothing_broken_is_believed() {
         let configuration = Configuration { members: (1..=3).map(member).collect() };
         let known = Snapshot {
             at: Position::new(2, 9),

@@ -178,8 +178,9 @@ impl Store {
         Receiver::create(Arc::clone(&self.directory), name, offer)
     }
 
-    /// Makes an image visible: from now on it is the newest one, whatever happens. The caller has seen to it that
-    /// its log is durable up to the place of one that it has taken; behind a peer's the log begins anew later. A damaged one of the same place is replaced.
+    /// Makes an image visible: from now on it is the newest one, whatever happens. The caller has seen to it that its
+    /// log is durable up to the place of one that it has taken; behind a peer's the log begins anew later. A damaged one of the same
+    /// place is replaced.
     ///
     /// # Errors
     /// `Stale` if a newer one became visible meanwhile; `Io`. If the directory could not be synced it may be visible after the

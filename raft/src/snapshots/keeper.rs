@@ -223,11 +223,11 @@ fn taken(at: Position, result: Result<Done, StoreError>) -> Done {
 mod tests {
     use std::{io::Read as _, path::Path};
 
-    use kontiki_core::{Configuration, Incarnation, LogIndex, Member, NodeId, Term};
+    use kontiki_core::{LogIndex, Term};
     use kontiki_disk::{Access, Disk as _, MemoryDisk};
 
     use super::*;
-    use crate::{Options, inbox::Arrivals, storage::Storage};
+    use crate::{Options, inbox::Arrivals, snapshots::tests::alone, storage::Storage};
 
     const AT: Position = Position { term: Term(1), index: LogIndex(9) };
 
@@ -242,14 +242,7 @@ mod tests {
     /// All bytes of the file of an image with this content, and what is said of it.
     fn image(content: &[u8]) -> (Bytes, Offer) {
         let mut keeper = keeper(&MemoryDisk::new());
-        let member = Member {
-            id: NodeId(1),
-            incarnation: Incarnation(7),
-            address: "a:1".to_owned(),
-            voter: true,
-        };
-        let configuration = (Position::default(), Configuration { members: vec![member] });
-        let header = snapshots::header(0, &Snapshot { at: AT, configuration });
+        let header = snapshots::header(0, &Snapshot { at: AT, configuration: alone() });
         let mut writer = keeper.store.create(header).unwrap();
         writer.write_all(content).unwrap();
         let finished = writer.finish().unwrap();

@@ -1,12 +1,12 @@
 use std::io::Write as _;
 
 use bytes::Bytes;
-use kontiki_core::{ClusterId, Configuration, Incarnation, Member, NodeId, Term};
+use kontiki_core::{ClusterId, Term};
 use kontiki_disk::MemoryDisk;
 use kontiki_wal::LogId;
 
 use super::*;
-use crate::{Options, entropy::Entropy};
+use crate::{Options, entropy::Entropy, snapshots::tests::alone};
 
 /// Found by a simulated world: the last segment was full, and the next one not made yet.
 #[test]
@@ -20,13 +20,7 @@ fn a_start_behind_an_image_waits_for_the_room_that_it_needs() {
         Storage::open_with(Path::new("d"), 1, &options, Some(disk), &entropy).unwrap()
     };
     let Storage { wal, log, mut store, mut state, .. } = open(Entropy::given(|| 7));
-    let member = Member {
-        id: NodeId(1),
-        incarnation: Incarnation(7),
-        address: "a:1".to_owned(),
-        voter: true,
-    };
-    let configuration = (Position::default(), Configuration { members: vec![member] });
+    let configuration = alone();
     (state.cluster, state.hard.term) = (ClusterId(5), Term(1));
     state.configurations = vec![configuration.clone()];
     let payload = [Bytes::from(vec![1; 600])];
